@@ -1,0 +1,50 @@
+# Everything runs in .venv, which is built from requirements.txt when it is missing or older than it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types protos protos-check clean
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv: requirements.txt pyproject.toml ## The virtual environment, from pinned requirements
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv
+
+demo: .venv ## Both services, a call that succeeds and one that fails, on one screen
+	@$(BIN)/python client demo
+
+test: .venv ## Every test
+	$(BIN)/python -m pytest
+
+check: .venv lint types protos-check test ## Format, lint, types, stubs, tests: what CI runs
+
+lint: .venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: .venv ## Format the code and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Two programs are called app.py, so each service has a run of its own.
+types: .venv
+	$(BIN)/mypy observability protos tests examples benchmarks
+	$(BIN)/mypy service-a/app.py
+	$(BIN)/mypy service-b/app.py
+	$(BIN)/mypy client
+
+protos: .venv ## Write the stubs from protos/echo.proto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. \
+		--grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/echo.proto
+
+protos-check: protos
+	@git diff --exit-code --stat protos || { echo "protos/ does not match echo.proto: run make protos, and commit" >&2; exit 1; }
+
+clean: ## Remove what was built
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,116 @@
+"""Command lines: options are variables too, and a bad value is told in one line that says what is allowed."""
+
+import contextlib
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from observability import AddressInUseError, SettingError
+
+INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
+
+
+class Number(click.ParamType[float]):
+    """A number from ``minimum`` to ``maximum``: whole where ``minimum`` is an ``int``."""
+
+    def __init__(self, name: str, minimum: float, maximum: float) -> None:
+        self.name = name
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number; fail with what is allowed."""
+        kind = type(self.minimum)
+        with contextlib.suppress(ValueError):
+            if self.minimum <= (number := kind(value)) <= self.maximum:
+                return number
+        whole = "whole " if kind is int else ""
+        return self.fail(
+            f"{value!r} is not a {whole}number from {self.minimum:g} to {self.maximum:,}", param, ctx
+        )
+
+
+class ListenHost(click.ParamType[str]):
+    """An address, or a name of one, that this machine can listen on."""
+
+    name = "host"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the host, with an IPv6 address in brackets, as ``HOST:PORT`` needs it."""
+        host = value.removeprefix("[").removesuffix("]")
+        try:
+            family, kind, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.bind(address)
+        except (OSError, UnicodeError):
+            self.fail(
+                f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx
+            )
+        return f"[{host}]" if ":" in host else host
+
+
+class PeerAddress(click.ParamType[str]):
+    """Where another program listens: ``HOST:PORT``, an IPv6 address in brackets."""
+
+    name = "host:port"
+    pattern = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):(\d{1,5})", re.ASCII)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the address as it was given."""
+        match = self.pattern.fullmatch(value)
+        if match is None or not 1 <= int(match[1]) <= PORT.maximum:
+            self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080", param, ctx)
+        return str(value)
+
+
+PORT = Number("port", 0, 65_535)
+SECONDS = Number("seconds", 0.0, 86_400)
+TIMEOUT = Number("seconds", 0.001, 86_400)
+COUNT = Number("count", 1, 2**31 - 1)
+BYTES = Number("bytes", 1, 2**31 - 1)
+
+
+def option(
+    flag: str, variable: str, type_: click.ParamType[Any], default: Any, help_: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command an option that is a variable too."""
+    return click.option(
+        flag,
+        type=type_,
+        default=default,
+        envvar=variable,
+        help=help_,
+        show_default=True,
+        show_envvar=True,
+    )
+
+
+def run(command: click.Command) -> NoReturn:
+    """
+    Run a program and leave with what it returned: its exit status.
+
+    A wrong option, variable or setting is one line on stderr and 2; an address in use is one line and 1.
+    Leaving does not wait for threads: a handler may be busy, or a read of stdin may never return.
+    """
+    try:
+        status = command.main(standalone_mode=False) or 0
+    except click.Abort:
+        status = INTERRUPTED
+    except click.ClickException as error:
+        click.echo(error.format_message(), err=True)
+        status = error.exit_code
+    except SettingError as error:
+        click.echo(str(error), err=True)
+        status = 2
+    except AddressInUseError as error:
+        click.echo(str(error), err=True)
+        status = 1
+    except SystemExit as error:  # click's end when nobody reads stdout any more
+        status = int(error.code or 0)
+    sys.stdout.flush()
+    os._exit(status)

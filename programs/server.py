@@ -1,0 +1,139 @@
+"""What Service A and Service B have in common: a gRPC server within limits, and how it refuses a call."""
+
+# ruff: noqa: N802 - an RPC is a method under its own name
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, NoReturn
+
+import click
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from observability import HideExceptions, Telemetry
+from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option
+from protos import echo_pb2, echo_pb2_grpc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Where a server listens, how it ends, and its limits; times are in seconds."""
+
+    host: str
+    port: int
+    reflection: bool
+    grace: float
+    drain_delay: float
+    max_workers: int
+    max_concurrent_rpcs: int
+    max_concurrent_streams: int
+    max_request_bytes: int
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` to listen on."""
+        return f"{self.host}:{self.port}"
+
+
+def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the options of `ServerOptions`; each is also a variable that begins with ``prefix``."""
+    options = [
+        option(
+            "--host",
+            f"{prefix}_HOST",
+            ListenHost(),
+            "127.0.0.1",
+            "Address to listen on; 0.0.0.0 is every one.",
+        ),
+        option("--port", f"{prefix}_PORT", PORT, port, "Port to listen on; 0 takes a free one."),
+        click.option(
+            "--reflection",
+            is_flag=True,
+            envvar=f"{prefix}_REFLECTION",
+            show_envvar=True,
+            help="Serve gRPC server reflection.",
+        ),
+        option(
+            "--grace",
+            f"{prefix}_GRACE",
+            SECONDS,
+            5.0,
+            "How long calls may still run after SIGTERM or SIGINT.",
+        ),
+        option(
+            "--drain-delay",
+            f"{prefix}_DRAIN_DELAY",
+            SECONDS,
+            0.0,
+            "How long to be NOT_SERVING before refusing calls.",
+        ),
+        option("--max-workers", f"{prefix}_MAX_WORKERS", COUNT, 32, "Threads, so handlers that run at once."),
+        option(
+            "--max-concurrent-rpcs",
+            f"{prefix}_MAX_CONCURRENT_RPCS",
+            COUNT,
+            1_000,
+            "Calls at once, waiting ones included.",
+        ),
+        option(
+            "--max-concurrent-streams",
+            f"{prefix}_MAX_CONCURRENT_STREAMS",
+            COUNT,
+            100,
+            "Calls at once on one connection.",
+        ),
+        option(
+            "--max-request-bytes",
+            f"{prefix}_MAX_REQUEST_BYTES",
+            BYTES,
+            4 * 1024**2,
+            "Largest gRPC message received.",
+        ),
+    ]
+    return lambda command: reduce(lambda decorated, decorate: decorate(decorated), reversed(options), command)
+
+
+def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[str]) -> grpc.Server:
+    """Return a server within its limits that tells of every call, and answers ``echo.v1.HealthService``."""
+    server = grpc.server(
+        ThreadPoolExecutor(options.max_workers),
+        interceptors=[HideExceptions(), *telemetry.server_interceptors()],
+        maximum_concurrent_rpcs=options.max_concurrent_rpcs,
+        options=[
+            # Without this a second server on a used port takes half of the calls, silently.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_concurrent_streams", options.max_concurrent_streams),
+            ("grpc.max_receive_message_length", options.max_request_bytes),
+        ],
+    )
+    echo_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(), server)
+    if options.reflection:
+        reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    return server
+
+
+class HealthService(echo_pb2_grpc.HealthServiceServicer):
+    """Tells that the service answers."""
+
+    def Check(
+        self, _request: echo_pb2.HealthCheckRequest, _context: grpc.ServicerContext
+    ) -> echo_pb2.HealthCheckResponse:
+        """Answer ``ok``."""
+        return echo_pb2.HealthCheckResponse(status="ok")
+
+
+def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *details: Message) -> NoReturn:
+    """End a call with a `google.rpc.Status`: a code, its text, and what programs should know of it."""
+    status = Status(code=code.value[0], message=text)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.abort_with_status(rpc_status.to_status(status))

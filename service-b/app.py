@@ -1,0 +1,152 @@
+"""Service B: answers with what Service A answers, and tells what happened to A when it does not."""
+
+# ruff: noqa: N802 - an RPC is a method under its own name
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+
+import click
+import grpc
+from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
+
+from observability import Telemetry, current_call, serve
+from programs.options import TIMEOUT, PeerAddress, option, run
+from programs.server import ServerOptions, new_server, refuse, server_options
+from protos.echo_pb2 import CallEchoRequest, CallEchoResponse, EchoRequest
+from protos.echo_pb2_grpc import (
+    CallEchoServiceServicer,
+    EchoServiceStub,
+    add_CallEchoServiceServicer_to_server,
+)
+
+SERVICES = ("echo.v1.CallEchoService", "echo.v1.HealthService")
+A_SERVICES = ("echo.v1.EchoService",)
+
+FOREVER = 1e9  # seconds: 30 years
+
+CHANNEL_OPTIONS = (
+    # A is back within a second of its return, after an outage of any length (grpc waits up to 2 minutes).
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # The time a connection attempt may take: one that gets no answer at all makes way for the next.
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    # A new address behind A's name is looked up at once, not after 30 seconds.
+    ("grpc.dns_min_time_between_resolutions_ms", 500),
+    # A is an inner address: a proxy for the outer world has no business in between.
+    ("grpc.enable_http_proxy", 0),
+)
+# These codes mean that A did not answer. The caller is told so in fixed words: grpc's name inner addresses.
+NO_ANSWER = {
+    grpc.StatusCode.UNAVAILABLE: "failed to connect to all addresses",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Service A did not answer in time",
+}
+# With these codes the text tells of A's inside, if anything.
+FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+class CallEchoService(CallEchoServiceServicer):
+    """Relays to Service A, and ends its calls there when its own callers leave."""
+
+    def __init__(self, channel: grpc.Channel, *, timeout: float) -> None:
+        self._echo = EchoServiceStub(channel)
+        self._timeout = timeout
+
+    def CallEcho(self, request: CallEchoRequest, context: grpc.ServicerContext) -> CallEchoResponse:
+        """Answer with A's Echo."""
+        answer = self._echo.Echo.future(EchoRequest(msg=request.msg), timeout=self._budget(context))
+        at_end(context, answer.cancel)
+        try:
+            return CallEchoResponse(service_b="ok", service_a=answer.result())
+        except grpc.FutureCancelledError:
+            context.abort(grpc.StatusCode.CANCELLED, "the caller left")
+        except grpc.RpcError as error:
+            pass_on(error, context)
+
+    def CallEchoChat(
+        self, request_iterator: Iterator[CallEchoRequest], context: grpc.ServicerContext
+    ) -> Iterator[CallEchoResponse]:
+        """Answer each message with A's answer, at the pace of the slowest of the three."""
+        cancelled = threading.Event()
+        answers = self._echo.EchoChat(relayed(request_iterator, cancelled), timeout=time_left(context))
+        at_end(context, answers.cancel)
+        at_end(context, cancelled.set)
+        try:
+            for answer in answers:
+                yield CallEchoResponse(service_b="ok", service_a=answer)
+        except grpc.RpcError as error:
+            pass_on(error, context)
+
+    def _budget(self, context: grpc.ServicerContext) -> float:
+        """Return A's time to answer in seconds: the caller's, less a little for B's own answer."""
+        left = time_left(context)
+        return self._timeout if left is None else min(self._timeout, left - min(left / 10, 0.05))
+
+
+def time_left(context: grpc.ServicerContext) -> float | None:
+    """Return how many seconds the caller still waits; None if it gave no deadline."""
+    seconds = context.time_remaining()
+    # Without a deadline grpc says 292 billion years: grpc#26236.
+    return None if seconds is None or seconds > FOREVER else seconds
+
+
+def at_end(context: grpc.ServicerContext, act: Callable[[], Any]) -> None:
+    """Act when the call is over, however it ends; at once if it is over already."""
+    if not context.add_callback(act):
+        act()
+
+
+def relayed(requests: Iterable[CallEchoRequest], cancelled: threading.Event) -> Iterator[EchoRequest]:
+    """Yield the messages for A as the caller sends them."""
+    try:
+        for request in requests:
+            yield EchoRequest(msg=request.msg)
+    except grpc.RpcError:
+        # The caller left. To end now would tell A that all messages are here, ahead of the cancellation.
+        cancelled.wait()
+
+
+def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
+    """End the call with what happened to A, and nothing that only the inside should know."""
+    code = error.code()
+    if code in NO_ANSWER:
+        text, reason = NO_ANSWER[code], "SERVICE_A_UNAVAILABLE"
+    else:
+        text, reason = "Service A failed" if code in FAULTS else error.details() or "", "SERVICE_A_ERROR"
+    call = current_call()
+    refuse(
+        context,
+        code,
+        text,
+        ErrorInfo(domain="echo.v1", reason=reason),
+        RequestInfo(request_id=call.trace_id if call else ""),
+    )
+
+
+@click.command()
+@server_options("SERVICE_B", port=8081)
+@option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
+@option("--service-a-timeout", "SERVICE_A_TIMEOUT", TIMEOUT, 1.0, "How long A may take to answer, at most.")
+def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
+    """Service B: CallEchoService and HealthService. Reads OTEL_… and LOG_… variables too."""
+    options = ServerOptions(**settings)
+    with Telemetry.start(
+        "service-b", log_name="B", metrics_port=9465, services=SERVICES, client_services=A_SERVICES
+    ) as telemetry:
+        channel = telemetry.intercept_channel(
+            grpc.insecure_channel(service_a, CHANNEL_OPTIONS), target=service_a
+        )
+        server = new_server(options, telemetry, SERVICES)
+        add_CallEchoServiceServicer_to_server(CallEchoService(channel, timeout=service_a_timeout), server)
+        return serve(server, options.address, telemetry, grace=options.grace, drain_delay=options.drain_delay)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,127 @@
+"""The services as processes of their own: started on free ports, read line by line, ended for certain."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, cast
+
+from client.lines import fields
+
+ROOT = Path(__file__).resolve().parent.parent
+# Variables that steer our programs begin so; a process that is started here gets those it is given alone.
+OURS = ("OTEL_", "OBSERVABILITY_", "LOG_", "SERVICE_A_", "SERVICE_B_")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment with these variables, and no others that steer our programs."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **variables}
+
+
+class Output:
+    """The lines that a process writes to one of its streams, read as they come by a thread."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._changed = threading.Condition()
+        self._lines: list[str] = []
+        self._ended = False
+        self._stream = stream
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self._stream:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def lines(self, *texts: str) -> list[str]:
+        """Return the lines so far that hold all of the texts."""
+        with self._changed:
+            return [line for line in self._lines if all(text in line for text in texts)]
+
+    def wait_for(self, *texts: str, count: int = 1, timeout: float = 10.0) -> list[str]:
+        """
+        Wait for ``count`` lines that hold all of the texts; return them.
+
+        After ``timeout`` seconds, or when the stream has ended, what there is is returned all the same.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or len(self.lines(*texts)) >= count, timeout)
+            return self.lines(*texts)
+
+    def wait_for_end(self, timeout: float = 10.0) -> list[str]:
+        """Wait until nothing more can come; return every line."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, timeout)
+            return self.lines()
+
+
+class Service:
+    """
+    Service A or B, from ``with`` to its end, on free ports unless told otherwise.
+
+    Its folder is ``service-a`` or ``service-b``; options and variables are those of its command line.
+    """
+
+    def __init__(self, folder: str, *options: str, **variables: str) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "app.py", "--port", "0", *options],
+            cwd=ROOT / folder,
+            env=environment(**{"OTEL_EXPORTER_PROMETHEUS_PORT": "0", **variables}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,  # Ctrl-C is for whoever started it, who then ends it
+        )
+        self.pid = self._process.pid
+        self.stdout = Output(cast("IO[str]", self._process.stdout))
+        self.stderr = Output(cast("IO[str]", self._process.stderr))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` of its gRPC server, once it listens; RuntimeError if it never does."""
+        return self._told("listening")
+
+    @property
+    def metrics_url(self) -> str:
+        """Where its metrics are, once they are there; RuntimeError if they never are."""
+        return f"http://{self._told('metrics')}/metrics"
+
+    def _told(self, event: str) -> str:
+        for line in self.stdout.wait_for(f" event={event} "):
+            return fields(line)["address"]
+        raise RuntimeError("\n".join(["the service did not start:", *self.stderr.lines()]))
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = 10.0) -> int:
+        """Wait for its end; return its exit status, or raise subprocess.TimeoutExpired."""
+        return self._process.wait(timeout)
+
+    def stop(self, timeout: float = 10.0) -> int:
+        """End it, by force if it takes longer than ``timeout`` seconds; return its exit status."""
+        if self._process.poll() is None:
+            self.signal(signal.SIGTERM)
+            self.signal(signal.SIGCONT)  # it may be frozen
+        try:
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self.wait()

@@ -1,0 +1,1 @@
+"""The tests: what the project promises, shown on real servers and sockets."""

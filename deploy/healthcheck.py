@@ -1,0 +1,27 @@
+"""Tells a container engine whether a gRPC server serves: exit status 0 if it says so, else 1."""
+
+# ruff: noqa: INP001 - a program, not a package
+
+import sys
+
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse  # type: ignore[import-untyped]  # no stubs
+from grpc_health.v1.health_pb2_grpc import HealthStub  # type: ignore[import-untyped]  # as above
+
+TIMEOUT = 3.0  # seconds
+
+
+def main() -> int:
+    """Ask the standard health service about the server as a whole."""
+    with grpc.insecure_channel(sys.argv[1]) as channel:
+        try:
+            status = HealthStub(channel).Check(HealthCheckRequest(), timeout=TIMEOUT).status
+        except grpc.RpcError as error:
+            print(error.code(), error.details())  # noqa: T201 - docker inspect shows what a health check says
+            return 1
+    print(HealthCheckResponse.ServingStatus.Name(status))  # noqa: T201 - as above
+    return int(status != HealthCheckResponse.SERVING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

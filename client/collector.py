@@ -23,7 +23,7 @@ class Collector(TraceServiceServicer):
     """
     Keeps every span that it is sent, in order of arrival, from ``with`` to its end.
 
-    It listens on a free port unless ``address`` says otherwise; ``endpoint`` is what exporters are to be given.
+    It listens on a free port unless ``address`` says otherwise; ``endpoint`` is what exporters need.
     """
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:

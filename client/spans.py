@@ -23,7 +23,7 @@ class Span:
     """
     One side of a call, or a part of it.
 
-    Ids are lower-case hex, ``parent_id`` is empty for a root; ``start`` and ``end`` are nanoseconds since 1970.
+    Ids are lower-case hex, ``parent_id`` is empty for a root; times are nanoseconds since 1970.
     ``kind`` is ``server``, ``client``, ``internal``, …; ``status`` is ``unset``, ``ok`` or ``error``.
     """
 

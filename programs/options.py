@@ -54,6 +54,20 @@ class ListenHost(click.ParamType[str]):
         return f"[{host}]" if ":" in host else host
 
 
+class Text(click.ParamType[str]):
+    """Text that can be sent: bytes that are no UTF-8 cannot."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r:.80} is not UTF-8 text", param, ctx)
+        return str(value)
+
+
 class PeerAddress(click.ParamType[str]):
     """Where another program listens: ``HOST:PORT``, an IPv6 address in brackets."""
 
@@ -90,15 +104,15 @@ def option(
     )
 
 
-def run(command: click.Command) -> NoReturn:
+def run(command: click.Command, name: str | None = None) -> NoReturn:
     """
-    Run a program and leave with what it returned: its exit status.
+    Run a program, known to its help by ``name``, and leave with what it returned: its exit status.
 
     A wrong option, variable or setting is one line on stderr and 2; an address in use is one line and 1.
     Leaving does not wait for threads: a handler may be busy, or a read of stdin may never return.
     """
     try:
-        status = command.main(standalone_mode=False) or 0
+        status = command.main(prog_name=name, standalone_mode=False) or 0
     except click.Abort:
         status = INTERRUPTED
     except click.ClickException as error:

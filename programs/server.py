@@ -5,7 +5,6 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, NoReturn
 
 import click
@@ -13,9 +12,9 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
-from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
-from grpc_status import rpc_status
+from grpc_health.v1 import health  # type: ignore[import-untyped]  # it has no stubs
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it has no stubs
+from grpc_status import rpc_status  # type: ignore[import-untyped]  # it has no stubs
 
 from observability import HideExceptions, Telemetry
 from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option
@@ -44,7 +43,7 @@ class ServerOptions:
 
 def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the options of `ServerOptions`; each is also a variable that begins with ``prefix``."""
-    options = [
+    options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         option(
             "--host",
             f"{prefix}_HOST",
@@ -97,7 +96,13 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
             "Largest gRPC message received.",
         ),
     ]
-    return lambda command: reduce(lambda decorated, decorate: decorate(decorated), reversed(options), command)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for add in reversed(options):
+            command = add(command)
+        return command
+
+    return decorate
 
 
 def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[str]) -> grpc.Server:

@@ -1,9 +1,9 @@
 """
 Where tests have their spans sent: OTLP/gRPC endpoints, well and unwell.
 
-``with Receiver() as receiver`` listens on a free port, at once; give ``receiver.endpoint`` to
-``OTEL_EXPORTER_OTLP_ENDPOINT``, then ``receiver.wait_for(4, trace_id=…)`` waits for four spans of a trace, and
-``receiver.spans()`` tells what has arrived. `client.spans.Span` says what a span is.
+``with Receiver() as receiver`` listens on a free port; ``receiver.endpoint`` is what
+``OTEL_EXPORTER_OTLP_ENDPOINT`` needs. Then ``receiver.wait_for(4, trace_id=…)`` waits for four spans of a
+trace, and ``receiver.spans()`` tells what has arrived. `client.spans.Span` says what a span is.
 """
 
 import threading

@@ -1,0 +1,58 @@
+"""What a call prints: an object of JSON per answer, and one that tells of a failure."""
+
+import contextlib
+import json
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import grpc
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # it has no stubs
+from grpc_status import rpc_status  # type: ignore[import-untyped]  # it has no stubs
+
+Answer = Mapping[str, Any]
+# These codes mean that nobody answered; with every other one somebody did.
+NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# How Service B says what happened between it and Service A.
+DOMAIN = "echo.v1"
+REASONS = {"SERVICE_A_UNAVAILABLE": "unavailable", "SERVICE_A_ERROR": "error"}
+
+
+def tell(answers: Generator[Answer], service: str) -> int:
+    """
+    Print answers as they come, and the failure that ends them if one does; return the exit status.
+
+    ``service`` is the one that is called: ``service_a`` or ``service_b``.
+    """
+    with contextlib.closing(answers):
+        try:
+            for answer in answers:
+                show(answer)
+        except grpc.RpcError as error:
+            show(failure(error, service))
+            return 1
+    return 0
+
+
+def show(answer: Answer) -> None:
+    """Print one object on a line of its own, at once."""
+    print(json.dumps(answer, ensure_ascii=False), flush=True)  # noqa: T201 - what the program is for
+
+
+def failure(error: grpc.RpcError, service: str) -> Answer:
+    """Return what failed, where, as the status says it: its text is shown, and never interpreted."""
+    code = error.code()
+    text = (error.details() or "").partition("; last error")[0]
+    happened = happened_to_a(error) or {service: "unavailable" if code in NO_ANSWER else "error"}
+    return {**happened, "error": f"StatusCode.{code.name}: {text}"}
+
+
+def happened_to_a(error: grpc.RpcError) -> Answer | None:
+    """Return what Service B says of Service A; None if B was not even reached, or says nothing."""
+    # A status whose details contradict its code is told as if it had none.
+    with contextlib.suppress(ValueError):
+        status = rpc_status.from_call(error)
+        for detail in status.details if status else ():
+            info = ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN and info.reason in REASONS:
+                return {"service_b": "ok", "service_a": REASONS[info.reason]}
+    return None

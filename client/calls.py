@@ -1,0 +1,179 @@
+"""The commands that make a call."""
+
+import io
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import grpc
+
+from client.answers import Answer, tell
+from observability import Telemetry
+from programs.options import TIMEOUT, Number, PeerAddress, Text, option
+from protos.echo_pb2 import (
+    CallEchoRequest,
+    CallEchoResponse,
+    EchoRepeatRequest,
+    EchoRequest,
+    EchoResponse,
+    HealthCheckRequest,
+)
+from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
+
+UNARY_TIMEOUT = 5.0  # seconds
+
+# How a command begins that calls Service A, or B.
+to_service_a = option(
+    "--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens."
+)
+to_service_b = option(
+    "--service-b", "SERVICE_B_ADDRESS", PeerAddress(), "127.0.0.1:8081", "Where Service B listens."
+)
+with_timeout = click.option(
+    "--timeout", type=TIMEOUT, help="How long to wait: 5 unless you say; without end for a stream."
+)
+with_verbose = click.option("--verbose", is_flag=True, help="Show the call's log line on stderr.")
+
+
+@contextmanager
+def channel_to(address: str, *, verbose: bool) -> Iterator[grpc.Channel]:
+    """Open a channel whose calls are traced, and told on stderr to those who ask for it."""
+    with Telemetry.start(
+        "client",
+        log_name="client",
+        log_stream=sys.stderr,
+        log_level="info" if verbose else "critical",
+        serve_metrics=False,
+        flush_seconds=0.25,
+    ) as telemetry:
+        # A proxy for the outer world has no business between a person and their own services.
+        channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
+        yield telemetry.intercept_channel(channel, target=address)
+
+
+@click.command()
+@click.argument("msg", type=Text())
+@to_service_b
+@with_timeout
+@with_verbose
+def call_echo(msg: str, service_b: str, timeout: float | None, *, verbose: bool) -> int:
+    """Send MSG to Service B, which asks Service A to echo it."""
+
+    def answers(channel: grpc.Channel) -> Generator[Answer]:
+        request = CallEchoRequest(msg=msg)
+        yield called(CallEchoServiceStub(channel).CallEcho(request, timeout=timeout or UNARY_TIMEOUT))
+
+    with channel_to(service_b, verbose=verbose) as channel:
+        return tell(answers(channel), "service_b")
+
+
+@click.command()
+@click.argument("msg", type=Text(), nargs=-1, required=True)
+@click.option("--repeat", type=Number("times", 0, 2**31 - 1), help="Have MSG echoed so many times.")
+@click.option("--join", is_flag=True, help="Send several MSG and have them echoed as one.")
+@to_service_a
+@with_timeout
+@with_verbose
+def echo(  # noqa: PLR0913 - an argument per option
+    msg: tuple[str, ...],
+    service_a: str,
+    repeat: int | None,
+    timeout: float | None,
+    *,
+    join: bool,
+    verbose: bool,
+) -> int:
+    """Send MSG to Service A, which echoes it."""
+    if join and repeat is not None:
+        raise click.UsageError("--join and --repeat exclude each other.")
+    if len(msg) > 1 and not join:
+        raise click.UsageError("One MSG at a time; quote it if it has spaces, or --join several.")
+
+    def answers(channel: grpc.Channel) -> Generator[Answer]:
+        stub = EchoServiceStub(channel)
+        if join:
+            yield echoed(stub.EchoJoin((EchoRequest(msg=text) for text in msg), timeout=timeout))
+        elif repeat is not None:
+            stream = stub.EchoRepeat(EchoRepeatRequest(msg=msg[0], times=repeat), timeout=timeout)
+            yield from each(stream, echoed)
+        else:
+            yield echoed(stub.Echo(EchoRequest(msg=msg[0]), timeout=timeout or UNARY_TIMEOUT))
+
+    with channel_to(service_a, verbose=verbose) as channel:
+        return tell(answers(channel), "service_a")
+
+
+@click.command()
+@to_service_b
+@with_timeout
+@with_verbose
+def chat(service_b: str, timeout: float | None, *, verbose: bool) -> int:
+    """
+    Send each line of stdin to Service B, which has Service A echo it.
+
+    All lines share one stream; each is answered as it comes. Ctrl-D, or the end of the file, ends it.
+    """
+
+    def answers(channel: grpc.Channel) -> Generator[Answer]:
+        requests = (CallEchoRequest(msg=line) for line in typed_lines())
+        yield from each(CallEchoServiceStub(channel).CallEchoChat(requests, timeout=timeout), called)
+
+    with channel_to(service_b, verbose=verbose) as channel:
+        return tell(answers(channel), "service_b")
+
+
+@click.command()
+@to_service_a
+@with_timeout
+@with_verbose
+def health_a(service_a: str, timeout: float | None, *, verbose: bool) -> int:
+    """Ask Service A whether it is well."""
+    return health(service_a, "service_a", timeout, verbose=verbose)
+
+
+@click.command()
+@to_service_b
+@with_timeout
+@with_verbose
+def health_b(service_b: str, timeout: float | None, *, verbose: bool) -> int:
+    """Ask Service B whether it is well."""
+    return health(service_b, "service_b", timeout, verbose=verbose)
+
+
+def health(address: str, service: str, timeout: float | None, *, verbose: bool) -> int:
+    """Ask a service whether it is well."""
+
+    def answers(channel: grpc.Channel) -> Generator[Answer]:
+        response = HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=timeout or UNARY_TIMEOUT)
+        yield {"status": response.status}
+
+    with channel_to(address, verbose=verbose) as channel:
+        return tell(answers(channel), service)
+
+
+def echoed(response: EchoResponse) -> Answer:
+    """Return what Service A answered."""
+    return {"echo": response.echo}
+
+
+def called(response: CallEchoResponse) -> Answer:
+    """Return what Service B answered, with A's answer in it."""
+    return {"service_b": response.service_b, "service_a": echoed(response.service_a)}
+
+
+def each(stream: Any, answer: Callable[[Any], Answer]) -> Generator[Answer]:
+    """Yield the answers of a stream; end the call when nobody wants more."""
+    try:
+        yield from map(answer, stream)
+    finally:
+        stream.cancel()
+
+
+def typed_lines() -> Iterable[str]:
+    """Yield what is typed, or piped, line by line; what is no UTF-8 is replaced."""
+    if sys.stdin is None:  # closed by the shell: <&-
+        return
+    for line in io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace"):
+        yield line.removesuffix("\n")

@@ -1,3 +1,36 @@
 """Tells every gRPC call once, truthfully, in logs, metrics and traces."""
 
+from .call import Call, Observer, Outcome, current_call
+from .client import ClientInterceptor, aio_client_interceptors
+from .hiding import AioHideExceptions, HideExceptions
+from .listening import ListenError
+from .logs import log_calls
+from .metrics import measure_calls
+from .server import AioServerInterceptor, ServerInterceptor
+from .serving import serve, serve_aio
+from .settings import SettingError
+from .telemetry import Telemetry
+from .traces import trace_calls
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AioHideExceptions",
+    "AioServerInterceptor",
+    "Call",
+    "ClientInterceptor",
+    "HideExceptions",
+    "ListenError",
+    "Observer",
+    "Outcome",
+    "ServerInterceptor",
+    "SettingError",
+    "Telemetry",
+    "aio_client_interceptors",
+    "current_call",
+    "log_calls",
+    "measure_calls",
+    "serve",
+    "serve_aio",
+    "trace_calls",
+]

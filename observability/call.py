@@ -1,0 +1,345 @@
+"""What a call is, and how it is told: observers start with it and finish with its outcome."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableSequence, Sequence
+
+Kind: TypeAlias = Literal["server", "client"]
+Type: TypeAlias = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+METHOD_LIMIT: Final = 1000
+"""How many methods that nobody declared are known by name; a catch-all handler can make up any number."""
+
+_CUT_OFF_SLACK: Final = 0.025
+_CUT_OFF_SHARE: Final = 0.02
+_FOREVER: Final = 1e9
+_CODES: Final[dict[Any, grpc.StatusCode]] = {key: code for code in grpc.StatusCode for key in (code, code.value[0])}
+# What is worth an error: the codes that tell of a server's own fault, by the RPC semantic conventions.
+SERVER_FAULTS: Final = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+_logger = logging.getLogger("observability")
+_current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("observability_call", default=None)
+
+
+class PerMethod(dict[Key, Value], Generic[Key, Value]):
+    """What is made once per method and kept, for the first 1,000; made anew each time for the rest."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[Key], Value]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: Key) -> Value:
+        value = self._make(key)
+        if len(self) < METHOD_LIMIT:
+            self[key] = value
+        return value
+
+
+class Method(NamedTuple):
+    """What is known of a method before it is called."""
+
+    service: str
+    """The full name of its service, such as echo.v1.EchoService."""
+    name: str
+    """Its own name, such as Echo."""
+    type: Type
+    """Its arity."""
+    known: bool
+    """Whether the server has a handler for it; a client's methods are always known."""
+
+
+_TYPES: Final[dict[tuple[bool, bool], Type]] = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+
+
+def arity(*, request_streaming: bool, response_streaming: bool) -> Type:
+    """Name the arity of a method by what streams."""
+    return _TYPES[bool(request_streaming), bool(response_streaming)]
+
+
+def method_at(path: str, type_: Type, *, known: bool = True) -> Method:
+    """Split a method path, `/package.Service/Method`; what has no slash is all service."""
+    service, _, name = path.removeprefix("/").rpartition("/")
+    return Method(service, name, type_, known) if service else Method(name, "", type_, known)
+
+
+class Watcher(Protocol):
+    """Is told when a call's handler starts and when it ends, which may be after the call's own end."""
+
+    def entered(self, call: Call) -> None:
+        """Tell that the call's handler starts; runs where the handler runs, in its context."""
+
+    def left(self, call: Call) -> None:
+        """Tell that the call's handler has ended."""
+
+
+class Call:
+    """
+    One call on one side, from its start to its end.
+
+    `service` and `method` are its full service name and its method's name, `kind` is server or client, `type`
+    its arity. `peer` is who called, as grpc names it, or the client channel's target. `deadline` is the time
+    that the caller gave, in seconds from the call's start, or None. A server learns both when the handler
+    starts. `metadata` is the request metadata; a client's may be changed until the call is sent. `sent` counts
+    the messages handed to grpc, `received` those handed to the application. `trace_id` and `span_id` are 32 and
+    16 lower-case hex digits, or None where there is no valid span.
+    """
+
+    __slots__ = (
+        "_annotators",
+        "_watchers",
+        "deadline",
+        "descriptor",
+        "fields",
+        "kind",
+        "metadata",
+        "method",
+        "peer",
+        "queue_seconds",
+        "received",
+        "sampled",
+        "sent",
+        "service",
+        "span_id",
+        "started_ns",
+        "trace_id",
+        "type",
+    )
+
+    def __init__(
+        self,
+        descriptor: Method,
+        kind: Kind,
+        metadata: MutableSequence[Any] | Sequence[Any],
+        deadline: float | None = None,
+        peer: str | None = None,
+    ) -> None:
+        self.started_ns = time.time_ns()
+        self.descriptor = descriptor
+        self.service = descriptor.service
+        self.method = descriptor.name
+        self.type: Type = descriptor.type
+        self.kind: Kind = kind
+        self.metadata: Any = metadata
+        self.deadline = deadline
+        self.peer = peer
+        self.sent = 0
+        self.received = 0
+        self.trace_id: str | None = None
+        self.span_id: str | None = None
+        self.sampled = False
+        self.queue_seconds: float | None = None
+        self.fields: dict[str, Any] | None = None
+        self._annotators: tuple[Callable[[dict[str, Any]], None], ...] = ()
+        self._watchers: tuple[Watcher, ...] = ()
+
+    def annotate(self, **fields: Any) -> None:
+        """Add fields to the call's log line, and to its span as attributes, at once."""
+        self.fields = {**(self.fields or {}), **fields}
+        for annotator in self._annotators:
+            annotator(fields)
+
+    def on_annotate(self, annotator: Callable[[dict[str, Any]], None]) -> None:
+        """Hand every later annotation to this function as well."""
+        self._annotators += (annotator,)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell this watcher when the call's handler starts and ends."""
+        self._watchers += (watcher,)
+
+    def entered(self) -> None:
+        """Tell the watchers that the handler starts."""
+        for watcher in self._watchers:
+            try:
+                watcher.entered(self)
+            except Exception:  # noqa: BLE001 - telemetry never changes a call
+                report(watcher)
+
+    def left(self) -> None:
+        """Tell the watchers that the handler has ended."""
+        for watcher in self._watchers:
+            try:
+                watcher.left(self)
+            except Exception:  # noqa: BLE001 - telemetry never changes a call
+                report(watcher)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call ended."""
+
+    code: grpc.StatusCode
+    """The final status code: a server's is what it sent, a client's what its caller got."""
+    details: str
+    """The status message, or an empty string."""
+    seconds: float
+    """From the first sight of the call to its true end."""
+    error: BaseException | None
+    """The handler's uncaught exception, or None."""
+
+
+Finish: TypeAlias = "Callable[[Outcome], None]"
+Observer: TypeAlias = "Callable[[Call], Finish]"
+
+
+def ignore(_outcome: Outcome) -> None:
+    """Finish a call that is not observed."""
+
+
+class Observation:
+    """Starts every observer of a call, and finishes each exactly once, by whichever end comes first."""
+
+    __slots__ = ("_pending", "_started", "call")
+
+    def __init__(self, call: Call, observers: Sequence[Observer], started: float) -> None:
+        self.call = call
+        self._started = started
+        finishes = []
+        for observer in observers:
+            try:
+                finishes.append((observer, observer(call)))
+            except Exception:  # noqa: BLE001 - telemetry never changes a call
+                report(observer)
+        self._pending = [finishes]
+
+    @property
+    def seconds(self) -> float:
+        """How long the call has been going on."""
+        return time.perf_counter() - self._started
+
+    def end(self, code: grpc.StatusCode, details: str = "", error: BaseException | None = None) -> None:
+        """Finish every observer; a later end changes nothing. Never raises: grpc's callbacks must not."""
+        try:
+            finishes = self._pending.pop()
+        except IndexError:
+            return
+        outcome = Outcome(code, details, time.perf_counter() - self._started, error)
+        for observer, finish in finishes:
+            try:
+                finish(outcome)
+            except Exception:  # noqa: BLE001 - telemetry never changes a call
+                report(observer)
+
+
+def current_call() -> Call | None:
+    """Return the call that is being served here, or None outside a handler."""
+    return _current.get()
+
+
+def set_current_call(call: Call) -> None:
+    """Make this the call being served; never reset: every RPC has a context of its own (otel-contrib#2357)."""
+    _current.set(call)
+
+
+def status_code(value: Any) -> grpc.StatusCode | None:
+    """
+    Tell the status code that a handler set, as a code or as a number.
+
+    Returns None where it set none. What is no code at all is sent as UNKNOWN.
+    """
+    if value is None:
+        return None
+    return _CODES.get(value, grpc.StatusCode.UNKNOWN)
+
+
+def deadline_of(time_remaining: float | None) -> float | None:
+    """Tell the seconds that are left, or None without a deadline (9.2e18 on a sync server: grpc#26236)."""
+    return None if time_remaining is None or time_remaining > _FOREVER else time_remaining
+
+
+def final_code(
+    answer: grpc.StatusCode | None,
+    chosen: grpc.StatusCode | None,
+    deadline: float | None,
+    remaining: float | None,
+) -> grpc.StatusCode:
+    """
+    Decide the code of a call on the server.
+
+    `answer` is the status that grpc sends by itself for how the handler ended (OK, UNKNOWN for an exception,
+    INTERNAL for a response that cannot be serialised), or None where the call was cut off before it had one.
+    `chosen` is the code that the handler chose, which takes precedence. `deadline` is the time that the call
+    had at its start and `remaining` what was left of it at its end, both in seconds, or None.
+    """
+    if answer is not None:
+        return chosen or answer
+    if deadline is not None and remaining is not None and remaining <= max(_CUT_OFF_SLACK, _CUT_OFF_SHARE * deadline):
+        # grpc-timeout is rounded up on the wire, so the caller gives up a little before our own deadline.
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED
+
+
+def unserved_code(waited: float) -> grpc.StatusCode:
+    """
+    Decide the code of a call that was cut off before its handler started, after `waited` seconds.
+
+    grpc hides the deadline of such a call, and whether it ran out. Waiting in the queue ends by the caller's
+    deadline as a rule; what ends at once was refused by grpc's core or given up by hand.
+    """
+    return grpc.StatusCode.DEADLINE_EXCEEDED if waited > _CUT_OFF_SLACK else grpc.StatusCode.CANCELLED
+
+
+CUT_OFF_DETAILS: Final = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Deadline Exceeded",
+    grpc.StatusCode.CANCELLED: "Cancelled",
+}
+
+
+class Faults:
+    """Counts what went wrong in observers, and reports each observer's first fault."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reported: set[str] = set()
+
+    def report(self, source: Any) -> None:
+        """Count the exception being handled, raised by `source`; log it if it is the first of its source."""
+        self.count += 1
+        name = getattr(source, "__qualname__", type(source).__qualname__)
+        if name not in self._reported and len(self._reported) < METHOD_LIMIT:
+            self._reported.add(name)
+            try:
+                _logger.exception("observer %s failed; its further failures are only counted", name)
+            except Exception:  # noqa: BLE001 - a logging handler that raises changes no call either
+                return
+
+
+faults: Final = Faults()
+report: Final = faults.report
+
+
+def endpoint(call: Call) -> str:
+    """Name the call's endpoint: `/` and its method in kebab-case, `/unknown` for an unknown method."""
+    return f"/{kebab(call.method)}" if call.descriptor.known else "/unknown"
+
+
+def kebab(name: str) -> str:
+    """Write a method's name in kebab-case: CallEcho is call-echo, GetHTTPPage is get-http-page."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()

@@ -1,0 +1,209 @@
+"""The client's side: from what a call's result shows to its Observation, for grpc and grpc.aio channels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+import grpc.aio
+
+from .call import METHOD_LIMIT, Call, Observation, Observer, method_at
+from .handlers import each
+from .results import (
+    AioStreamStream,
+    AioStreamUnary,
+    AioUnaryStream,
+    Future,
+    Responses,
+    end_raised,
+    end_with,
+    follow,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    from .call import Method, Type
+
+
+class _Fields(NamedTuple):
+    """What a call is made with; the fields of both grpc.ClientCallDetails and its asyncio twin."""
+
+    method: Any
+    timeout: float | None
+    metadata: Any
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: Any
+
+
+class _ClientCallDetails(_Fields, grpc.ClientCallDetails):
+    """What a call is made with, changed."""
+
+
+class _Observing:
+    """What the client interceptors of both stacks share."""
+
+    def __init__(self, *observers: Observer, target: str | None = None) -> None:
+        # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
+        from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
+
+        self._enabled = is_instrumentation_enabled
+        self._observers = observers
+        self._target = target
+        self._methods: dict[Any, Method] = {}
+
+    def _observe(self, details: Any, type_: Type) -> Observation:
+        started = time.perf_counter()
+        method = self._methods.get(details.method) or self._learn(details.method, type_)
+        call = Call(method, "client", list(details.metadata or ()), details.timeout, self._target)
+        return Observation(call, self._observers, started)
+
+    def _learn(self, path: str | bytes, type_: Type) -> Method:
+        method = method_at(path.decode() if isinstance(path, bytes) else path, type_)
+        if len(self._methods) < METHOD_LIMIT:
+            self._methods[path] = method
+        return method
+
+
+def _details_with(details: Any, metadata: Any) -> _ClientCallDetails:
+    return _ClientCallDetails(
+        details.method,
+        details.timeout,
+        metadata,
+        details.credentials,
+        details.wait_for_ready,
+        getattr(details, "compression", None),
+    )
+
+
+def _counted(call: Call, requests: Iterator[Any]) -> Iterator[Any]:
+    for request in each(requests):
+        call.sent += 1
+        yield request
+
+
+async def _aio_counted(call: Call, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        call.sent += 1
+        yield request
+
+
+class ClientInterceptor(
+    _Observing,
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """
+    Tells these observers of every call made through a channel of grpc.intercept_channel.
+
+    `target` is the channel's address, which grpc does not tell interceptors.
+    """
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Observe a unary call."""
+        return self._call(continuation, client_call_details, request, "unary")
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Observe a client-streaming call."""
+        return self._call(continuation, client_call_details, request_iterator, "client_stream")
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Observe a server-streaming call."""
+        return self._call(continuation, client_call_details, request, "server_stream")
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Observe a bidirectional call."""
+        return self._call(continuation, client_call_details, request_iterator, "bidi_stream")
+
+    def _call(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any, type_: Type) -> Any:
+        if not self._enabled():
+            return continuation(details, request)
+        observation = self._observe(details, type_)
+        call = observation.call
+        if type_ in ("client_stream", "bidi_stream"):
+            request = _counted(call, request)
+        else:
+            call.sent = 1
+        try:
+            result = continuation(_details_with(details, call.metadata), request)
+        except BaseException as error:
+            end_raised(observation, error)
+            raise
+        if type_ in ("server_stream", "bidi_stream"):
+            return Responses(result, observation)
+        if result.done():
+            end_with(observation, result)
+            return result
+        return Future(result, observation)
+
+
+class _AioObserving(_Observing):
+    """What the four asyncio interceptors share: an asyncio channel files each under one base only (grpc#43512)."""
+
+    _type: Type
+    _result: Callable[[Any, Observation], Any]
+
+    async def _call(self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any) -> Any:
+        if not self._enabled():
+            return await continuation(details, request)
+        observation = self._observe(details, self._type)
+        call = observation.call
+        if self._type in ("client_stream", "bidi_stream"):
+            count: Any = _aio_counted if isinstance(request, AsyncIterable) else _counted
+            request = count(call, request)
+        else:
+            call.sent = 1
+        try:
+            # Never awaited here: that would swallow the caller's cancellation (otel-contrib#3271).
+            result = await continuation(_details_with(details, grpc.aio.Metadata(*call.metadata)), request)
+        except BaseException as error:
+            end_raised(observation, error)
+            raise
+        return self._result(result, observation)
+
+
+class _AioUnaryUnary(_AioObserving, grpc.aio.UnaryUnaryClientInterceptor):
+    _type = "unary"
+    _result = staticmethod(follow)
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await self._call(continuation, client_call_details, request)
+
+
+class _AioUnaryStream(_AioObserving, grpc.aio.UnaryStreamClientInterceptor):
+    _type = "server_stream"
+    _result = AioUnaryStream
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await self._call(continuation, client_call_details, request)
+
+
+class _AioStreamUnary(_AioObserving, grpc.aio.StreamUnaryClientInterceptor):
+    _type = "client_stream"
+    _result = AioStreamUnary
+
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await self._call(continuation, client_call_details, request_iterator)
+
+
+class _AioStreamStream(_AioObserving, grpc.aio.StreamStreamClientInterceptor):
+    _type = "bidi_stream"
+    _result = AioStreamStream
+
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await self._call(continuation, client_call_details, request_iterator)
+
+
+def aio_client_interceptors(*observers: Observer, target: str | None = None) -> list[grpc.aio.ClientInterceptor]:
+    """
+    Tell these observers of every call made through a channel of grpc.aio with these interceptors.
+
+    `target` is the channel's address, which grpc does not tell interceptors.
+    """
+    kinds = (_AioUnaryUnary, _AioUnaryStream, _AioStreamUnary, _AioStreamStream)
+    return [kind(*observers, target=target) for kind in kinds]

@@ -1,0 +1,41 @@
+"""Whether an address can be listened on, and the one line that says why not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+
+class ListenError(OSError):
+    """An address cannot be listened on; the text is `cannot listen on HOST:PORT: address already in use`, say."""
+
+    def __init__(self, address: str, cause: OSError) -> None:
+        reason = cause.strerror or str(cause)
+        if cause.errno == errno.EADDRINUSE:
+            reason = os.strerror(errno.EADDRINUSE)
+        super().__init__(cause.errno, f"cannot listen on {address}: {reason[:1].lower()}{reason[1:]}")
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def check_address(address: str) -> None:
+    """
+    Raise ListenError where nobody could listen on HOST:PORT now.
+
+    grpc shares a port with whoever listens there already, unless it was told not to, and says little when it
+    cannot have one.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return  # a Unix socket
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)
+        family, kind, protocol, _, where = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen(1)
+    except OSError as error:
+        raise ListenError(address, error) from error

@@ -1,0 +1,215 @@
+"""Prometheus metrics under go-grpc-middleware's names, a series per method, and the port to scrape them from."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import prometheus_client
+from google.protobuf import descriptor_pool
+from prometheus_client.metrics_core import Metric
+
+from .call import METHOD_LIMIT, arity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from prometheus_client.registry import CollectorRegistry
+
+    from .call import Call, Finish, Kind, Method, Observer, Outcome
+
+BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the latency histograms' buckets, in seconds."""
+
+_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
+_UNKNOWN: Final = ("unary", "unknown", "unknown")
+
+
+class WithoutCreated:
+    """A metric as a collector that leaves out the `_created` series, which double a scrape and tell nothing new."""
+
+    def __init__(self, metric: prometheus_client.metrics.MetricWrapperBase) -> None:
+        self._metric = metric
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell the registry which names are taken."""
+        return self._metric.describe()
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the samples."""
+        for metric in self._metric.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class _Series:
+    """The children of one method on one side; it also watches the handlers of a server's calls."""
+
+    def __init__(self, metrics: _Metrics, labels: tuple[str, str, str]) -> None:
+        self._metrics = metrics
+        self._labels = labels
+        self._outcomes: dict[grpc.StatusCode, tuple[Any, Any]] = {}
+        self.started = metrics.started.labels(*labels)
+        self.received = metrics.received.labels(*labels)
+        self.sent = metrics.sent.labels(*labels)
+        self.in_flight = metrics.in_flight.labels(*labels)
+        if metrics.kind == "server":
+            self._queue = metrics.queue.labels(*labels)
+            self._running = metrics.running.labels(*labels)
+
+    def outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
+        """Return the counter and the histogram of this method's calls that end with this code."""
+        pair = self._outcomes.get(code)
+        if pair is None:
+            labels = (*self._labels, code.name)
+            pair = self._metrics.handled.labels(*labels), self._metrics.handling.labels(*labels)
+            self._outcomes[code] = pair
+        return pair
+
+    def declare(self) -> None:
+        """Let the series exist at zero: handled under every code, the histogram under OK."""
+        for code in grpc.StatusCode:
+            self._metrics.handled.labels(*self._labels, code.name)
+        self.outcome(grpc.StatusCode.OK)
+
+    def start(self, call: Call) -> Finish:
+        """Count a call's start."""
+        self.started.inc()
+        self.in_flight.inc()
+        if call.kind == "server":
+            call.watch(self)
+
+        def finish(outcome: Outcome) -> None:
+            self.in_flight.dec()
+            if call.received:
+                self.received.inc(call.received)
+            if call.sent:
+                self.sent.inc(call.sent)
+            handled, handling = self.outcome(outcome.code)
+            handled.inc()
+            if call.sampled:
+                handling.observe(outcome.seconds, {"trace_id": call.trace_id, "span_id": call.span_id})
+            else:
+                handling.observe(outcome.seconds)
+
+        return finish
+
+    def entered(self, call: Call) -> None:
+        """Note how long the call waited for its handler."""
+        self._queue.observe(call.queue_seconds)
+        self._running.inc()
+
+    def left(self, _call: Call) -> None:
+        """Note that the handler has ended."""
+        self._running.dec()
+
+
+class _Metrics:
+    """One side's metrics on one registry, and the series of its methods: the declared, and 1,000 more."""
+
+    def __init__(self, registry: CollectorRegistry, kind: Kind, buckets: Sequence[float]) -> None:
+        self.kind = kind
+        self._lock = threading.Lock()
+        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._room = METHOD_LIMIT
+
+        def register(metric: Any) -> Any:
+            registry.register(WithoutCreated(metric))
+            return metric
+
+        def counter(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Any:
+            return register(prometheus_client.Counter(f"grpc_{kind}_{name}", text, labels, registry=None))
+
+        def histogram(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Any:
+            return register(
+                prometheus_client.Histogram(f"grpc_{kind}_{name}", text, labels, registry=None, buckets=buckets)
+            )
+
+        def gauge(name: str, text: str) -> Any:
+            return register(prometheus_client.Gauge(f"grpc_{kind}_{name}", text, _LABELS, registry=None))
+
+        coded = (*_LABELS, "grpc_code")
+        self.started = counter("started", "Calls started.")
+        self.handled = counter("handled", "Calls ended, by their status code.", coded)
+        self.handling = histogram("handling_seconds", "From a call's first sight to its true end.", coded)
+        self.received = counter("msg_received", "Messages handed to the application.")
+        self.sent = counter("msg_sent", "Messages handed to grpc.")
+        self.in_flight = gauge("in_flight", "Calls going on.")
+        if kind == "server":
+            self.queue = histogram("queue_seconds", "From a call's first sight to its handler's start.")
+            self.running = gauge("handlers_running", "Handlers running; one may outlive its call.")
+
+    def declare(self, services: Iterable[str]) -> None:
+        """Let the methods of these services exist at zero, and always under their own names."""
+        for name in services:
+            for labels in _methods_of(name):
+                with self._lock:
+                    known = self._series.get(labels)
+                    if known is None:
+                        known = self._series[labels] = _Series(self, labels)
+                known.declare()
+
+    def series(self, method: Method) -> _Series:
+        """Find a method's series; what is unknown or too many shares one."""
+        labels = (method.type, method.service, method.name) if method.known else _UNKNOWN
+        return self._series.get(labels) or self._add(labels)
+
+    def _add(self, labels: tuple[str, str, str]) -> _Series:
+        with self._lock:
+            if labels not in self._series and labels != _UNKNOWN:
+                if not self._room:
+                    labels = _UNKNOWN
+                else:
+                    self._room -= 1
+            if labels not in self._series:
+                # A lone surrogate in a label would break every scrape.
+                clean = [label.encode("utf-8", "replace").decode() for label in labels]
+                self._series[labels] = _Series(self, (clean[0], clean[1], clean[2]))
+            return self._series[labels]
+
+
+def _methods_of(service: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        found = descriptor_pool.Default().FindServiceByName(service)
+    except KeyError:
+        raise ValueError(f"service {service!r} is not known: import its _pb2 module first") from None
+    for method in found.methods:
+        type_ = arity(request_streaming=method.client_streaming, response_streaming=method.server_streaming)
+        yield type_, service, method.name
+
+
+_registries: weakref.WeakKeyDictionary[CollectorRegistry, dict[Kind, _Metrics]] = weakref.WeakKeyDictionary()
+_registries_lock: Final = threading.Lock()
+
+
+def measure_calls(
+    registry: CollectorRegistry,
+    services: Iterable[str] = (),
+    buckets: Sequence[float] = BUCKETS,
+    *,
+    client_services: Iterable[str] = (),
+) -> Observer:
+    """
+    Count and time every call in this registry; a second time on the same registry shares its metrics.
+
+    The methods of `services`, full names found in the default descriptor pool, exist at zero before the first
+    call, and those of `client_services` on the client's side. `buckets` are upper bounds in seconds; the first
+    measure_calls of a registry decides them. Raises ValueError for a service that no imported module defines.
+    """
+    with _registries_lock:
+        metrics = _registries.get(registry)
+        if metrics is None:
+            metrics = {kind: _Metrics(registry, kind, buckets) for kind in _KINDS}
+            _registries[registry] = metrics
+    metrics["server"].declare(services)
+    metrics["client"].declare(client_services)
+
+    def observe(call: Call) -> Finish:
+        return metrics[call.kind].series(call.descriptor).start(call)
+
+    return observe
+
+
+_KINDS: Final[tuple[Kind, Kind]] = ("server", "client")

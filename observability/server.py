@@ -1,0 +1,454 @@
+"""The server's side: from what grpc shows of a call to its Observation, sync and asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import grpc
+import grpc.aio
+
+from .call import (
+    CUT_OFF_DETAILS,
+    METHOD_LIMIT,
+    Call,
+    Observation,
+    Observer,
+    arity,
+    deadline_of,
+    final_code,
+    method_at,
+    set_current_call,
+    status_code,
+    unserved_code,
+)
+from .handlers import PlainContext, WrappedHandler, each, is_abort
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from types import TracebackType
+
+    from .call import Method
+
+_LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
+_PARSE_DETAILS: Final = "Exception deserializing request!"
+_SERIALIZE_DETAILS: Final = "Failed to serialize response!"
+_UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
+
+
+class _ServedCall(WrappedHandler):
+    """
+    One call on the server: the handler that grpc runs, and what it learns of the call's end while it does.
+
+    `_answer` is the status that grpc sends by itself for how the handler ended, None until it has ended;
+    `_refusal` is grpc's own status for a message that cannot be parsed or serialised.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_answer",
+        "_behavior",
+        "_context",
+        "_deserializer",
+        "_error",
+        "_observation",
+        "_refusal",
+        "_refusal_details",
+        "_remaining",
+        "_running",
+        "_serializer",
+        "call",
+    )
+
+    message_failure: grpc.StatusCode
+    """What grpc answers when a message cannot be parsed or serialised."""
+
+    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
+        super().__init__(handler)
+        self.call = observation.call
+        self._observation = observation
+        self._accepted = False
+        self._context: Any = None
+        self._answer: grpc.StatusCode | None = None
+        self._refusal: grpc.StatusCode | None = None
+        self._refusal_details = ""
+        self._error: BaseException | None = None
+        self._remaining: float | None = None
+        self._running = False
+
+    @property
+    def request_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
+        """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
+        self._accepted = True
+        return cast("bool", self._handler.request_streaming)
+
+    @property
+    def request_deserializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
+        """From bytes to a request, counted."""
+        self._deserializer = self._handler.request_deserializer
+        return self._deserialize
+
+    @property
+    def response_serializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
+        """From a response to bytes, counted."""
+        self._serializer = self._handler.response_serializer
+        return self._serialize
+
+    def _deserialize(self, data: bytes) -> Any:
+        try:
+            request = self._deserializer(data) if self._deserializer else data
+        except BaseException:
+            self._refuse(_PARSE_DETAILS)
+            raise
+        if request is None:
+            self._refuse(_PARSE_DETAILS)
+        self.call.received += 1
+        return request
+
+    def _serialize(self, response: Any) -> Any:
+        try:
+            data = self._serializer(response) if self._serializer else response
+        except BaseException as error:
+            self._refuse(_SERIALIZE_DETAILS, error)
+            raise
+        if data is None:
+            self._refuse(_SERIALIZE_DETAILS)
+        elif self._error is not None and not self._handler.response_streaming:
+            # An interceptor before us has turned the handler's exception into a response.
+            self._answer, self._error = grpc.StatusCode.OK, None
+        self.call.sent += 1
+        return data
+
+    def _refuse(self, details: str, error: BaseException | None = None) -> None:
+        if self._alive():
+            self._refusal, self._refusal_details, self._error = self.message_failure, details, error
+
+    def _enter(self, context: Any) -> None:
+        """Learn what only the handler's context tells, and tell that the handler starts."""
+        call = self.call
+        self._context = context
+        waited = self._observation.seconds
+        remaining = deadline_of(context.time_remaining())
+        call.peer = context.peer()
+        call.deadline = None if remaining is None else remaining + waited
+        call.queue_seconds = waited
+        self._running = True
+        call.entered()
+
+    def _leave(self) -> None:
+        if self._running:
+            self._running = False
+            self.call.left()
+
+    def __enter__(self) -> None:
+        """Start what runs in the handler; __exit__ sees how it ends, in every kind of function."""
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Note how the handler ended."""
+        if error is None:
+            self._completed()
+        elif not isinstance(error, GeneratorExit):
+            self._failed(error)
+        self._leave()
+
+    def _completed(self) -> None:
+        if self._alive():
+            self._answer = grpc.StatusCode.OK
+
+    def _failed(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def _alive(self) -> bool:
+        """Whether a status can still be sent."""
+        raise NotImplementedError
+
+    def _end(self, answer: grpc.StatusCode | None, remaining: float | None) -> None:
+        """End the observation, now that grpc has ended the call."""
+        context, call = self._context, self.call
+        chosen = status_code(context.code())
+        code = final_code(answer, chosen, call.deadline, remaining)
+        if answer is None:
+            details = CUT_OFF_DETAILS[code]
+        else:
+            details = _text(context.details()) or self._refusal_details
+        error, self._error = self._error, None
+        self._observation.end(code, details, error)
+
+    def _end_unserved(self, *, cut_off: bool) -> None:
+        """End the observation of a call whose handler never started."""
+        if self._refusal is not None:
+            self._observation.end(self._refusal, self._refusal_details)
+        elif cut_off or self._accepted:
+            code = unserved_code(self._observation.seconds)
+            self._observation.end(code, CUT_OFF_DETAILS[code])
+        else:
+            self._observation.end(grpc.StatusCode.RESOURCE_EXHAUSTED, _LIMIT_DETAILS)
+
+
+def _text(details: bytes | str | None) -> str:
+    """Read a status message, which a sync server keeps as bytes."""
+    return details.decode("utf-8", "replace") if isinstance(details, bytes) else details or ""
+
+
+class _SyncCall(_ServedCall):
+    """A call on grpc.server."""
+
+    __slots__ = ()
+
+    message_failure = grpc.StatusCode.INTERNAL
+
+    def _wrapped(self, behavior: Any) -> Any:
+        self._behavior = behavior
+        wrapped: Any = self._stream if self._handler.response_streaming else self._unary
+        if getattr(behavior, "experimental_non_blocking", False):
+            wrapped = partial(self._non_blocking)
+            wrapped.experimental_non_blocking = True
+        pool = getattr(behavior, "experimental_thread_pool", None)
+        if pool is not None:
+            wrapped = partial(wrapped)
+            wrapped.experimental_thread_pool = pool
+        return wrapped
+
+    def _enter(self, context: Any) -> None:
+        super()._enter(context)
+        if not context.add_callback(self._terminated):
+            self._terminated()
+
+    def _unary(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._enter(context)
+        with self:
+            return self._behavior(request, context)
+
+    def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        self._enter(context)
+        try:
+            responses = self._behavior(request, context)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self._iterate(responses)
+
+    def _iterate(self, responses: Iterator[Any]) -> Iterator[Any]:
+        with self:
+            for response in each(responses):
+                if response is None:
+                    self._completed()  # grpc takes it for the end of the stream
+                yield response
+
+    def _non_blocking(self, request: Any, context: grpc.ServicerContext, send: Callable[[Any], None]) -> Any:
+        def send_response(response: Any) -> None:
+            if response is None:
+                self._completed()
+            send(response)
+
+        self._enter(context)
+        try:
+            return self._behavior(request, context, send_response)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            self._leave()
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            self._error = error  # grpc answers an Exception only; whoever hides exceptions answers this as well
+        elif self._alive():
+            self._answer = grpc.StatusCode.UNKNOWN
+            self._error = None if is_abort(error, self._context) else error
+
+    def _alive(self) -> bool:
+        return self._context is None or cast("bool", self._context.is_active())
+
+    def _terminated(self) -> None:
+        """Be called by grpc at the call's true end, on its serving thread."""
+        answer = self._refusal or self._answer
+        if answer is None and self._error is not None:
+            answer = status_code(self._context.code())
+        self._end(answer, deadline_of(self._context.time_remaining()))
+
+    def __del__(self) -> None:
+        """Be dropped: at once where the handler never ran."""
+        self._leave()
+        if self._context is None:
+            self._end_unserved(cut_off=False)
+
+
+class _AioCall(_ServedCall):
+    """A call on grpc.aio.server."""
+
+    __slots__ = ()
+
+    message_failure = grpc.StatusCode.UNKNOWN
+
+    def _wrapped(self, behavior: Any) -> Any:
+        self._behavior = behavior
+        if inspect.isasyncgenfunction(behavior):
+            return self._generate
+        if inspect.iscoroutinefunction(behavior):
+            return self._await
+        # A plain function runs in a thread, which the task's context does not reach.
+        run = contextvars.copy_context().run
+        return partial(self._plain_stream if self._handler.response_streaming else self._plain, run)
+
+    async def _await(self, request: Any, context: Any) -> Any:
+        self._enter(context)
+        with self:
+            return await self._behavior(request, context)
+
+    async def _generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        self._enter(context)
+        with self:
+            async for response in self._behavior(request, context):
+                yield response
+
+    def _plain(self, run: Callable[..., Any], request: Any, context: Any) -> Any:
+        context = PlainContext(context)
+        run(self._enter, context)
+        with self:
+            return run(self._behavior, request, context)
+
+    def _plain_stream(self, run: Callable[..., Any], request: Any, context: Any) -> Iterator[Any]:
+        context = PlainContext(context)
+        run(self._enter, context)
+        with self:
+            responses = run(self._behavior, request, context)
+            while True:
+                try:
+                    response = run(next, responses)
+                except StopIteration:
+                    return
+                yield response
+
+    def _failed(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._remaining = deadline_of(self._context.time_remaining())
+        self._answer = grpc.StatusCode.UNKNOWN
+        self._error = None if is_abort(error, self._context) else error
+
+    def _alive(self) -> bool:
+        return True  # what the call's task says of its end decides
+
+    def terminated(self, task: asyncio.Task[Any]) -> None:
+        """Be called when the RPC's own task is done, which is the call's true end."""
+        if self._context is None:
+            self._end_unserved(cut_off=task.cancelling() > 0)
+        elif self._answered(task):
+            self._end(self._refusal or self._answer or grpc.StatusCode.OK, None)
+        else:
+            self._error = None
+            remaining = self._remaining
+            if remaining is None:
+                remaining = deadline_of(self._context.time_remaining())
+            self._end(None, remaining)
+
+    def _answered(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether the call has a status, other than being cut off."""
+        if isinstance(self._context, PlainContext):
+            return not task.cancelling()
+        if isinstance(self._error, asyncio.CancelledError) and not task.cancelling():
+            return True  # of the handler's own, and never answered
+        return cast("bool", self._context.done())
+
+    def __del__(self) -> None:
+        """Be dropped, perhaps with a generator that was never run to its end."""
+        self._leave()
+
+
+class _Observing:
+    """What both server interceptors share."""
+
+    def __init__(self, *observers: Observer) -> None:
+        # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
+        from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
+
+        self._enabled = is_instrumentation_enabled
+        self._observers = observers
+        self._methods: dict[str, Method] = {}
+
+    def _observe(
+        self,
+        details: grpc.HandlerCallDetails,
+        handler: grpc.RpcMethodHandler[Any, Any] | None,
+        started: float,
+    ) -> Observation:
+        """Start a call's observation; of an unknown method, end it too."""
+        method = self._methods.get(details.method) or self._learn(details.method, handler)
+        call = Call(method, "server", details.invocation_metadata)
+        set_current_call(call)
+        observation = Observation(call, self._observers, started)
+        if handler is None:
+            observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
+        return observation
+
+    def _observe_failure(self, details: grpc.HandlerCallDetails, error: BaseException, started: float) -> None:
+        """Tell of a call that an interceptor after us has failed before there was a handler."""
+        method = self._methods.get(details.method) or method_at(details.method, "unary")
+        call = Call(method, "server", details.invocation_metadata)
+        Observation(call, self._observers, started).end(grpc.StatusCode.UNKNOWN, "", error)
+
+    def _learn(self, path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Method:
+        """Take in a method at its first call; of too many, or unknown ones, nothing is kept."""
+        if handler is None:
+            return method_at(path, "unary", known=False)
+        type_ = arity(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
+        method = method_at(path, type_)
+        if len(self._methods) < METHOD_LIMIT:
+            self._methods[path] = method
+        return method
+
+
+class ServerInterceptor(_Observing, grpc.ServerInterceptor):
+    """
+    Tells these observers of every call that a grpc.server serves, refuses or does not know.
+
+    Observers are started in the order given: trace_calls first, so that the others see its ids.
+    """
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Observe one call; grpc calls this on its serving thread."""
+        started = time.perf_counter()
+        try:
+            handler = continuation(handler_call_details)
+        except Exception as error:
+            self._observe_failure(handler_call_details, error, started)
+            raise
+        if not self._enabled():
+            return handler
+        observation = self._observe(handler_call_details, handler, started)
+        return handler and _SyncCall(handler, observation)
+
+
+class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
+    """Tells these observers of every call that a grpc.aio.server serves, refuses or does not know."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Observe one call; grpc awaits this in the call's own task."""
+        started = time.perf_counter()
+        try:
+            handler = await continuation(handler_call_details)
+        except Exception as error:
+            self._observe_failure(handler_call_details, error, started)
+            raise
+        if not self._enabled():
+            return handler
+        observation = self._observe(handler_call_details, handler, started)
+        if handler is None:
+            return None
+        served = _AioCall(handler, observation)
+        cast("asyncio.Task[Any]", asyncio.current_task()).add_done_callback(served.terminated)
+        return served

@@ -1,0 +1,144 @@
+"""Runs a server until SIGTERM or SIGINT: health, drain, stop, flush."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import threading
+import time
+from concurrent import futures
+from typing import TYPE_CHECKING, Any, Final
+
+from grpc_health.v1 import health as health_service
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from .listening import ListenError, check_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import grpc
+    import grpc.aio
+
+    from .telemetry import Telemetry
+
+GRACE_SECONDS: Final = 5.0
+"""How long calls may go on after the server stops taking new ones."""
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_STOP_SLACK: Final = 0.5
+
+_logger = logging.getLogger("observability")
+
+
+def serve(  # noqa: PLR0913 - each by name
+    server: grpc.Server,
+    address: str,
+    telemetry: Telemetry,
+    *,
+    health: health_service.HealthServicer | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+    grace: float = GRACE_SECONDS,
+    drain_delay: float = 0.0,
+) -> int:
+    """
+    Serve on HOST:PORT until SIGTERM or SIGINT, and return the exit status.
+
+    Adds the standard health service, unless given one, with every service of the telemetry's SERVING. On the
+    signal it says NOT_SERVING, waits `drain_delay` seconds for callers to notice, takes no new calls, lets those
+    going on end for `grace` seconds, and closes the telemetry. A second signal ends the process at once. Call it
+    from the main thread; a handler that runs on after the grace keeps an ordinary exit waiting, hence os._exit in
+    a main. Raises ListenError where the address cannot be had.
+    """
+    if health is None:
+        health = health_service.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(1, "health")
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        for name in ("", *telemetry.services):
+            health.set(name, _SERVING)
+    port = _listen(server, address, credentials)
+    stop = threading.Event()
+    with _signals(stop.set):
+        server.start()
+        _logger.info("listening", extra={"address": _with_port(address, port)})
+        _wait(stop)
+    health.enter_graceful_shutdown()
+    time.sleep(drain_delay)
+    server.stop(grace).wait(grace + _STOP_SLACK)
+    _logger.info("stopped")
+    telemetry.close()
+    return 0
+
+
+def _wait(event: threading.Event) -> None:
+    """Wait in short turns: a wait without end is not interrupted by a signal on every platform."""
+    while not event.wait(1.0):
+        pass
+
+
+@contextlib.contextmanager
+def _signals(stop: Any) -> Iterator[None]:
+    """Call `stop` at the first signal; a second one finds the system's own handler, which ends the process."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def first(_number: int, _frame: Any) -> None:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        stop()
+
+    for number in _SIGNALS:
+        signal.signal(number, first)
+    try:
+        yield
+    except BaseException:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        raise
+
+
+def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    check_address(address)
+    try:
+        if credentials is None:
+            return int(server.add_insecure_port(address))
+        return int(server.add_secure_port(address, credentials))
+    except RuntimeError as error:
+        raise ListenError(address, OSError(str(error))) from error
+
+
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+async def serve_aio(  # noqa: PLR0913 - each by name
+    server: grpc.aio.Server,
+    address: str,
+    telemetry: Telemetry,
+    *,
+    health: health_service.aio.HealthServicer | None = None,
+    credentials: grpc.ServerCredentials | None = None,
+    grace: float = GRACE_SECONDS,
+    drain_delay: float = 0.0,
+) -> int:
+    """Do for grpc.aio.server what serve does for grpc.server."""
+    if health is None:
+        health = health_service.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        for name in ("", *telemetry.services):
+            await health.set(name, _SERVING)
+    port = _listen(server, address, credentials)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    with _signals(lambda: loop.call_soon_threadsafe(stop.set)):
+        await server.start()
+        _logger.info("listening", extra={"address": _with_port(address, port)})
+        await stop.wait()
+    await health.enter_graceful_shutdown()
+    await asyncio.sleep(drain_delay)
+    await asyncio.wait_for(server.stop(grace), grace + _STOP_SLACK)
+    _logger.info("stopped")
+    await asyncio.to_thread(telemetry.close)
+    return 0

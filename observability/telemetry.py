@@ -1,0 +1,273 @@
+"""From the environment to the three signals, and their bounded end."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+
+import prometheus_client
+import structlog
+from prometheus_client.metrics_core import CounterMetricFamily
+
+from .call import Observer, faults
+from .client import ClientInterceptor, aio_client_interceptors
+from .exporting import configure_tracing, service_attributes
+from .listening import ListenError
+from .logs import configure_logging, log_calls
+from .metrics import measure_calls
+from .rendering import cuts
+from .server import AioServerInterceptor, ServerInterceptor
+from .settings import check_settings, setting, standard_settings
+from .traces import default_filter, follow_spans, trace_calls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    import grpc
+    import grpc.aio
+    from opentelemetry.trace import TracerProvider
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import CollectorRegistry
+
+    from .exporting import Tracing
+    from .log_writer import LogWriter
+
+_logger = logging.getLogger("observability")
+
+
+class Telemetry:
+    """
+    The three signals of one process, as the environment wants them; start it once.
+
+    `tracing`, `registry` and `log_writer` are what it is made of: the last is None with logging=False.
+    """
+
+    def __init__(
+        self,
+        tracing: Tracing,
+        registry: CollectorRegistry,
+        log_writer: LogWriter | None,
+        observers: list[Observer],
+        contrib: Contrib | None,
+        flush_seconds: float,
+    ) -> None:
+        self.tracing = tracing
+        self.registry = registry
+        self.log_writer = log_writer
+        self.services: tuple[str, ...] = ()
+        self.metrics_address: str | None = None
+        self._observers = observers
+        self._contrib = contrib
+        self._flush_seconds = flush_seconds
+        self._on_close = contextlib.ExitStack()
+
+    @classmethod
+    def start(  # noqa: PLR0913 - the settings of a process, each by name
+        cls,
+        service_name: str,
+        *,
+        log_name: str | None = None,
+        version: str | None = None,
+        metrics_port: int | None = None,
+        serve_metrics: bool = True,
+        registry: CollectorRegistry = prometheus_client.REGISTRY,
+        services: Iterable[str] = (),
+        client_services: Iterable[str] = (),
+        filter_: Callable[[Any], bool] | None = None,
+        logging: bool = True,
+        log_stream: TextIO | None = None,
+        log_level: str | None = None,
+        flush_seconds: float = 1.0,
+    ) -> Self:
+        """
+        Set up logs, metrics and traces as the environment says, for a process called `service_name`.
+
+        `log_name` is `service=` of its log lines, the service name unless given; `version` its service.version.
+        `metrics_port` is where /metrics listens, 0 for a free port; the environment overrides it and the name, and
+        without a port from either, or with serve_metrics=False, nothing listens. `registry` holds the metrics.
+        The methods of `services` and `client_services`, full names, exist at zero. `filter_` is one of
+        opentelemetry.instrumentation.grpc.filters; what it refuses has no span. logging=False leaves structlog and
+        `logging` as they are; else their lines go to `log_stream`, stdout unless given, from `log_level` on where
+        LOG_LEVEL is not set. `flush_seconds` bounds what close waits for.
+
+        Raises SettingError for a bad value of our own variables, ListenError where the metrics port cannot be
+        had, and ValueError for a service that no imported
+        module defines.
+        """
+        check_settings()
+        name = log_name or service_name
+        writer = None
+        if logging:
+            writer = configure_logging(
+                name,
+                log_format=setting("LOG_FORMAT").lower(),
+                level=setting("LOG_LEVEL", log_level).lower(),
+                stream=log_stream or sys.stdout,
+            )
+        services = tuple(services)
+        with standard_settings():
+            attributes = service_attributes(service_name, version)
+            tracing = configure_tracing(attributes)
+            wanted = _filter(filter_)
+            contrib = Contrib(tracing.provider, wanted or default_filter()) if _is_contrib() else None
+            observers = [
+                follow_spans(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted),
+                measure_calls(registry, services, client_services=client_services),
+                log_calls(structlog.get_logger().bind(service=name), only=_log_calls(), baggage_keys=_log_baggage()),
+            ]
+            telemetry = cls(tracing, registry, writer, observers, contrib, flush_seconds)
+            telemetry.services = services
+            telemetry._describe(attributes)
+            if serve_metrics:
+                telemetry._serve_metrics(metrics_port)
+        atexit.register(telemetry.close)
+        return telemetry
+
+    def server_interceptors(self) -> list[grpc.ServerInterceptor]:
+        """Return what tells of the calls of a grpc.server; put HideExceptions before it."""
+        ours = ServerInterceptor(*self._observers)
+        return [self._contrib.server(), ours] if self._contrib else [ours]
+
+    def aio_server_interceptors(self) -> list[grpc.aio.ServerInterceptor]:
+        """Return what tells of the calls of a grpc.aio.server; put AioHideExceptions before it."""
+        ours = AioServerInterceptor(*self._observers)
+        return [self._contrib.aio_server(), ours] if self._contrib else [ours]
+
+    def intercept_channel(self, channel: grpc.Channel, *, target: str | None = None) -> grpc.Channel:
+        """Return this channel, its calls told; `target` is its address, which grpc does not tell."""
+        channel = grpc.intercept_channel(channel, ClientInterceptor(*self._observers, target=target))
+        return self._contrib.intercept_channel(channel) if self._contrib else channel
+
+    def aio_client_interceptors(self, *, target: str | None = None) -> list[grpc.aio.ClientInterceptor]:
+        """Return what tells of the calls of a grpc.aio channel; `target` is its address."""
+        ours = aio_client_interceptors(*self._observers, target=target)
+        return [*self._contrib.aio_clients(), *ours] if self._contrib else ours
+
+    def close(self) -> None:
+        """Send and write what waits, for `flush_seconds` at most, and stop listening; again, it does nothing."""
+        atexit.unregister(self.close)
+        with self._on_close.pop_all():
+            deadline = time.monotonic() + self._flush_seconds
+            self.tracing.close(self._flush_seconds)
+            if self.log_writer is not None:
+                self.log_writer.flush(max(0.05, deadline - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _describe(self, attributes: dict[str, str]) -> None:
+        """Let /metrics name the service and its version, and tell what telemetry itself has lost."""
+        if self.registry.get_target_info() is None:
+            self.registry.set_target_info({key.replace(".", "_"): value for key, value in attributes.items()})
+        self.registry.register(self)
+        self._on_close.callback(self.registry.unregister, self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the samples of what telemetry itself has lost; Prometheus calls this at a scrape."""
+        processor, delivery, writer = self.tracing.processor, self.tracing.delivery, self.log_writer
+        for name, text, value in (
+            (
+                "spans_dropped",
+                "Spans lost: the queue was full, or their export failed.",
+                processor and processor.dropped,
+            ),
+            (
+                "span_export_failures",
+                "Batches of spans that could not be exported.",
+                delivery and delivery.failures,
+            ),
+            ("log_lines_dropped", "Log lines that nobody took in time.", writer and writer.dropped),
+            ("log_values_cut", "Values in log lines that were cut to 1,024 bytes.", cuts.count),
+            ("observer_errors", "Exceptions that observers of calls raised.", faults.count),
+        ):
+            yield CounterMetricFamily(f"observability_{name}", text, value=value or 0)
+
+    def _serve_metrics(self, port: int | None) -> None:
+        host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "127.0.0.1"
+        wanted = os.environ.get("OTEL_EXPORTER_PROMETHEUS_PORT") or port
+        if wanted is None:
+            return
+        try:
+            server, thread = prometheus_client.start_http_server(int(wanted), host, self.registry)
+        except OSError as error:
+            raise ListenError(f"{host}:{wanted}", error) from error
+        self.metrics_address = f"{host}:{server.server_port}"
+        _logger.info("metrics", extra={"address": self.metrics_address})
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        self._on_close.callback(stop)
+
+
+class Contrib:
+    """The traces of opentelemetry-instrumentation-grpc, in place of ours; `filter` is what it traces."""
+
+    def __init__(self, provider: TracerProvider, filter_: Callable[[Any], bool]) -> None:
+        from opentelemetry.instrumentation import grpc as official  # noqa: PLC0415 - only where it is wanted
+
+        self._official: Any = official
+        self._provider = provider
+        self.filter = filter_
+
+    def server(self) -> grpc.ServerInterceptor:
+        """Return its interceptor for grpc.server."""
+        return cast("grpc.ServerInterceptor", self._official.server_interceptor(self._provider, self.filter))
+
+    def aio_server(self) -> grpc.aio.ServerInterceptor:
+        """Return its interceptor for grpc.aio.server."""
+        return cast("grpc.aio.ServerInterceptor", self._official.aio_server_interceptor(self._provider, self.filter))
+
+    def intercept_channel(self, channel: grpc.Channel) -> grpc.Channel:
+        """Return this channel, traced; its interceptor is none of grpc's, and has a function of its own for it."""
+        interceptor = self._official.client_interceptor(self._provider, self.filter)
+        return cast("grpc.Channel", self._official.grpcext.intercept_channel(channel, interceptor))
+
+    def aio_clients(self) -> list[grpc.aio.ClientInterceptor]:
+        """Return its interceptors for grpc.aio channels."""
+        found: list[grpc.aio.ClientInterceptor]
+        found = self._official.aio_client_interceptors(self._provider, self.filter)
+        return found
+
+
+def _is_contrib() -> bool:
+    return setting("OBSERVABILITY_TRACES").lower() == "contrib"
+
+
+def _log_calls() -> str | float:
+    only = setting("OBSERVABILITY_LOG_CALLS").lower()
+    return only if only in ("all", "failed") else float(only)
+
+
+def _log_baggage() -> list[str]:
+    return [key for part in setting("OBSERVABILITY_LOG_BAGGAGE").split(",") if (key := part.strip())]
+
+
+def _filter(filter_: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+    """Leave out what OTEL_PYTHON_GRPC_EXCLUDED_SERVICES names; None leaves out what is left out by default."""
+    excluded = os.environ.get("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", "")
+    names = [name for part in excluded.split(",") if (name := part.strip())]
+    if not names:
+        return filter_
+    from opentelemetry.instrumentation.grpc import filters  # noqa: PLC0415 - its import reads OTEL_PROPAGATORS
+
+    not_excluded = filters.negate(filters.any_of(*(filters.service_name(name) for name in names)))
+    return filters.all_of(filter_ or default_filter(), not_excluded)

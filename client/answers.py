@@ -3,11 +3,11 @@
 import contextlib
 import json
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # it has no stubs
-from grpc_status import rpc_status  # type: ignore[import-untyped]  # it has no stubs
+from grpc_status import rpc_status
 
 Answer = Mapping[str, Any]
 # These codes mean that nobody answered; with every other one somebody did.
@@ -50,7 +50,7 @@ def happened_to_a(error: grpc.RpcError) -> Answer | None:
     """Return what Service B says of Service A; None if B was not even reached, or says nothing."""
     # A status whose details contradict its code is told as if it had none.
     with contextlib.suppress(ValueError):
-        status = rpc_status.from_call(error)
+        status = rpc_status.from_call(cast("grpc.Call", error))
         for detail in status.details if status else ():
             info = ErrorInfo()
             if detail.Unpack(info) and info.domain == DOMAIN and info.reason in REASONS:

@@ -25,12 +25,8 @@ from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthSer
 UNARY_TIMEOUT = 5.0  # seconds
 
 # How a command begins that calls Service A, or B.
-to_service_a = option(
-    "--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens."
-)
-to_service_b = option(
-    "--service-b", "SERVICE_B_ADDRESS", PeerAddress(), "127.0.0.1:8081", "Where Service B listens."
-)
+to_service_a = option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
+to_service_b = option("--service-b", "SERVICE_B_ADDRESS", PeerAddress(), "127.0.0.1:8081", "Where Service B listens.")
 with_timeout = click.option(
     "--timeout", type=TIMEOUT, help="How long to wait: 5 unless you say; without end for a stream."
 )

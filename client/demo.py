@@ -72,18 +72,13 @@ def told_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[
     return [
         line
         for line in lines
-        if (
-            line.startswith(("grpc_server_handled_total{", "grpc_client_handled_total{"))
-            and line not in known
-        )
+        if (line.startswith(("grpc_server_handled_total{", "grpc_client_handled_total{")) and line not in known)
         or ("handling_seconds_bucket{" in line and trace_id in line)
     ]
 
 
 @click.command()
-@click.option(
-    "--svg", type=click.Path(dir_okay=False, path_type=Path), help="Save the screen as a picture, too."
-)
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Save the screen as a picture, too.")
 def demo(svg: Path | None) -> int:
     """
     Show everything, with nothing running beforehand.

@@ -3,7 +3,7 @@
 import json
 import re
 
-PAIR = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|[^ "]*)')
+PAIR = re.compile(r' ([\w.-]+)=("(?:[^"\\]|\\.)*"|[^ "]*)')
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
 
 

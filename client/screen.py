@@ -56,9 +56,7 @@ class Screen:
         """Show what is running."""
         way = [("client", ""), ("Service B", service_b), ("Service A", service_a)]
         self._console.print()
-        self._console.print(
-            Text(" ──▶ ").join(Text.assemble((n, "bold"), (f" {at}", "dim")) for n, at in way)
-        )
+        self._console.print(Text(" ──▶ ").join(Text.assemble((n, "bold"), (f" {at}", "dim")) for n, at in way))
         self._console.print(Text("Their spans go to this demo, in the place of Jaeger.", "dim"))
 
     def title(self, number: str, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from observability import AddressInUseError, SettingError
+from observability import ListenError, SettingError
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
@@ -30,9 +30,7 @@ class Number(click.ParamType[float]):
             if self.minimum <= (number := kind(value)) <= self.maximum:
                 return number
         whole = "whole " if kind is int else ""
-        return self.fail(
-            f"{value!r} is not a {whole}number from {self.minimum:g} to {self.maximum:,}", param, ctx
-        )
+        return self.fail(f"{value!r} is not a {whole}number from {self.minimum:g} to {self.maximum:,}", param, ctx)
 
 
 class ListenHost(click.ParamType[str]):
@@ -48,9 +46,7 @@ class ListenHost(click.ParamType[str]):
             with socket.socket(family, kind) as probe:
                 probe.bind(address)
         except (OSError, UnicodeError):
-            self.fail(
-                f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx
-            )
+            self.fail(f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx)
         return f"[{host}]" if ":" in host else host
 
 
@@ -121,7 +117,7 @@ def run(command: click.Command, name: str | None = None) -> NoReturn:
     except SettingError as error:
         click.echo(str(error), err=True)
         status = 2
-    except AddressInUseError as error:
+    except ListenError as error:
         click.echo(str(error), err=True)
         status = 1
     except SystemExit as error:  # click's end when nobody reads stdout any more

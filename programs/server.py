@@ -12,9 +12,9 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
-from grpc_health.v1 import health  # type: ignore[import-untyped]  # it has no stubs
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it has no stubs
-from grpc_status import rpc_status  # type: ignore[import-untyped]  # it has no stubs
+from grpc_health.v1 import health
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
 
 from observability import HideExceptions, Telemetry
 from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option

@@ -42,9 +42,7 @@ class EchoService(EchoServiceServicer):
         for _ in range(request.times):
             yield response
 
-    def EchoJoin(
-        self, request_iterator: Iterator[EchoRequest], context: grpc.ServicerContext
-    ) -> EchoResponse:
+    def EchoJoin(self, request_iterator: Iterator[EchoRequest], context: grpc.ServicerContext) -> EchoResponse:
         """Answer once, with all messages joined by spaces."""
         messages: list[str] = []
         size = 0
@@ -72,9 +70,7 @@ class EchoService(EchoServiceServicer):
 def refuse_field(context: grpc.ServicerContext, field: str, why: str) -> None:
     """End the call with INVALID_ARGUMENT and the field that is to blame."""
     violation = BadRequest.FieldViolation(field=field, description=why)
-    refuse(
-        context, grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {why}", BadRequest(field_violations=[violation])
-    )
+    refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {why}", BadRequest(field_violations=[violation]))
 
 
 @click.command()

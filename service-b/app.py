@@ -26,11 +26,15 @@ A_SERVICES = ("echo.v1.EchoService",)
 FOREVER = 1e9  # seconds: 30 years
 
 CHANNEL_OPTIONS = (
-    # A is back within a second of its return, after an outage of any length (grpc waits up to 2 minutes).
+    # B reaches A within a second of A's return, after an outage of any length (grpc waits up to 2 minutes).
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
-    # The time a connection attempt may take: one that gets no answer at all makes way for the next.
-    ("grpc.min_reconnect_backoff_ms", 1_000),
+    # The time that an attempt to connect may take, so that one into the void makes way for the next.
+    ("grpc.min_reconnect_backoff_ms", 500),
+    # A connection on which nothing arrives any more is given up after a second: Linux is told so
+    # (TCP_USER_TIMEOUT) when there is a keepalive time, here one so long that no server minds the pings.
+    ("grpc.keepalive_time_ms", 600_000),
+    ("grpc.keepalive_timeout_ms", 1_000),
     # A new address behind A's name is looked up at once, not after 30 seconds.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
     # A is an inner address: a proxy for the outer world has no business in between.
@@ -126,7 +130,7 @@ def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
         code,
         text,
         ErrorInfo(domain="echo.v1", reason=reason),
-        RequestInfo(request_id=call.trace_id if call else ""),
+        RequestInfo(request_id=call.trace_id or "" if call else ""),
     )
 
 
@@ -140,9 +144,7 @@ def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
     with Telemetry.start(
         "service-b", log_name="B", metrics_port=9465, services=SERVICES, client_services=A_SERVICES
     ) as telemetry:
-        channel = telemetry.intercept_channel(
-            grpc.insecure_channel(service_a, CHANNEL_OPTIONS), target=service_a
-        )
+        channel = telemetry.intercept_channel(grpc.insecure_channel(service_a, CHANNEL_OPTIONS), target=service_a)
         server = new_server(options, telemetry, SERVICES)
         add_CallEchoServiceServicer_to_server(CallEchoService(channel, timeout=service_a_timeout), server)
         return serve(server, options.address, telemetry, grace=options.grace, drain_delay=options.drain_delay)

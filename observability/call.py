@@ -326,7 +326,7 @@ class Faults:
         if name not in self._reported and len(self._reported) < METHOD_LIMIT:
             self._reported.add(name)
             try:
-                _logger.exception("observer %s failed; its further failures are only counted", name)
+                _logger.error("observer %s failed; its further failures are only counted", name, exc_info=True)
             except Exception:  # noqa: BLE001 - a logging handler that raises changes no call either
                 return
 

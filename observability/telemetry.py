@@ -10,6 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
+import grpc
 import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-    import grpc
     import grpc.aio
     from opentelemetry.trace import TracerProvider
     from prometheus_client.metrics_core import Metric
@@ -48,8 +48,9 @@ class Telemetry:
     `tracing`, `registry` and `log_writer` are what it is made of: the last is None with logging=False.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of; start puts it together
         self,
+        *,
         tracing: Tracing,
         registry: CollectorRegistry,
         log_writer: LogWriter | None,
@@ -121,7 +122,14 @@ class Telemetry:
                 measure_calls(registry, services, client_services=client_services),
                 log_calls(structlog.get_logger().bind(service=name), only=_log_calls(), baggage_keys=_log_baggage()),
             ]
-            telemetry = cls(tracing, registry, writer, observers, contrib, flush_seconds)
+            telemetry = cls(
+                tracing=tracing,
+                registry=registry,
+                log_writer=writer,
+                observers=observers,
+                contrib=contrib,
+                flush_seconds=flush_seconds,
+            )
             telemetry.services = services
             telemetry._describe(attributes)
             if serve_metrics:

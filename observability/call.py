@@ -326,7 +326,9 @@ class Faults:
         if name not in self._reported and len(self._reported) < METHOD_LIMIT:
             self._reported.add(name)
             try:
-                _logger.error("observer %s failed; its further failures are only counted", name, exc_info=True)
+                _logger.exception(  # noqa: LOG004 - called where the exception is handled
+                    "observer %s failed; its further failures are only counted", name
+                )
             except Exception:  # noqa: BLE001 - a logging handler that raises changes no call either
                 return
 

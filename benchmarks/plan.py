@@ -1,0 +1,70 @@
+"""How much is measured: in a full run, in a quick one, and in the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The sizes of one run. Costs come from medians over `repetitions`, each with fresh processes."""
+
+    repetitions: int
+    """Interleaved rounds of every variant. A ratio is formed within each of them."""
+    warm_up: int
+    """Calls before each process is measured for the first time."""
+    calls: int
+    """Calls measured per variant and repetition."""
+    streams: int
+    """Streams of 10,000 messages measured per variant and repetition."""
+    memory: tuple[int, int]
+    """Resident memory is compared after this many calls and after that many."""
+    latency_seconds: float
+    """How long half the load lasts, for its 99th percentile."""
+    growth_repetitions: int
+    """As `repetitions`, for each point of the growth tables."""
+    growth_calls: int
+    """Calls measured for one point of the growth tables."""
+    growth: dict[str, tuple[int, ...]]
+    """The points of the growth tables."""
+
+
+CONCURRENCY = 16
+"""Calls that are open at once, unless something else is said."""
+
+STREAM_MESSAGES = 10_000
+STREAM_BYTES = 100
+
+FULL = Plan(
+    repetitions=7,
+    warm_up=1_500,
+    calls=6_000,
+    streams=5,
+    memory=(100_000, 1_000_000),
+    latency_seconds=5.0,
+    growth_repetitions=5,
+    growth_calls=1_500,
+    growth={
+        "methods": (1, 10, 100, 1_000),
+        "concurrent calls": (1, 4, 16, 64, 256),
+        "message bytes": (16, 256, 4_096, 65_536, 1_048_576),
+        "messages per stream": (1, 10, 100, 1_000, 10_000),
+    },
+)
+
+QUICK = Plan(
+    repetitions=5,
+    warm_up=300,
+    calls=1_200,
+    streams=1,
+    memory=(3_000, 30_000),
+    latency_seconds=1.0,
+    growth_repetitions=2,
+    growth_calls=300,
+    growth={
+        "methods": (1, 1_000),
+        "concurrent calls": (1, 16, 256),
+        "message bytes": (16, 4_096, 1_048_576),
+        "messages per stream": (1, 100, 10_000),
+    },
+)

@@ -1,0 +1,79 @@
+"""Programs of the benchmark's own, each in a process of its own, that answer questions."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from .wire import Wire
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ROOT = Path(__file__).resolve().parent.parent
+_OURS = ("OTEL_", "OBSERVABILITY_", "LOG_", "GRPC_")
+_PATIENCE = 10.0
+"""Seconds that a process has for its own end, before it is ended."""
+
+
+def pin(core: int | None) -> None:
+    """Keep this process, and what it starts, on one core; where the system can, and there is more than one."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})
+
+
+def cores() -> tuple[int | None, int | None]:
+    """Tell the core for what is measured and the core for everything else."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
+
+
+class Process:
+    """
+    One of this package's modules, run as a program.
+
+    Its environment is ours without the variables that would change what is measured. What it writes on stdout
+    goes to the file `stdout`, as a service's lines do.
+    """
+
+    def __init__(self, module: str, *arguments: str, stdout: Path, environment: dict[str, str]) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        here, there = socket.socketpair()
+        with stdout.open("wb") as lines, there:
+            self._process = subprocess.Popen(  # noqa: S603 - a module of ours
+                [sys.executable, "-m", f"{__package__}.{module}", f"--wire={there.fileno()}", *arguments],
+                cwd=ROOT,
+                env=inherited | environment,
+                pass_fds=[there.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=lines,
+            )
+        self._wire = Wire(here)
+
+    def ready(self) -> Any:
+        """Wait until the process has started, and tell what it says of itself."""
+        return self._wire.receive()
+
+    def ask(self, question: str, **arguments: object) -> Any:
+        """Ask, and wait for the answer."""
+        self._wire.send([question, arguments])
+        return self._wire.receive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._wire.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

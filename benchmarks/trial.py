@@ -1,0 +1,47 @@
+"""What one measurement came to: what it cost the measured process, and what that process told of the calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How many calls there were, and how many of them each signal tells of."""
+
+    calls: int = 0
+    lines: int = 0
+    handled: int = 0
+    spans: int = 0
+
+    def __add__(self, other: Told) -> Told:
+        return Told(
+            self.calls + other.calls,
+            self.lines + other.lines,
+            self.handled + other.handled,
+            self.spans + other.spans,
+        )
+
+    def __sub__(self, other: Told) -> Told:
+        return Told(
+            self.calls - other.calls,
+            self.lines - other.lines,
+            self.handled - other.handled,
+            self.spans - other.spans,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One load on one process."""
+
+    seconds: float
+    """From the first call to the last answer."""
+    processor_seconds: float
+    """User and system time of the measured process, until everything was told and exported."""
+    told: Told
+
+    @property
+    def microseconds(self) -> float:
+        """Processor time of one call."""
+        return self.processor_seconds / self.told.calls * 1e6

@@ -1,0 +1,100 @@
+"""What is measured: a side, a style, and what is put on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Side = Literal["server", "client"]
+Style = Literal["sync", "aio"]
+Stack = Literal["bare", "ours", "official", "assembled", "ours-metrics", "grpcio-observability"]
+Signal = Literal["lines", "handled", "spans"]
+
+TITLES: Final[dict[Stack, str]] = {
+    "bare": "bare grpcio",
+    "ours": "ours: logs, metrics and traces",
+    "official": "OpenTelemetry's interceptor: traces alone",
+    "assembled": "assembled: that, py-grpc-prometheus, structlog",
+    "ours-metrics": "ours: metrics alone",
+    "grpcio-observability": "grpcio-observability: metrics alone",
+}
+
+SIGNALS: Final[dict[Stack, frozenset[Signal]]] = {
+    "bare": frozenset(),
+    "ours": frozenset({"lines", "handled", "spans"}),
+    "official": frozenset({"spans"}),
+    "assembled": frozenset({"lines", "handled", "spans"}),
+    "ours-metrics": frozenset({"handled"}),
+    "grpcio-observability": frozenset({"handled"}),
+}
+"""What each stack tells of a call: so much of it is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One thing that is measured, in a process of its own. `sampled` is what the caller's traceparent says."""
+
+    side: Side
+    style: Style
+    stack: Stack
+    sampled: bool = True
+
+    @property
+    def key(self) -> str:
+        """The name in results.json, such as `server-sync-ours-unsampled`."""
+        return f"{self.side}-{self.style}-{self.stack}" + ("" if self.sampled else "-unsampled")
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return TITLES[self.stack] + ("" if self.sampled else ", not sampled")
+
+    @property
+    def bare(self) -> Variant:
+        """The same without any instrumentation."""
+        return Variant(self.side, self.style, "bare")
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        """What there must be for every call."""
+        return SIGNALS[self.stack] if self.sampled else SIGNALS[self.stack] - {"spans"}
+
+
+UNARY: Final[dict[str, tuple[Variant, ...]]] = {
+    "sync server": (
+        Variant("server", "sync", "bare"),
+        Variant("server", "sync", "ours"),
+        Variant("server", "sync", "official"),
+        Variant("server", "sync", "assembled"),
+        Variant("server", "sync", "ours", sampled=False),
+        Variant("server", "sync", "official", sampled=False),
+        Variant("server", "sync", "assembled", sampled=False),
+        Variant("server", "sync", "ours-metrics"),
+        Variant("server", "sync", "grpcio-observability"),
+    ),
+    "asyncio server": (
+        Variant("server", "aio", "bare"),
+        Variant("server", "aio", "ours"),
+        Variant("server", "aio", "official"),
+    ),
+    "sync client": (
+        Variant("client", "sync", "bare"),
+        Variant("client", "sync", "ours"),
+        Variant("client", "sync", "official"),
+    ),
+    "asyncio client": (
+        Variant("client", "aio", "bare"),
+        Variant("client", "aio", "ours"),
+        Variant("client", "aio", "official"),
+    ),
+}
+"""The groups of variants that take part in a round together, each led by what the others are compared with."""
+
+STREAMING: Final[dict[str, tuple[Variant, ...]]] = {
+    group: tuple(variant for variant in variants if variant.stack in ("bare", "ours") and variant.sampled)
+    for group, variants in UNARY.items()
+}
+
+VARIANTS: Final[dict[str, Variant]] = {
+    variant.key: variant for variants in UNARY.values() for variant in variants
+}

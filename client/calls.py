@@ -10,7 +10,8 @@ import click
 import grpc
 
 from client.answers import Answer, tell
-from observability import Telemetry
+from client.link import Link, at_jaeger
+from observability import ClientInterceptor, Telemetry
 from programs.options import TIMEOUT, Number, PeerAddress, Text, option
 from protos.echo_pb2 import (
     CallEchoRequest,
@@ -34,7 +35,7 @@ with_verbose = click.option("--verbose", is_flag=True, help="Show the call's log
 
 
 @contextmanager
-def channel_to(address: str, *, verbose: bool) -> Iterator[grpc.Channel]:
+def channel_to(address: str, *, verbose: bool = False, link: Link | None = None) -> Iterator[grpc.Channel]:
     """Open a channel whose calls are traced, and told on stderr to those who ask for it."""
     with Telemetry.start(
         "client",
@@ -46,22 +47,28 @@ def channel_to(address: str, *, verbose: bool) -> Iterator[grpc.Channel]:
     ) as telemetry:
         # A proxy for the outer world has no business between a person and their own services.
         channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
+        if link is not None:
+            # Nearest to the wire, where it sees what is sent.
+            channel = grpc.intercept_channel(channel, ClientInterceptor(link.watch))
         yield telemetry.intercept_channel(channel, target=address)
+    if link is not None:
+        link.show(telemetry)
 
 
 @click.command()
 @click.argument("msg", type=Text())
 @to_service_b
 @with_timeout
+@at_jaeger
 @with_verbose
-def call_echo(msg: str, service_b: str, timeout: float | None, *, verbose: bool) -> int:
+def call_echo(msg: str, service_b: str, timeout: float | None, jaeger: str, *, verbose: bool) -> int:
     """Send MSG to Service B, which asks Service A to echo it."""
 
     def answers(channel: grpc.Channel) -> Generator[Answer]:
         request = CallEchoRequest(msg=msg)
         yield called(CallEchoServiceStub(channel).CallEcho(request, timeout=timeout or UNARY_TIMEOUT))
 
-    with channel_to(service_b, verbose=verbose) as channel:
+    with channel_to(service_b, verbose=verbose, link=Link(jaeger)) as channel:
         return tell(answers(channel), "service_b")
 
 

@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from rich.console import Console
 from client.collector import Collector
 from client.processes import ROOT, Service, environment
 from client.screen import Screen
+from client.web import metrics
 
 TRACE_ID = re.compile(r"\btrace_id=([0-9a-f]{32})")
-OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +55,7 @@ class System:
     def metrics(self, *, of_a: bool = True) -> dict[str, list[str]]:
         """Return the lines of the services' /metrics."""
         services = {"B": self.service_b} | ({"A": self.service_a} if of_a else {})
-        return {name: scrape(service.metrics_url) for name, service in services.items()}
-
-
-def scrape(url: str) -> list[str]:
-    """Return the lines of a /metrics page, exemplars included; no proxy is asked for it."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(urllib.request.Request(url, headers=OPENMETRICS), timeout=5) as response:  # noqa: S310 - http
-        return list(response.read().decode().splitlines())
+        return {name: metrics(service.metrics_url) for name, service in services.items()}
 
 
 def told_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[str]:

@@ -48,8 +48,7 @@ class Screen:
     """Prints the parts of the demo on a console, one below the other."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
-        console.width = min(console.width, WIDTH) if console.is_terminal else PLAIN_WIDTH
+        self._console = sized(console)
         console.push_theme(THEME)
 
     def introduce(self, service_a: str, service_b: str) -> None:
@@ -106,6 +105,12 @@ class Screen:
             shown = broken(highlight(Text(line)), self._console.width - 9)
             table.add_row(Text(name, f"bold {COLOURS[name]}"), shown)
         self._console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def sized(console: Console) -> Console:
+    """Return a console after giving it a width that people can read."""
+    console.width = min(console.width, WIDTH) if console.is_terminal else PLAIN_WIDTH
+    return console
 
 
 def broken(text: Text, width: int) -> Text:

@@ -78,6 +78,18 @@ class PeerAddress(click.ParamType[str]):
         return str(value)
 
 
+class Url(click.ParamType[str]):
+    """Where pages are: http or https."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the URL without a slash at its end."""
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
+            self.fail(f"{value!r} is not a URL such as http://localhost:16686", param, ctx)
+        return str(value).rstrip("/")
+
+
 PORT = Number("port", 0, 65_535)
 SECONDS = Number("seconds", 0.0, 86_400)
 TIMEOUT = Number("seconds", 0.001, 86_400)

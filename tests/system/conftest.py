@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -84,13 +83,3 @@ def channel_to(service: Service) -> Iterator[grpc.Channel]:
     """Open a plain channel to a service."""
     with grpc.insecure_channel(service.address) as channel:
         yield channel
-
-
-def scrape(service: Service) -> str:
-    """Return what /metrics says, exemplars included."""
-    request = urllib.request.Request(
-        service.metrics_url, headers={"Accept": "application/openmetrics-text; version=1.0.0"}
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=5) as response:
-        return str(response.read().decode())

@@ -1,4 +1,4 @@
-"""Log lines, read back: ``key=value`` pairs after a time."""
+"""Log lines, read back: ``key=value`` pairs after a time, or JSON."""
 
 import json
 import re
@@ -9,6 +9,8 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}")
 
 def fields(line: str) -> dict[str, str]:
     """Return the keys and values of a line; ValueError if it is not one."""
+    if line.startswith("{"):
+        return {key: str(value) for key, value in json.loads(line).items()}
     time = TIME.match(line)
     if time is None:
         raise ValueError(f"no log line: {line!r}")

@@ -104,7 +104,7 @@ class Service:
         return f"http://{self._told('metrics')}/metrics"
 
     def _told(self, event: str) -> str:
-        for line in self.stdout.wait_for(f" event={event} "):
+        for line in self.stdout.wait_for("event", event, "address"):
             return fields(line)["address"]
         raise RuntimeError("\n".join(["the service did not start:", *self.stderr.lines()]))
 

@@ -1,0 +1,57 @@
+"""One running stack for all tests: Jaeger, Prometheus, both services, and traffic that never stops."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.processes import Service
+from tests.stack.jaeger import Jaeger
+from tests.stack.programs import TOOLS, free_ports
+from tests.stack.prometheus import Prometheus
+from tests.stack.stack import Stack
+from tests.stack.traffic import Traffic
+
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave these tests out unless a path among them was asked for."""
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path.is_relative_to(HERE) for path in asked) else collection_path.parent == HERE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed() -> None:
+    """Fail early, and say what to do, where the programs are not there."""
+    if not (TOOLS / "jaeger").exists():
+        pytest.exit("the programs are missing: run make stack-test, or python tools/install.py", returncode=1)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Return the running stack; Prometheus scrapes both services, and both send their spans to Jaeger."""
+    folder = tmp_path_factory.mktemp("stack")
+    [port] = free_ports(1)
+    with (
+        Jaeger(folder, f"http://127.0.0.1:{port}") as jaeger,
+        Service("service-a", "--reflection", OTEL_EXPORTER_OTLP_ENDPOINT=jaeger.otlp) as a,
+        Service("service-b", "--reflection", SERVICE_A_ADDRESS=a.address, OTEL_EXPORTER_OTLP_ENDPOINT=jaeger.otlp) as b,
+        Prometheus(
+            folder / "prometheus",
+            port,
+            jaeger.targets | {"service-a:9464": _host(a), "service-b:9465": _host(b)},
+        ) as prometheus,
+    ):
+        yield Stack(jaeger, prometheus, a, b)
+
+
+@pytest.fixture(scope="session")
+def traffic(stack: Stack) -> Iterator[Traffic]:
+    """Return traffic through every RPC of both services, which runs until the last test is over."""
+    with Traffic(stack.a.address, stack.b.address) as traffic:
+        yield traffic
+
+
+def _host(service: Service) -> str:
+    return service.metrics_url.removeprefix("http://").removesuffix("/metrics")

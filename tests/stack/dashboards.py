@@ -1,0 +1,56 @@
+"""Grafana's files: what their panels ask Prometheus."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tests.stack.programs import DEPLOY
+
+DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+# What Grafana puts in place of its variables, when a person has chosen nothing.
+CHOSEN = {"$__rate_interval": "1m", "$job": ".*", "$service": ".*", "$method": ".*"}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A panel: where it stands, and what it asks."""
+
+    dashboard: str
+    title: str
+    number: int
+    description: str
+    expressions: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dashboard}: {self.number} {self.title}"
+
+
+def panels() -> list[Panel]:
+    """Return every panel of every dashboard that asks something."""
+    return [
+        Panel(
+            path.stem,
+            panel["title"],
+            panel["id"],
+            panel["description"],
+            tuple(expanded(t["expr"]) for t in panel["targets"]),
+        )
+        for path in sorted(DASHBOARDS.glob("*.json"))
+        for panel in _panels(json.loads(path.read_text()))
+        if panel.get("targets")
+    ]
+
+
+def expanded(expression: str) -> str:
+    """Return an expression with Grafana's variables filled in."""
+    for variable, value in CHOSEN.items():
+        expression = expression.replace(variable, value)
+    return expression
+
+
+def _panels(holder: Any) -> Iterator[Any]:
+    """Yield the panels of a dashboard, those within its rows included."""
+    for panel in holder.get("panels", []):
+        yield panel
+        yield from _panels(panel)

@@ -1,0 +1,37 @@
+"""The running stack, and a person's calls through it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from client.lines import fields
+from client.processes import ROOT, Service, environment
+from tests.stack.jaeger import Jaeger
+from tests.stack.prometheus import Prometheus
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """What runs."""
+
+    jaeger: Jaeger
+    prometheus: Prometheus
+    a: Service
+    b: Service
+
+
+def call_echo(message: str, *, service_b: str, otlp: str) -> tuple[dict[str, Any], str]:
+    """Call as a person does, by ``python client call-echo``; return its answer and its trace id."""
+    done = subprocess.run(
+        [sys.executable, "client", "call-echo", "--verbose", "--service-b", service_b, message],
+        cwd=ROOT,
+        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=otlp),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    [line] = [line for line in done.stderr.splitlines() if " kind=client " in line]
+    return json.loads(done.stdout), fields(line)["trace_id"]

@@ -1,0 +1,167 @@
+"""The files of the viewing stack are valid, fit each other, and are what the documents say."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.processes import ROOT
+from tests.stack.dashboards import DASHBOARDS, panels
+from tests.stack.programs import DEPLOY, run
+from tests.stack.prometheus import COMPOSE_FILE
+
+PROMETHEUS = DEPLOY / "prometheus"
+README = (ROOT / "README.md").read_text()
+TEXT = (ROOT / COMPOSE_FILE).read_text()
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """Return the services of the compose file, as Compose itself reads it."""
+    config = run("docker-compose", "-f", COMPOSE_FILE, "--profile", "*", "config", "--format", "json")
+    found: dict[str, Any] = json.loads(config)["services"]
+    return found
+
+
+def test_compose_file() -> None:
+    """Compose accepts the file, without a word of warning."""
+    assert "" == run("docker-compose", "-f", COMPOSE_FILE, "--profile", "*", "config", "--quiet")
+
+
+def test_prometheus_configuration() -> None:
+    """Promtool accepts Prometheus's configuration and every file that it names."""
+    assert "FAILED" not in run("promtool", "check", "config", PROMETHEUS / "prometheus.yml")
+
+
+def test_rules() -> None:
+    """Promtool finds nothing wrong, nor doubtful, in the rules."""
+    run("promtool", "check", "rules", "--lint=all", "--lint-fatal", *(PROMETHEUS / "rules").glob("*.yml"))
+
+
+@pytest.mark.parametrize("cases", sorted((PROMETHEUS / "tests").glob("*.yml")), ids=lambda path: path.stem)
+def test_alerts_fire_when_they_should(cases: Path) -> None:
+    """Each alert fires in the cases that it is for, and in no other."""
+    run("promtool", "test", "rules", cases)
+
+
+def test_every_alert_has_cases() -> None:
+    """There are cases for each alert, of its firing and of its not firing."""
+    rules = (PROMETHEUS / "rules" / "alerts.yml").read_text()
+    cases = "".join(path.read_text() for path in (PROMETHEUS / "tests").glob("*.yml"))
+    alerts = set(re.findall(r"- alert: (\w+)", rules))
+    fires = re.findall(r'alertname: (\w+)\n +exp_alerts:\n|alertname="(\w+)".*\n.*\n +exp_samples:\n', cases)
+    silent = re.findall(r'alertname: (\w+)\n +exp_alerts: \[\]|alertname="(\w+)".*\n.*\n +exp_samples: \[\]', cases)
+
+    assert alerts == {name for names in fires for name in names if name}
+    assert alerts == {name for names in silent for name in names if name}
+
+
+def test_jaeger_configuration() -> None:
+    """Jaeger accepts its configuration with no variable set, as in its container."""
+    run("jaeger", "validate", f"--config={DEPLOY / 'jaeger' / 'config.yaml'}")
+
+
+def test_ports_are_local(services: dict[str, Any]) -> None:
+    """Every published port is one of this machine alone."""
+    hosts = {port["host_ip"] for service in services.values() for port in service.get("ports", [])}
+
+    assert {"127.0.0.1"} == hosts
+
+
+def test_mounts_exist(services: dict[str, Any]) -> None:
+    """What is mounted is there, lies in deploy/, and cannot be written to."""
+    mounts = [mount for service in services.values() for mount in service.get("volumes", [])]
+
+    assert mounts
+    assert [] == [mount for mount in mounts if not Path(mount["source"]).exists()]
+    assert {True} == {mount.get("read_only", False) for mount in mounts}
+    assert {True} == {Path(mount["source"]).is_relative_to(DEPLOY) for mount in mounts}
+
+
+def test_services_are_bounded(services: dict[str, Any]) -> None:
+    """Each service has a limit to its memory; each has a health check here or in our Dockerfile."""
+    assert set(services) == {name for name, service in services.items() if service.get("mem_limit")}
+    assert {"jaeger", "prometheus", "grafana"} == {
+        name for name, service in services.items() if service.get("healthcheck")
+    }
+    assert {"deploy/Dockerfile"} == {
+        service["build"]["dockerfile"] for service in services.values() if not service.get("healthcheck")
+    }
+
+
+def test_images_are_exact(services: dict[str, Any]) -> None:
+    """An image of others has an exact version, and each image is a variable."""
+    others = {name: service["image"] for name, service in services.items() if "build" not in service}
+
+    assert {"jaeger", "prometheus", "grafana"} == {
+        name for name, image in others.items() if re.search(r":v?\d+\.\d+\.\d+$", image)
+    }
+    assert len(services) == len(re.findall(r"^    image: \$\{\w+_IMAGE:-\S+\}$", TEXT, re.MULTILINE))
+
+
+def test_readme_names_what_compose_has(services: dict[str, Any]) -> None:
+    """The README has every published port, and every variable of the compose file."""
+    ports = {port["published"] for service in services.values() for port in service.get("ports", [])}
+    variables = set(re.findall(r"\$\{(\w+)", TEXT))
+
+    assert set() == {port for port in ports if port not in README}
+    assert set() == {variable for variable in variables if f"`{variable}`" not in README}
+
+
+def test_readme_commands() -> None:
+    """The README's commands for the stack are those of the compose file's own comment."""
+    commands = re.findall(r"^#   (docker compose -f \S+(?: --profile services)? up -d)", TEXT, re.MULTILINE)
+
+    assert 2 == len(commands)
+    assert [] == [command for command in commands if command not in README]
+    assert "OTEL_EXPORTER_PROMETHEUS_HOST" in README
+
+
+def test_grafana_data_sources(services: dict[str, Any]) -> None:
+    """Grafana's data sources are the compose file's services, at the ports that their programs listen on."""
+    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    urls = re.findall(r"^    url: http://([\w-]+):(\d+)$", text, re.MULTILINE)
+
+    assert {"prometheus": "9090", "jaeger": "16686"} == dict(urls)
+    for name, port in urls:
+        assert int(port) in {published["target"] for published in services[name]["ports"]}
+
+
+def test_grafana_links() -> None:
+    """Every data source that a dashboard or a link names is one that is provisioned."""
+    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    dashboards = "".join(path.read_text() for path in DASHBOARDS.glob("*.json"))
+    known = set(re.findall(r"^    uid: (\w+)$", text, re.MULTILINE))
+    linked = set(re.findall(r"datasourceUid: (\w+)$", text, re.MULTILINE))
+    used = set(re.findall(r'"datasource": \{\s*"type": "\w+",\s*"uid": "([^"]+)"', dashboards))
+
+    assert {"prometheus", "jaeger"} == known == linked
+    assert {"prometheus"} == used
+
+
+def test_grafana_exemplars() -> None:
+    """The label that Grafana follows from an exemplar to its trace is the one that exemplars carry."""
+    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+
+    assert re.search(r"exemplarTraceIdDestinations:\n +- name: trace_id\n +datasourceUid: jaeger\n", text)
+
+
+def test_grafana_mounts(services: dict[str, Any]) -> None:
+    """Grafana looks for its dashboards where they are mounted, and the home page is one of them."""
+    provider = (DEPLOY / "grafana/provisioning/dashboards/dashboards.yml").read_text()
+    [mount] = [m for m in services["grafana"]["volumes"] if m["source"].endswith("/dashboards")]
+    home = Path(services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+
+    assert f"path: {mount['target']}" in provider
+    assert mount["target"] == str(home.parent)
+    assert (DASHBOARDS / home.name).exists()
+
+
+def test_panels_are_apart() -> None:
+    """Each panel of a dashboard has a number of its own, and says what it shows."""
+    found = panels()
+
+    assert len(found) == len({(panel.dashboard, panel.number) for panel in found})
+    assert [] == [panel.title for panel in found if not panel.description]

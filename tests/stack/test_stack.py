@@ -1,0 +1,139 @@
+"""Jaeger and Prometheus get, keep and show what the services tell."""
+
+from pathlib import Path
+
+import pytest
+
+from client.processes import Service
+from tests.stack.dashboards import Panel, panels
+from tests.stack.jaeger import Jaeger, JaegerSpan
+from tests.stack.stack import Stack, call_echo
+from tests.stack.traffic import Traffic
+from tests.stack.waiting import eventually
+
+CALL_ECHO, ECHO = "echo.v1.CallEchoService/CallEcho", "echo.v1.EchoService/Echo"
+UP = {"service-a": "up", "service-b": "up"}
+
+
+def test_trace(stack: Stack) -> None:
+    """Jaeger shows a call as one trace: the client's side, B's, B's call to A, and A's."""
+    answer, trace_id = call_echo("hello", service_b=stack.b.address, otlp=stack.jaeger.otlp)
+
+    assert {"service_b": "ok", "service_a": {"echo": "hello"}} == answer
+    assert [
+        JaegerSpan("client", "client", CALL_ECHO, "OK", ""),
+        JaegerSpan("service-b", "server", CALL_ECHO, "OK", "client client"),
+        JaegerSpan("service-b", "client", ECHO, "OK", "service-b server"),
+        JaegerSpan("service-a", "server", ECHO, "OK", "service-b client"),
+    ] == stack.jaeger.trace(trace_id, spans=4)
+
+
+def test_trace_of_a_failure(stack: Stack) -> None:
+    """When A is down, Jaeger shows the failed call up to where it failed: in B's call to A."""
+    variables = {"SERVICE_A_ADDRESS": "127.0.0.1:1", "OTEL_EXPORTER_OTLP_ENDPOINT": stack.jaeger.otlp}
+    with Service("service-b", **variables) as b:
+        answer, trace_id = call_echo("hello", service_b=b.address, otlp=stack.jaeger.otlp)
+
+    assert "unavailable" == answer["service_a"]
+    assert [
+        JaegerSpan("client", "client", CALL_ECHO, "UNAVAILABLE", ""),
+        JaegerSpan("service-b", "server", CALL_ECHO, "UNAVAILABLE", "client client"),
+        JaegerSpan("service-b", "client", ECHO, "UNAVAILABLE", "service-b server"),
+    ] == stack.jaeger.trace(trace_id, spans=3)
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize("service", ["service-a", "service-b"])
+def test_monitor(stack: Stack, service: str) -> None:
+    """Jaeger's Monitor tab has both services: it counts spans, and asks Prometheus for the counts."""
+    assert 0 < eventually(lambda: stack.jaeger.calls_per_minute(service))
+
+
+@pytest.mark.usefixtures("traffic")
+def test_dependencies(stack: Stack) -> None:
+    """Jaeger's System Architecture tab knows that B calls A."""
+    known = eventually(stack.jaeger.dependencies, lambda links: ("service-b", "service-a") in links)
+
+    assert ("service-b", "service-a") in known
+
+
+def test_targets(stack: Stack) -> None:
+    """Prometheus scrapes exactly two services, and both answer."""
+    assert UP == eventually(lambda: stack.prometheus.targets("services"), lambda health: health == UP)
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize("metric", ["grpc_server_handling_seconds_bucket", "grpc_client_handling_seconds_bucket"])
+def test_exemplar(stack: Stack, metric: str) -> None:
+    """An exemplar that Prometheus keeps of a latency bucket names a trace that Jaeger has."""
+    exemplars = eventually(lambda: stack.prometheus.exemplars(f'{metric}{{grpc_method="Echo"}}'))
+    spans = stack.jaeger.trace(exemplars[-1]["labels"]["trace_id"], spans=1)
+
+    assert {ECHO} <= {span.name for span in spans}
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize("panel", panels(), ids=str)
+def test_panel(stack: Stack, panel: Panel) -> None:
+    """Every query of every panel returns data under traffic."""
+    assert [] == stack.prometheus.without_data(panel.expressions)
+
+
+@pytest.mark.usefixtures("traffic")
+def test_recording_rules(stack: Stack) -> None:
+    """Every recording rule records data under traffic."""
+    rules = [rule["name"] for rule in stack.prometheus.rules("record")]
+
+    assert 16 == len(rules)
+    assert [] == stack.prometheus.without_data(rules)
+
+
+@pytest.mark.usefixtures("traffic")
+def test_alerts(stack: Stack) -> None:
+    """Everything that an alert looks at is there: it fires for what it sees, and is not blind."""
+    alerts = stack.prometheus.rules("alert")
+    looked_at = {selector for alert in alerts for selector in stack.prometheus.selectors(alert["query"])}
+
+    assert {
+        "ErrorBudgetBurn",
+        "LatencyBudgetBurn",
+        "ServiceAUnreachableFromB",
+        "TargetDown",
+        "TelemetryLost",
+    } == {alert["name"] for alert in alerts}
+    assert [] == stack.prometheus.without_data(looked_at)
+
+
+@pytest.mark.usefixtures("traffic")
+def test_rules_are_healthy(stack: Stack) -> None:
+    """Prometheus evaluates every rule without an error."""
+    rules = eventually(
+        lambda: stack.prometheus.rules("alert") + stack.prometheus.rules("record"),
+        lambda rules: all(rule["health"] != "unknown" for rule in rules),
+    )
+
+    assert {"ok"} == {rule["health"] for rule in rules}
+
+
+def test_jaeger_restarts(tmp_path: Path) -> None:
+    """Jaeger killed and started again in the middle costs no call, and spans flow again."""
+    with (
+        Jaeger(tmp_path, "http://127.0.0.1:1") as jaeger,
+        Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT=jaeger.otlp) as a,
+        Service("service-b", SERVICE_A_ADDRESS=a.address, OTEL_EXPORTER_OTLP_ENDPOINT=jaeger.otlp) as b,
+        Traffic(a.address, b.address) as traffic,
+    ):
+        assert call_and_find(b, jaeger)
+        jaeger.kill()
+        calls = traffic.outcomes.total()
+        eventually(lambda: traffic.outcomes.total() > calls + 100)
+        jaeger.start()
+        assert eventually(lambda: call_and_find(b, jaeger))
+
+    assert {"OK", "INVALID_ARGUMENT"} == set(traffic.outcomes)
+
+
+def call_and_find(b: Service, jaeger: Jaeger) -> bool:
+    """Return whether a new call's trace reaches Jaeger, whole."""
+    _, trace_id = call_echo("hello", service_b=b.address, otlp=jaeger.otlp)
+    return len(jaeger.trace(trace_id, spans=4)) == 4

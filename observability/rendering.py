@@ -21,6 +21,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9._/:-]+").fullmatch
 _HARMFUL: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_KEY: Final = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_CHARACTER: Final = 4
+_SURELY_SHORT: Final = VALUE_LIMIT // _LONGEST_CHARACTER
 _quote: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -36,16 +37,28 @@ cuts: Final = Cuts()
 
 def cut(value: str, limit: int = VALUE_LIMIT) -> str:
     """Keep the first `limit` bytes of a value's UTF-8, in whole characters."""
-    if len(value) * _LONGEST_CHARACTER <= limit:
-        return value
-    data = value.encode("utf-8", "surrogatepass")
+    data = value[: limit + 1].encode("utf-8", "surrogatepass")
     if len(data) <= limit:
         return value
     cuts.count += 1
     end = limit
-    while data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - a continuation byte of UTF-8
+    while _continues(data[end]):
         end -= 1
     return data[:end].decode("utf-8", "surrogatepass")
+
+
+def _cut_start(value: str) -> str:
+    """Keep the last 8 KiB of a stack trace's UTF-8, in whole characters."""
+    data = value[-STACKTRACE_LIMIT - 1 :].encode("utf-8", "surrogatepass")
+    start = max(0, len(data) - STACKTRACE_LIMIT)
+    while start < len(data) and _continues(data[start]):
+        start += 1
+    return data[start:].decode("utf-8", "surrogatepass")
+
+
+def _continues(byte: int) -> bool:
+    """Tell whether this byte of UTF-8 continues a character."""
+    return byte & 0xC0 == 0x80  # noqa: PLR2004 - as UTF-8 defines it
 
 
 def stacktrace(error: BaseException) -> str:
@@ -57,8 +70,7 @@ def stacktrace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 - an exception that cannot be printed is still an exception
         text = f"{type(error).__qualname__} (unprintable)"
-    data = text.encode("utf-8", "surrogatepass")
-    return data[-STACKTRACE_LIMIT:].decode("utf-8", "replace") if len(data) > STACKTRACE_LIMIT else text
+    return _cut_start(text)
 
 
 def quoted(value: str) -> str:
@@ -68,13 +80,18 @@ def quoted(value: str) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return str.__str__(value)
     if value is None or isinstance(value, bool | dict | list | tuple):
-        try:
-            return json.dumps(value, default=_printed)
-        except (TypeError, ValueError):
-            return _printed(value)
+        return _json_text(value) or _printed(value)
     return _printed(value)
+
+
+def _json_text(value: Any) -> str | None:
+    """Encode what JSON knows, or return None for what it does not: NaN, a circle, a key that is a tuple."""
+    try:
+        return _encode(value)
+    except Exception:  # noqa: BLE001 - a value that cannot be encoded, or changes meanwhile, costs no line
+        return None
 
 
 def _printed(value: Any) -> str:
@@ -84,31 +101,44 @@ def _printed(value: Any) -> str:
         return f"<unprintable {type(value).__qualname__}>"
 
 
+_encode: Final = json.JSONEncoder(allow_nan=False, default=_printed).encode
+
+
 def render_keyvalue(fields: MutableMapping[str, Any]) -> str:
     """Render one line: UTC time, then key=value in the order of the fields."""
     parts = [clock()]
     unknown = fields.get("endpoint") == "/unknown"
     for key, value in fields.items():
-        if key == "latency_ms":
+        if key == "latency_ms" and type(value) is float:
             parts.append(f"latency_ms={value:.3f}")
             continue
         text = value if type(value) is str else _text(value)
         if key == "stacktrace":
-            text = quoted(text)
-        elif key == "error" or (unknown and key == "method") or not _PLAIN(text):
-            text = quoted(cut(text))
-        elif len(text) > VALUE_LIMIT:
+            parts.append(f"stacktrace={quoted(_cut_start(text))}")
+            continue
+        if len(text) > _SURELY_SHORT:
             text = cut(text)
+        if key == "error" or (unknown and key == "method") or not _PLAIN(text):
+            text = quoted(text)
         parts.append(f"{safe_key(key)}={text}")
     return " ".join(parts)
 
 
 def render_json(fields: MutableMapping[str, Any]) -> str:
     """Render one line of JSON with the same keys, `time` first, in RFC 3339."""
-    line: dict[str, Any] = {"time": clock().replace(" ", "T").replace(",", ".") + "Z"}
-    for key, value in fields.items():
-        line[key] = cut(value) if isinstance(value, str) and key != "stacktrace" else value
-    return json.dumps(line, default=lambda value: cut(_printed(value)))
+    parts = [f'"time": "{clock().replace(" ", "T").replace(",", ".")}Z"']
+    parts += [f"{_encode(str(key))}: {_json_value(key, value)}" for key, value in fields.items() if key != "time"]
+    return f"{{{', '.join(parts)}}}"
+
+
+def _json_value(key: str, value: Any) -> str:
+    """Encode a value: numbers as numbers, structures that are not too long as such, the rest as text."""
+    if value is None or isinstance(value, int | float | dict | list | tuple):
+        text = _json_text(value)
+        if text is not None and len(text) <= VALUE_LIMIT:
+            return text
+    text = _text(value)
+    return _encode(_cut_start(text) if key == "stacktrace" else cut(text))
 
 
 RENDERERS: Final[dict[str, Callable[[MutableMapping[str, Any]], str]]] = {

@@ -1,0 +1,88 @@
+"""A service on real sockets: its messages are bytes, its handlers whatever a test needs."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import grpc.aio
+
+SERVICE = "test.v1.Words"
+ARITIES = ("unary", "client_stream", "server_stream", "bidi_stream")
+NAMES = {
+    "unary": "Unary",
+    "client_stream": "ClientStream",
+    "server_stream": "ServerStream",
+    "bidi_stream": "BidiStream",
+}
+LOCAL = "127.0.0.1:0"
+
+_HANDLERS: dict[str, Callable[[Any], Any]] = {
+    "unary": grpc.unary_unary_rpc_method_handler,
+    "client_stream": grpc.stream_unary_rpc_method_handler,
+    "server_stream": grpc.unary_stream_rpc_method_handler,
+    "bidi_stream": grpc.stream_stream_rpc_method_handler,
+}
+_CALLABLES = {
+    "unary": "unary_unary",
+    "client_stream": "stream_unary",
+    "server_stream": "unary_stream",
+    "bidi_stream": "stream_stream",
+}
+
+
+class CatchAll(grpc.GenericRpcHandler):
+    """Serves a unary method under any name."""
+
+    def __init__(self, behavior: Any) -> None:
+        self._handler: Any = grpc.unary_unary_rpc_method_handler(behavior)
+
+    def service(self, _handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the one handler."""
+        return self._handler
+
+
+def service(**behaviors: Any) -> grpc.GenericRpcHandler:
+    """Return a service with one method per arity that has a behaviour here, such as unary=."""
+    methods = {NAMES[arity]: _HANDLERS[arity](behavior) for arity, behavior in behaviors.items()}
+    return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+
+@contextlib.contextmanager
+def serving(
+    *interceptors: grpc.ServerInterceptor, workers: int = 4, handlers: Sequence[Any] = (), **behaviors: Any
+) -> Iterator[str]:
+    """Serve these behaviours behind these interceptors; gives the address."""
+    with ThreadPoolExecutor(workers) as pool:
+        server = grpc.server(pool, [service(**behaviors), *handlers], list(interceptors))
+        address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
+        server.start()
+        try:
+            yield address
+        finally:
+            server.stop(None).wait()
+
+
+@contextlib.asynccontextmanager
+async def aio_serving(*interceptors: Any, **behaviors: Any) -> AsyncIterator[str]:
+    """Do the same on asyncio."""
+    with ThreadPoolExecutor(4) as pool:  # for plain handlers
+        server = grpc.aio.server(pool, [service(**behaviors)], list(interceptors))
+        address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
+        await server.start()
+        try:
+            yield address
+        finally:
+            await server.stop(None)
+
+
+def method(channel: Any, arity: str, name: str | None = None) -> Any:
+    """Return the callable of the service's method of this arity, on a channel of either kind."""
+    path = name or f"/{SERVICE}/{NAMES[arity]}"
+    return getattr(channel, _CALLABLES[arity])(path)
+
+
+def requests(arity: str) -> Any:
+    """Return a request for a method of this arity, three where it takes a stream."""
+    return iter([b"a", b"b", b"c"]) if arity in ("client_stream", "bidi_stream") else b"a"

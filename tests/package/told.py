@@ -1,0 +1,87 @@
+"""What the three observers tell of calls, kept where a test can look at it."""
+
+import threading
+from typing import Any
+
+import structlog
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import CollectorRegistry
+
+from observability import Call, Observer, Outcome, log_calls, measure_calls, trace_calls
+
+
+class Told:
+    """
+    The log lines, spans, metrics, calls and outcomes of one side.
+
+    `observers` tell them; the options are those of the three observers. `wait_for(2)` waits for the ends of two
+    calls, which a server's may be a little after its caller's.
+    """
+
+    def __init__(  # noqa: PLR0913 - each by name
+        self,
+        *,
+        trace: dict[str, Any] | None = None,
+        measure: dict[str, Any] | None = None,
+        log: dict[str, Any] | None = None,
+        registry: CollectorRegistry | None = None,
+        sampler: Any = None,
+        extra: tuple[Observer, ...] = (),
+    ) -> None:
+        self.calls: list[Call] = []
+        self.outcomes: list[Outcome] = []
+        self.lines: list[dict[str, Any]] = []
+        self.registry = registry or CollectorRegistry()
+        self._ended = threading.Condition()
+        self._spans = InMemorySpanExporter()
+        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._spans))
+        logger = structlog.wrap_logger(None, processors=[self._keep_line]).bind(service="A")
+        self.observers: list[Observer] = [
+            *extra,
+            trace_calls(self.provider, **trace or {}),
+            measure_calls(self.registry, **measure or {}),
+            log_calls(logger, **log or {}),
+            self._keep_call,
+        ]
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """The spans that have ended."""
+        return self._spans.get_finished_spans()
+
+    @property
+    def codes(self) -> list[str]:
+        """The codes of the calls that have ended."""
+        return [outcome.code.name for outcome in self.outcomes]
+
+    def wait_for(self, count: int = 1) -> None:
+        """Wait until this many calls have ended; TimeoutError if they never do."""
+        with self._ended:
+            if not self._ended.wait_for(lambda: len(self.outcomes) >= count, 5):
+                raise TimeoutError(f"{len(self.outcomes)} of {count} calls have ended: {self.codes}")
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return a sample's value, or None where there is no such series."""
+        return self.registry.get_sample_value(name, labels)
+
+    def total(self, name: str) -> float:
+        """Return the sum of a sample's values over all its series."""
+        samples = (sample for metric in self.registry.collect() for sample in metric.samples)
+        return sum(sample.value for sample in samples if sample.name == name)
+
+    def _keep_line(self, _logger: Any, level: str, fields: Any) -> Any:
+        self.lines.append({**fields, "called": level})
+        raise structlog.DropEvent
+
+    def _keep_call(self, call: Call) -> Any:
+        self.calls.append(call)
+
+        def finish(outcome: Outcome) -> None:
+            with self._ended:
+                self.outcomes.append(outcome)
+                self._ended.notify_all()
+
+        return finish

@@ -12,10 +12,10 @@ import grpc
 
 from protos import echo_pb2
 
-from .variants import Style
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from .variants import Style
 
 SERVICE: Final = "echo.v1.EchoService"
 ECHO: Final = f"/{SERVICE}/Echo"
@@ -28,9 +28,7 @@ def _echo(request: echo_pb2.EchoRequest, _context: grpc.ServicerContext) -> echo
     return echo_pb2.EchoResponse(echo=request.msg)
 
 
-def _repeat(
-    request: echo_pb2.EchoRepeatRequest, _context: grpc.ServicerContext
-) -> Iterator[echo_pb2.EchoResponse]:
+def _repeat(request: echo_pb2.EchoRepeatRequest, _context: grpc.ServicerContext) -> Iterator[echo_pb2.EchoResponse]:
     for _ in range(request.times):
         yield echo_pb2.EchoResponse(echo=request.msg)
 
@@ -39,9 +37,7 @@ async def _aio_echo(request: echo_pb2.EchoRequest, _context: Any) -> echo_pb2.Ec
     return echo_pb2.EchoResponse(echo=request.msg)
 
 
-async def _aio_repeat(
-    request: echo_pb2.EchoRepeatRequest, _context: Any
-) -> AsyncIterator[echo_pb2.EchoResponse]:
+async def _aio_repeat(request: echo_pb2.EchoRepeatRequest, _context: Any) -> AsyncIterator[echo_pb2.EchoResponse]:
     for _ in range(request.times):
         yield echo_pb2.EchoResponse(echo=request.msg)
 
@@ -51,7 +47,7 @@ def method_path(number: int) -> str:
     return f"/{MANY}/Echo{number}"
 
 
-def handlers(style: Style, methods: int = 0) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+def handlers(style: Style, methods: int = 0) -> tuple[grpc.GenericRpcHandler, ...]:
     """Build the service's handlers, and those of `methods` more."""
     unary = grpc.unary_unary_rpc_method_handler(
         _echo if style == "sync" else _aio_echo,

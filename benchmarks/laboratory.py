@@ -39,9 +39,7 @@ class Laboratory:
         self._hung_endpoint = self._receive("--hung")[1]
 
     @contextmanager
-    def measure(
-        self, variants: Sequence[Variant], *, hung: bool = False, methods: int = 0
-    ) -> Iterator[list[Measured]]:
+    def measure(self, variants: Sequence[Variant], *, hung: bool = False, methods: int = 0) -> Iterator[list[Measured]]:
         """
         Start variants, all at once; end them at the end.
 
@@ -70,9 +68,7 @@ class Laboratory:
         process, _log = self._start(self._open, "receiver", *options)
         return process, f"http://127.0.0.1:{process.ready()['port']}"
 
-    def _start(
-        self, until: ExitStack, module: str, *arguments: str, endpoint: str = ""
-    ) -> tuple[Process, Path]:
+    def _start(self, until: ExitStack, module: str, *arguments: str, endpoint: str = "") -> tuple[Process, Path]:
         self._files += 1
         log = self._folder / f"{self._files}.log"
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if endpoint else {}

@@ -124,7 +124,9 @@ class OwnClient:
         metadata = (("traceparent", traceparent(sampled=load.sampled)),)
         with grpc.insecure_channel(load.address) as channel, ThreadPoolExecutor(load.concurrency) as pool:
             # A stream of one message is what a unary method answers with, too.
-            methods = [channel.unary_stream(path) for path in load.paths]
+            methods: list[grpc.UnaryStreamMultiCallable[bytes, bytes]] = [
+                channel.unary_stream(path) for path in load.paths
+            ]
             start = time.perf_counter()
 
             def call(number: int) -> None:

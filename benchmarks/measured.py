@@ -63,9 +63,7 @@ class Measured:
         """Measure streams from server to client, one after another."""
         text = "x" * STREAM_BYTES
         if self.variant.side == "client":
-            return self._measure(
-                streams, lambda: self._seconds("read", streams=streams, messages=messages, text=text)
-            )
+            return self._measure(streams, lambda: self._seconds("read", streams=streams, messages=messages, text=text))
         request = echo_pb2.EchoRepeatRequest(msg=text, times=messages).SerializeToString()
         load = Load(self.address, [REPEAT], request, streams, 1, self.variant.sampled)
         return self._measure(streams, lambda: loader.run(load))
@@ -86,7 +84,7 @@ class Measured:
         spent = self._processor_seconds()
         seconds = work()
         self._process.ask("flush")
-        expected = {signal: calls for signal in self.variant.signals}
+        expected = dict.fromkeys(self.variant.signals, calls)
         lines = _reached(expected.get("lines", 0), lambda: self._lines(start))
         spent = self._processor_seconds() - spent
         handled = _reached(expected.get("handled", 0), lambda: self._handled() - handled)

@@ -33,7 +33,7 @@ class SyncServer:
     """A grpc.server."""
 
     def __init__(self, instruments: Instruments, methods: int) -> None:
-        self._server = grpc.server(ThreadPoolExecutor(_POOL), interceptors=instruments.interceptors)
+        self._server = grpc.server(ThreadPoolExecutor(_POOL), interceptors=list(instruments.interceptors))
         self._server.add_generic_rpc_handlers(handlers("sync", methods))
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()

@@ -16,9 +16,11 @@ class Plan:
     calls: int
     """Calls measured per variant and repetition."""
     streams: int
-    """Streams of 10,000 messages measured per variant and repetition."""
+    """Streams of 10,000 messages measured per side, style and repetition."""
     memory: tuple[int, int]
     """Resident memory is compared after this many calls and after that many."""
+    latency_repetitions: int
+    """As `repetitions`, for the latencies."""
     latency_seconds: float
     """How long half the load lasts, for its 99th percentile."""
     growth_repetitions: int
@@ -29,8 +31,8 @@ class Plan:
     """The points of the growth tables."""
 
 
-CONCURRENCY = 16
-"""Calls that are open at once, unless something else is said."""
+CONCURRENCY = 8
+"""Calls that are open at once, unless something else is said: fewer than a sync server has threads."""
 
 STREAM_MESSAGES = 10_000
 STREAM_BYTES = 100
@@ -41,6 +43,7 @@ FULL = Plan(
     calls=6_000,
     streams=5,
     memory=(100_000, 1_000_000),
+    latency_repetitions=5,
     latency_seconds=5.0,
     growth_repetitions=5,
     growth_calls=1_500,
@@ -58,6 +61,7 @@ QUICK = Plan(
     calls=1_200,
     streams=1,
     memory=(3_000, 30_000),
+    latency_repetitions=3,
     latency_seconds=1.0,
     growth_repetitions=2,
     growth_calls=300,

@@ -6,7 +6,6 @@ import argparse
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -21,7 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
 from .wire import Wire
 
 
-class Receiver(TraceServiceServicer):  # type: ignore[misc]  # the generated class has no types
+class Receiver(TraceServiceServicer):
     """Counts the spans that arrive. One that is `hung` keeps every sender waiting until the end."""
 
     def __init__(self, *, hung: bool) -> None:
@@ -48,8 +47,8 @@ def main() -> None:
     parser.add_argument("--hung", action="store_true")
     options = parser.parse_args()
     receiver = Receiver(hung=options.hung)
-    server: Any = grpc.server(ThreadPoolExecutor(16))
-    add_TraceServiceServicer_to_server(receiver, server)
+    server = grpc.server(ThreadPoolExecutor(16))
+    add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]  # generated
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     wire = Wire.inherited(options.wire)

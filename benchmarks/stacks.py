@@ -5,13 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation import grpc as _instrumentation
+from opentelemetry.instrumentation.grpc import grpcext
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry
+from py_grpc_prometheus.prometheus_server_interceptor import (  # type: ignore[import-untyped]  # it has none
+    PromServerInterceptor,
+)
+
+from observability import ServerInterceptor, Telemetry, measure_calls
 
 from .echo import SERVICE
+from .peers import CallLogger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +28,8 @@ if TYPE_CHECKING:
     from .variants import Variant
 
 NAME = "benchmark"
+_OFFICIAL: Any = _instrumentation
+"""OpenTelemetry's package, whose functions have no types."""
 
 
 def _as_it_is(channel: Any) -> Any:
@@ -57,21 +68,17 @@ def _bare(_variant: Variant, _target: str | None) -> Instruments:
 
 
 def _ours(variant: Variant, target: str | None) -> Instruments:
-    from opentelemetry import trace  # noqa: PLC0415 - what a stack needs is loaded where it is measured alone
-
-    from observability import Telemetry  # noqa: PLC0415 - as above
-
     registry = CollectorRegistry()
     telemetry = Telemetry.start(NAME, registry=registry, services=[SERVICE], client_services=[SERVICE])
     provider: Any = trace.get_tracer_provider()
-    if variant.style == "sync":
-        interceptors = telemetry.server_interceptors() if variant.side == "server" else []
-    elif variant.side == "server":
-        interceptors = telemetry.aio_server_interceptors()
-    else:
-        interceptors = telemetry.aio_client_interceptors(target=target)
+    interceptors: dict[str, Callable[[], Sequence[Any]]] = {
+        "server sync": telemetry.server_interceptors,
+        "server aio": telemetry.aio_server_interceptors,
+        "client sync": list,
+        "client aio": lambda: telemetry.aio_client_interceptors(target=target),
+    }
     return Instruments(
-        interceptors,
+        interceptors[f"{variant.side} {variant.style}"](),
         lambda channel: telemetry.intercept_channel(channel, target=target),
         lambda: _handled(registry, variant),
         provider.force_flush,
@@ -79,43 +86,31 @@ def _ours(variant: Variant, target: str | None) -> Instruments:
 
 
 def _ours_metrics(variant: Variant, _target: str | None) -> Instruments:
-    from observability import ServerInterceptor, measure_calls  # noqa: PLC0415 - as above
-
     registry = CollectorRegistry()
     interceptor = ServerInterceptor(measure_calls(registry, services=[SERVICE]))
     return Instruments([interceptor], handled=lambda: _handled(registry, variant))
 
 
 def _official(variant: Variant, _target: str | None) -> Instruments:
-    from opentelemetry.instrumentation import grpc as instrumentation  # noqa: PLC0415 - as above
-    from opentelemetry.instrumentation.grpc import grpcext  # noqa: PLC0415 - as above
-
-    provider = _provider()
-    if variant.side == "server":
-        make = (
-            instrumentation.server_interceptor
-            if variant.style == "sync"
-            else instrumentation.aio_server_interceptor
-        )
-        return Instruments([make(tracer_provider=provider)], flush=provider.force_flush)
-    if variant.style == "aio":
-        return Instruments(
-            instrumentation.aio_client_interceptors(tracer_provider=provider), flush=provider.force_flush
-        )
-    interceptor = instrumentation.client_interceptor(tracer_provider=provider)
+    """Set up what OpenTelemetry's own documentation shows: batches by OTLP/gRPC, all by its defaults."""
+    provider = TracerProvider(resource=Resource.create({"service.name": NAME}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    interceptors: dict[str, Callable[[], Sequence[Any]]] = {
+        "server sync": lambda: [_OFFICIAL.server_interceptor(tracer_provider=provider)],
+        "server aio": lambda: [_OFFICIAL.aio_server_interceptor(tracer_provider=provider)],
+        "client sync": list,
+        "client aio": lambda: _OFFICIAL.aio_client_interceptors(tracer_provider=provider),
+    }
     return Instruments(
-        intercept_channel=lambda channel: grpcext.intercept_channel(channel, interceptor),
+        interceptors[f"{variant.side} {variant.style}"](),
+        lambda channel: grpcext.intercept_channel(  # type: ignore[no-untyped-call]  # it has no types
+            channel, _OFFICIAL.client_interceptor(tracer_provider=provider)
+        ),
         flush=provider.force_flush,
     )
 
 
 def _assembled(variant: Variant, target: str | None) -> Instruments:
-    from py_grpc_prometheus.prometheus_server_interceptor import (  # type: ignore[import-untyped]  # it has none  # noqa: PLC0415 - as above
-        PromServerInterceptor,
-    )
-
-    from .peers import CallLogger  # noqa: PLC0415 - as above
-
     registry = CollectorRegistry()
     official = _official(variant, target)
     metrics = PromServerInterceptor(enable_handling_time_histogram=True, registry=registry)
@@ -127,15 +122,15 @@ def _assembled(variant: Variant, target: str | None) -> Instruments:
 
 
 def _grpcio_observability(_variant: Variant, _target: str | None) -> Instruments:
-    from grpc_observability import (  # type: ignore[import-not-found,unused-ignore]  # the benchmark's alone  # noqa: PLC0415 - as above
+    # Loaded here alone: it comes with a core of grpc's own, and is not there but for the benchmark.
+    from grpc_observability import (  # type: ignore[import-not-found,unused-ignore]  # as above  # noqa: PLC0415
         OpenTelemetryPlugin,
     )
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - as above
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415 - as above
 
     reader = InMemoryMetricReader()
-    plugin = OpenTelemetryPlugin(meter_provider=MeterProvider(metric_readers=[reader]))
-    plugin.register_global()
+    OpenTelemetryPlugin(meter_provider=MeterProvider(metric_readers=[reader])).register_global()
 
     def handled() -> int:
         """Count the observations of the server's durations."""
@@ -155,13 +150,6 @@ _BUILDERS: dict[str, Callable[[Variant, str | None], Instruments]] = {
     "assembled": _assembled,
     "grpcio-observability": _grpcio_observability,
 }
-
-
-def _provider() -> TracerProvider:
-    """Make what OpenTelemetry's own documentation shows: batches by OTLP/gRPC, all by its defaults."""
-    provider = TracerProvider(resource=Resource.create({"service.name": NAME}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return provider
 
 
 def _handled(registry: CollectorRegistry, variant: Variant) -> int:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +49,9 @@ class Trial:
     def microseconds(self) -> float:
         """Processor time of one call."""
         return self.processor_seconds / self.told.calls * 1e6
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Tell the value that so many percent of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

@@ -95,6 +95,4 @@ STREAMING: Final[dict[str, tuple[Variant, ...]]] = {
     for group, variants in UNARY.items()
 }
 
-VARIANTS: Final[dict[str, Variant]] = {
-    variant.key: variant for variants in UNARY.values() for variant in variants
-}
+VARIANTS: Final[dict[str, Variant]] = {variant.key: variant for variants in UNARY.values() for variant in variants}

@@ -1,0 +1,151 @@
+"""What is aimed at: ratios of what instrumentation adds, formed within each repetition; and what must not be lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from .variants import VARIANTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .results import Results
+    from .variants import Variant
+
+_LOST_MORE: Final = 0.02
+"""By how much the share of spans that ours loses may exceed the official package's."""
+_SUSTAINED: Final = VARIANTS["server-sync-ours"]
+"""What the memory experiment runs, on and on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A ratio that should be at most (or at least) so much; without a limit it is told only."""
+
+    text: str
+    ratios: Sequence[float]
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def ratio(self) -> float:
+        """The median of the repetitions."""
+        return median(self.ratios)
+
+    @property
+    def limit(self) -> str:
+        """The aim, for people."""
+        if self.at_most is not None:
+            return f"≤ {self.at_most:.2f}"
+        return "told" if self.at_least is None else f"≥ {self.at_least:.2f}"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is; None where nothing is aimed at."""
+        if self.at_most is not None:
+            return self.ratio <= self.at_most
+        return None if self.at_least is None else self.ratio >= self.at_least
+
+    def told(self) -> dict[str, Any]:
+        """Tell it for results.json."""
+        return {"goal": self.text, "ratio": round(self.ratio, 3), "limit": self.limit, "met": self.met}
+
+
+_ADDED: Final = (
+    ("sync server: ours / assembled stack", "server-sync-ours", "server-sync-assembled", 0.45),
+    ("sync server: ours / official traces alone", "server-sync-ours", "server-sync-official", 0.80),
+    (
+        "sync server, not sampled: ours / assembled stack",
+        "server-sync-ours-unsampled",
+        "server-sync-assembled-unsampled",
+        0.45,
+    ),
+    ("sync client: ours / official traces alone", "client-sync-ours", "client-sync-official", 0.80),
+    ("asyncio server: ours / official traces alone", "server-aio-ours", "server-aio-official", 0.80),
+    ("asyncio client: ours / official traces alone", "client-aio-ours", "client-aio-official", 0.80),
+    (
+        "sync server, metrics alone: ours / grpcio-observability",
+        "server-sync-ours-metrics",
+        "server-sync-grpcio-observability",
+        None,
+    ),
+)
+"""What is compared by the CPU time that it adds to the bare call's."""
+
+_STREAMED: Final = (
+    ("sync server", "server-sync"),
+    ("asyncio server", "server-aio"),
+    ("sync client", "client-sync"),
+    ("asyncio client", "client-aio"),
+)
+
+
+def added(results: Results, key: str) -> list[float]:
+    """Tell what a variant adds to the bare call of the same repetition, in µs."""
+    costs = results["costs"]
+    return [cost - bare for cost, bare in zip(costs[key], costs[VARIANTS[key].bare.key], strict=True)]
+
+
+def goals(results: Results) -> list[Goal]:
+    """Work out every goal's ratio."""
+    return [*_of_cpu(results), *_of_streams(results), _of_memory(results), _of_latency(results)]
+
+
+def _of_cpu(results: Results) -> list[Goal]:
+    return [
+        Goal(text, _ratios(added(results, ours), added(results, theirs)), at_most)
+        for text, ours, theirs, at_most in _ADDED
+    ]
+
+
+def _of_streams(results: Results) -> list[Goal]:
+    rates = results["throughput"]
+    return [
+        Goal(
+            f"{party}, 10,000 messages of 100 B, a second: ours / bare",
+            _ratios(rates[f"{key}-ours"], rates[f"{key}-bare"]),
+            at_least=0.97,
+        )
+        for party, key in _STREAMED
+    ]
+
+
+def _of_memory(results: Results) -> Goal:
+    (few, before), (many, after) = ((int(calls), size) for calls, size in results["memory"].items())
+    return Goal(f"memory after {many:,} calls / after {few:,}", [after / before], 1.05)
+
+
+def _of_latency(results: Results) -> Goal:
+    found = results["latencies"]
+    return Goal("p99 at half load: receiver hung / live", _ratios(found["hung"], found["live"]))
+
+
+def _ratios(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [one / other for one, other in zip(some, others, strict=True)]
+
+
+def losses(results: Results) -> list[str]:
+    """
+    Tell, in words, what was not told that should have been.
+
+    Every line and every handled count of ours must be there, once; and of its spans the share that the official
+    package got through, or more.
+    """
+    told = results["told"]
+    ours = {key: VARIANTS.get(key, _SUSTAINED) for key in told}
+    return [
+        f"{key}: {told[key][signal]:,} {signal} of {told[key]['calls']:,} calls"
+        for key, variant in ours.items()
+        for signal in sorted(variant.signals)
+        if variant.stack.startswith("ours") and not _enough(told, key, variant, signal)
+    ]
+
+
+def _enough(told: dict[str, dict[str, int]], key: str, variant: Variant, signal: str) -> bool:
+    share = told[key][signal] / told[key]["calls"]
+    if signal != "spans":
+        return share == 1
+    official = told[variant.key.replace("-ours", "-official")]
+    return min(1.0, official["spans"] / official["calls"]) - _LOST_MORE <= share <= 1

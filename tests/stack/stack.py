@@ -8,8 +8,17 @@ from typing import Any
 
 from client.lines import fields
 from client.processes import ROOT, Service, environment
-from tests.stack.jaeger import Jaeger
+from tests.stack.jaeger import Jaeger, JaegerSpan
 from tests.stack.prometheus import Prometheus
+
+CALL_ECHO, ECHO = "echo.v1.CallEchoService/CallEcho", "echo.v1.EchoService/Echo"
+HELLO = {"service_b": "ok", "service_a": {"echo": "hello"}}
+WHOLE_TRACE = [
+    JaegerSpan("client", "client", CALL_ECHO, "OK", ""),
+    JaegerSpan("service-b", "server", CALL_ECHO, "OK", "client client"),
+    JaegerSpan("service-b", "client", ECHO, "OK", "service-b server"),
+    JaegerSpan("service-a", "server", ECHO, "OK", "service-b client"),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,150 @@
+"""The compose file, with a real container engine."""
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from client.processes import ROOT, Service
+from tests.stack.engine import Engine, engine
+from tests.stack.images import images
+from tests.stack.project import SERVICES, VIEWERS, Project
+from tests.stack.stack import HELLO, WHOLE_TRACE, call_echo
+from tests.stack.waiting import eventually
+
+A_DOWN = {
+    "service_b": "ok",
+    "service_a": "unavailable",
+    "error": "StatusCode.UNAVAILABLE: failed to connect to all addresses",
+}
+UP = {"service-a": "up", "service-b": "up"}
+
+
+@pytest.fixture(scope="module")
+def running_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Return a container engine."""
+    with engine(tmp_path_factory.mktemp("engine")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def named_images(running_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the images to run, by the variables that name them to Compose."""
+    return dict(images(running_engine, tmp_path_factory.mktemp("images")))
+
+
+@pytest.fixture(scope="module")
+def viewers(running_engine: Engine, named_images: dict[str, str]) -> Iterator[Project]:
+    """Return the stack that looks at services on the host."""
+    with Project(running_engine, f"okit-host-{os.getpid()}", named_images) as project:
+        project.up()
+        yield project
+
+
+@pytest.fixture(scope="module")
+def everything(running_engine: Engine, named_images: dict[str, str]) -> Iterator[Project]:
+    """Return the stack with both services in containers too."""
+    with Project(running_engine, f"okit-all-{os.getpid()}", named_images) as project:
+        project.up_with_services()
+        yield project
+
+
+@pytest.fixture(scope="module")
+def host_services(running_engine: Engine, viewers: Project) -> Iterator[Service]:
+    """Return Service B, which runs on the host beside Service A, both started as the README says."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": viewers.otlp, **metrics_host(running_engine)}
+    with (
+        Service("service-a", OTEL_EXPORTER_PROMETHEUS_PORT="9464", **variables) as a,
+        Service("service-b", OTEL_EXPORTER_PROMETHEUS_PORT="9465", SERVICE_A_ADDRESS=a.address, **variables) as b,
+    ):
+        yield b
+
+
+def test_host_targets(viewers: Project, host_services: Service) -> None:
+    """With the services on the host, Prometheus has exactly two targets for them, and both answer."""
+    assert host_services.metrics_url
+    assert UP == eventually(lambda: viewers.prometheus.targets("services"), lambda health: health == UP)
+
+
+def test_host_trace(viewers: Project, host_services: Service) -> None:
+    """With the services on the host, a call's four spans are in Jaeger."""
+    answer, trace_id = call_echo("hello", service_b=host_services.address, otlp=viewers.otlp)
+
+    assert HELLO == answer
+    assert WHOLE_TRACE == viewers.jaeger.trace(trace_id, spans=4)
+
+
+def test_health(everything: Project) -> None:
+    """Every health check is green."""
+    assert dict.fromkeys((*VIEWERS, *SERVICES), "running healthy") == everything.states()
+
+
+def test_container_targets(everything: Project) -> None:
+    """With the services in containers, Prometheus has exactly two targets for them, and both answer."""
+    assert UP == eventually(lambda: everything.prometheus.targets("services"), lambda health: health == UP)
+
+
+def test_container_trace(everything: Project) -> None:
+    """From the host a call goes through B's and A's containers, and its four spans are in Jaeger."""
+    answer, trace_id = call_echo("hello", service_b=everything.service_b, otlp=everything.otlp)
+
+    assert HELLO == answer
+    assert WHOLE_TRACE == everything.jaeger.trace(trace_id, spans=4)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_not_root(everything: Project, service: str) -> None:
+    """A service runs as nobody in particular, and cannot change its own files."""
+    assert "10001" == everything.compose("exec", "-T", service, "id", "-u").strip()
+    assert everything.inspect(service)["HostConfig"]["ReadonlyRootfs"]
+
+
+def test_service_a_restarts(everything: Project) -> None:
+    """A's container stops cleanly, B stays up and says that A is down, and A is used again once it is back."""
+    started = everything.inspect("service-b")["State"]["StartedAt"]
+    everything.compose("stop", "service-a")
+    stopped = everything.states()["service-a"]
+    while_stopped = answer(everything)
+    everything.compose("start", "service-a")
+    afterwards = eventually(lambda: answer(everything), lambda found: found == HELLO)
+
+    assert "exited 0" == stopped
+    assert A_DOWN == while_stopped
+    assert HELLO == afterwards
+    assert started == everything.inspect("service-b")["State"]["StartedAt"]
+
+
+def test_modes_follow_each_other(running_engine: Engine, named_images: dict[str, str]) -> None:
+    """Prometheus follows the services into containers while it runs, still with two targets and no more."""
+    with Project(running_engine, f"okit-switch-{os.getpid()}", named_images) as project:
+        project.up()
+        before = project.prometheus.targets("services")
+        project.up_with_services()
+
+        assert set(UP) == set(before)
+        assert UP == eventually(lambda: project.prometheus.targets("services"), lambda health: health == UP)
+
+
+def test_down(running_engine: Engine, named_images: dict[str, str]) -> None:
+    """After `down` no container, volume or network is left."""
+    with Project(running_engine, f"okit-down-{os.getpid()}", named_images) as project:
+        project.up_with_services()
+        assert project.left_behind()
+
+    assert "" == project.left_behind()
+
+
+def answer(project: Project) -> dict[str, object]:
+    """Return the answer to a call from the host."""
+    return call_echo("hello", service_b=project.service_b, otlp=project.otlp)[0]
+
+
+def metrics_host(engine: Engine) -> dict[str, str]:
+    """Return what the README says to set for Prometheus to reach services on the host: nothing on Docker Desktop."""
+    if platform.system() != "Linux" or "Docker Desktop" in engine.docker("info", "--format", "{{.OperatingSystem}}"):
+        return {}
+    exports = re.findall(r"export (OTEL_EXPORTER_PROMETHEUS_HOST)=(\S+)", (ROOT / "README.md").read_text())
+    assert exports, "the README does not say how Prometheus reaches the services on the host"
+    return dict(exports)

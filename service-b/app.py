@@ -2,6 +2,7 @@
 
 # ruff: noqa: N802 - an RPC is a method under its own name
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
@@ -24,6 +25,7 @@ SERVICES = ("echo.v1.CallEchoService", "echo.v1.HealthService")
 A_SERVICES = ("echo.v1.EchoService",)
 
 FOREVER = 1e9  # seconds: 30 years
+LAST_WORD = 0.02  # seconds
 
 CHANNEL_OPTIONS = (
     # B reaches A within a second of A's return, after an outage of any length (grpc waits up to 2 minutes).
@@ -78,10 +80,10 @@ class CallEchoService(CallEchoServiceServicer):
         self, request_iterator: Iterator[CallEchoRequest], context: grpc.ServicerContext
     ) -> Iterator[CallEchoResponse]:
         """Answer each message with A's answer, at the pace of the slowest of the three."""
-        cancelled = threading.Event()
-        answers = self._echo.EchoChat(relayed(request_iterator, cancelled), timeout=time_left(context))
+        over = threading.Event()
+        answers = self._echo.EchoChat(relayed(request_iterator, over), timeout=time_left(context))
         at_end(context, answers.cancel)
-        at_end(context, cancelled.set)
+        at_end(context, over.set)
         try:
             for answer in answers:
                 yield CallEchoResponse(service_b="ok", service_a=answer)
@@ -107,14 +109,14 @@ def at_end(context: grpc.ServicerContext, act: Callable[[], Any]) -> None:
         act()
 
 
-def relayed(requests: Iterable[CallEchoRequest], cancelled: threading.Event) -> Iterator[EchoRequest]:
+def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Iterator[EchoRequest]:
     """Yield the messages for A as the caller sends them."""
-    try:
+    with contextlib.suppress(grpc.RpcError):
         for request in requests:
             yield EchoRequest(msg=request.msg)
-    except grpc.RpcError:
-        # The caller left. To end now would tell A that all messages are here, ahead of the cancellation.
-        cancelled.wait()
+    # When the caller leaves, its messages end a moment before grpc says why: to end at once would tell A that it
+    # has them all, and A would end well what was cancelled.
+    over.wait(LAST_WORD)
 
 
 def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:

@@ -31,16 +31,22 @@ class Stack:
     b: Service
 
 
-def call_echo(message: str, *, service_b: str, otlp: str) -> tuple[dict[str, Any], str]:
-    """Call as a person does, by ``python client call-echo``; return its answer and its trace id."""
-    done = subprocess.run(
-        [sys.executable, "client", "call-echo", "--verbose", "--service-b", service_b, message],
+def client(*arguments: str, otlp: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """Run ``python client …`` as a person does; its spans go to an OTLP endpoint."""
+    return subprocess.run(
+        [sys.executable, "client", *arguments],
         cwd=ROOT,
         env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=otlp),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         encoding="utf-8",
         check=False,
     )
+
+
+def call_echo(message: str, *, service_b: str, otlp: str) -> tuple[dict[str, Any], str]:
+    """Call ``python client call-echo``; return its answer and its trace id."""
+    done = client("call-echo", "--verbose", "--service-b", service_b, message, otlp=otlp)
     [line] = [line for line in done.stderr.splitlines() if " kind=client " in line]
     return json.loads(done.stdout), fields(line)["trace_id"]

@@ -12,7 +12,7 @@ from opentelemetry import baggage, trace
 
 from .call import SERVER_FAULTS, current_call, endpoint, report
 from .log_writer import LogWriter
-from .rendering import RENDERERS, stacktrace
+from .rendering import RENDERERS, safe_key, stacktrace
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -59,6 +59,15 @@ def level_of(outcome: Outcome) -> str:
     return "error" if outcome.code in SERVER_FAULTS else "warning"
 
 
+class _Event(str):
+    """The event of a call's line: equal to the application's own event of that name, and not the same."""
+
+    __slots__ = ()
+
+
+_CALL: Final = _Event("call")
+
+
 def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[str] = ()) -> Observer:
     """
     Log every call with this structlog logger: logger.info("call", endpoint=…, status=…, …) when it has ended.
@@ -75,7 +84,7 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
         def finish(outcome: Outcome) -> None:
             if only == "all" or _is_worth_it(outcome, only):
                 level = "debug" if is_quiet(call.service) else level_of(outcome)
-                getattr(logger, level)("call", **_line(call, outcome, level))
+                getattr(logger, level)(_CALL, **_line(call, outcome, level))
 
         return finish
 
@@ -134,7 +143,7 @@ def text_of(error: BaseException) -> str:
 
 def _add_fields(line: dict[str, Any], fields: dict[str, Any]) -> None:
     for key, value in fields.items():
-        if key in LINE_KEYS:
+        if safe_key(key) in LINE_KEYS:
             _reserved(key)
         else:
             line[key] = value
@@ -162,29 +171,37 @@ class _Lines:
     """Turns what structlog and `logging` log into rendered lines, each with its service and its call's ids."""
 
     def __init__(self, service: str, log_format: str) -> None:
-        self._service = service
+        self.service = service
         self._render = RENDERERS[log_format]
 
     def __call__(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> str:
         """Be structlog's only processor."""
-        if "endpoint" in fields and "kind" in fields and fields.get("event") == "call":
-            del fields["event"]  # a call's line, complete as it is
+        if fields.get("event") is _CALL:
+            del fields["event"]  # the line is complete as it is
             return self._render(fields)
         structlog.contextvars.merge_contextvars(_logger, level, fields)
-        error = fields.pop("exc_info", None)
-        return self.line(fields.pop("service", self._service), level, fields.pop("event", ""), fields, error)
+        service = fields.pop("service", self.service)
+        return self.line(service, level, fields.pop("event", ""), fields, fields.pop("exc_info", None))
 
-    def line(self, service: Any, level: str, event: Any, fields: MutableMapping[str, Any], error: Any) -> str:
+    def line(self, service: Any, level: str, event: Any, fields: MutableMapping[str, Any], exc_info: Any) -> str:
         """Render one of the application's own lines."""
         line = {"service": service, "level": "error" if level == "exception" else level, "event": event}
         ids = _ids()
         line.update((key, value) for key, value in fields.items() if key not in line and key not in ids)
         line.update(ids)
-        if error:
-            error = sys.exc_info()[1] if error is True else error[1] if isinstance(error, tuple) else error
-        if error:
+        error = _exception(exc_info)
+        if error is not None:
             line["stacktrace"] = stacktrace(error)
         return self._render(line)
+
+
+def _exception(exc_info: Any) -> BaseException | None:
+    """Find the exception that exc_info means: itself, the one in a tuple, or the one being handled."""
+    if isinstance(exc_info, tuple):
+        return next((item for item in exc_info if isinstance(item, BaseException)), None)
+    if isinstance(exc_info, BaseException):
+        return exc_info
+    return sys.exc_info()[1] if exc_info else None
 
 
 def _ids() -> dict[str, str]:
@@ -218,7 +235,7 @@ class LineHandler(logging.Handler):
             fields = {"logger": record.name}
             fields |= {key: value for key, value in vars(record).items() if key not in _RECORD_KEYS}
             level = record.levelname.lower()
-            line = self._lines.line(self._lines._service, level, record.getMessage(), fields, record.exc_info)
+            line = self._lines.line(self._lines.service, level, record.getMessage(), fields, record.exc_info)
             write = self._writer.write_now if record.levelno >= logging.WARNING else self._writer.write
             write(line)
         except Exception:  # noqa: BLE001 - logging never raises into the application

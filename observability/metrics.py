@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import prometheus_client
 from google.protobuf import descriptor_pool
-from prometheus_client.metrics_core import Metric
 
 from .call import METHOD_LIMIT, arity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
     from .call import Call, Finish, Kind, Method, Observer, Outcome

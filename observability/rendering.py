@@ -16,6 +16,7 @@ VALUE_LIMIT: Final = 1024
 STACKTRACE_LIMIT: Final = 8192
 """How many bytes of a stack trace are kept, from its end."""
 
+_PLUMBING: Final = (__package__, "grpc")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._/:-]+").fullmatch
 # Controls, line separators, bidirectional marks and surrogates, which a terminal or a reader of lines obeys.
 _HARMFUL: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -64,7 +65,7 @@ def _continues(byte: int) -> bool:
 def stacktrace(error: BaseException) -> str:
     """Render an exception's stack trace from the handler on; the last 8 KiB of it."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_next and frames.tb_frame.f_globals.get("__package__") == __package__:
+    while frames is not None and frames.tb_next and frames.tb_frame.f_globals.get("__package__") in _PLUMBING:
         frames = frames.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))

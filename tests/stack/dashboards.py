@@ -42,6 +42,12 @@ def panels() -> list[Panel]:
     ]
 
 
+def titles() -> list[str]:
+    """Return the title of every panel and row of every dashboard."""
+    holders = [json.loads(path.read_text()) for path in sorted(DASHBOARDS.glob("*.json"))]
+    return [panel["title"] for holder in holders for panel in _panels(holder)]
+
+
 def expanded(expression: str) -> str:
     """Return an expression with Grafana's variables filled in."""
     for variable, value in CHOSEN.items():

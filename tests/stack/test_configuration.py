@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client.processes import ROOT
-from tests.stack.dashboards import DASHBOARDS, panels
+from tests.stack.dashboards import DASHBOARDS, panels, titles
 from tests.stack.programs import DEPLOY, run
 from tests.stack.prometheus import COMPOSE_FILE
 
@@ -165,3 +165,15 @@ def test_panels_are_apart() -> None:
 
     assert len(found) == len({(panel.dashboard, panel.number) for panel in found})
     assert [] == [panel.title for panel in found if not panel.description]
+
+
+def test_guide_names_what_is_there() -> None:
+    """Whatever the guide says to look for is the name of a panel, of a row or of an alert."""
+    guide = (ROOT / "docs" / "observability.md").read_text()
+    rules = (PROMETHEUS / "rules" / "alerts.yml").read_text()
+    names = set(titles()) | set(re.findall(r"- alert: (\w+)", rules))
+
+    assert {"bold"} == set(re.findall(r"\*\*([^*]+)\*\*", guide)) - names
+    assert set() == set(re.findall(r"job:\w+:\w+", guide)) - set(
+        re.findall(r"- record: (\S+)", (PROMETHEUS / "rules" / "objectives.yml").read_text())
+    )

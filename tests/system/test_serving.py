@@ -1,0 +1,361 @@
+"""Both services are good servers: within their limits, and at their end."""
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no stubs
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
+
+from client.lines import fields
+from client.processes import ROOT, Service, environment
+from client.web import metrics
+from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest, EchoResponse, HealthCheckRequest
+from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
+from tests.receiver import HungReceiver
+from tests.system.conftest import System
+from tests.system.scripted import scripted_a, until_over
+
+FOLDERS = ("service-a", "service-b")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@contextlib.contextmanager
+def channel_to(service: Service) -> Iterator[grpc.Channel]:
+    """Open a plain channel to a service."""
+    with grpc.insecure_channel(service.address, [("grpc.max_receive_message_length", -1)]) as channel:
+        yield channel
+
+
+def check(channel: grpc.Channel, service: str = "") -> int:
+    """Ask the standard health service once."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    status: int = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=2).status
+    return status
+
+
+def watch(channel: grpc.Channel) -> Iterator[int]:
+    """Ask the standard health service to tell of every change."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    return (answer.status for answer in stub.Watch(health_pb2.HealthCheckRequest()))
+
+
+def refusal_of(call: Any) -> Any:
+    """Make a call that fails; return its failure, which is both a grpc.RpcError and a grpc.Call."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+def blamed_field(failure: Any) -> str:
+    """Return the field that an INVALID_ARGUMENT blames."""
+    assert grpc.StatusCode.INVALID_ARGUMENT is failure.code()
+    status = rpc_status.from_call(failure)
+    assert status is not None
+    details = BadRequest()
+    assert status.details[0].Unpack(details)
+    (violation,) = details.field_violations
+    field: str = violation.field
+    return field
+
+
+def test_longest_msg(system: System) -> None:
+    """A echoes a msg of 64 KiB of UTF-8, and refuses one byte more."""
+    longest = "é" * (32 * 1024)
+    with channel_to(system.a) as channel:
+        stub = EchoServiceStub(channel)
+        echoed = stub.Echo(EchoRequest(msg=longest), timeout=5).echo
+        refused = refusal_of(lambda: stub.Echo(EchoRequest(msg=longest + "x"), timeout=5))
+
+    assert longest == echoed
+    assert "msg" == blamed_field(refused)
+
+
+def test_limit_of_msg_can_be_set() -> None:
+    """--max-msg-bytes is the longest msg, in every method."""
+    with Service("service-a", "--max-msg-bytes", "3") as service, channel_to(service) as channel:
+        stub = EchoServiceStub(channel)
+        calls = (
+            lambda: stub.Echo(EchoRequest(msg="four"), timeout=5),
+            lambda: list(stub.EchoRepeat(EchoRepeatRequest(msg="four", times=1), timeout=5)),
+            lambda: stub.EchoJoin(iter([EchoRequest(msg="one"), EchoRequest(msg="four")]), timeout=5),
+            lambda: list(stub.EchoChat(iter([EchoRequest(msg="four")]), timeout=5)),
+        )
+
+        assert ["msg"] * 4 == [blamed_field(refusal_of(call)) for call in calls]
+
+
+def test_negative_times(system: System) -> None:
+    """A refuses to echo less than no times."""
+    with channel_to(system.a) as channel:
+        stub = EchoServiceStub(channel)
+        refused = refusal_of(lambda: list(stub.EchoRepeat(EchoRepeatRequest(msg="x", times=-1), timeout=5)))
+
+    assert "times" == blamed_field(refused)
+
+
+def test_joined_text_is_bounded() -> None:
+    """What A joins is no longer than a request may be, however many messages it is made of."""
+    with Service("service-a", "--max-request-bytes", "1000") as service, channel_to(service) as channel:
+        stub = EchoServiceStub(channel)
+        joined = stub.EchoJoin((EchoRequest(msg="x" * 99) for _ in range(10)), timeout=5).echo
+        refused = refusal_of(lambda: stub.EchoJoin((EchoRequest(msg="x" * 99) for _ in range(11)), timeout=5))
+
+    assert 999 == len(joined)
+    assert "msg" == blamed_field(refused)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_largest_request(folder: str) -> None:
+    """--max-request-bytes is the largest message that a service takes."""
+    with Service(folder, "--max-request-bytes", "2000") as service, channel_to(service) as channel:
+        call: Any = channel.unary_unary("/echo.v1.HealthService/Check")
+        refused = refusal_of(lambda: call(bytes(3000), timeout=5))
+
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED is refused.code()
+
+
+def test_concurrency_limit() -> None:
+    """--max-concurrent-rpcs is how many calls there may be at once; one more is refused at once."""
+    with Service("service-a", "--max-concurrent-rpcs", "2") as service, channel_to(service) as channel:
+        stub = EchoServiceStub(channel)
+        over = threading.Event()
+        chats = [stub.EchoChat(until(over, EchoRequest(msg="hello"))) for _ in range(2)]
+        for chat in chats:
+            next(chat)
+        refused = refusal_of(lambda: stub.Echo(EchoRequest(msg="hello"), timeout=5))
+        over.set()
+
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED is refused.code()
+
+
+def until(over: threading.Event, *requests: Any) -> Iterator[Any]:
+    """Yield these requests, and end when it is over."""
+    yield from requests
+    over.wait()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_watchers_hold_no_threads(folder: str) -> None:
+    """As many open Health.Watch streams as there are threads, and twice as many, keep no call waiting."""
+    with Service(folder, "--max-workers", "2") as service, channel_to(service) as channel:
+        watches = [watch(channel) for _ in range(4)]
+        assert [SERVING] * 4 == [next(statuses) for statuses in watches]
+
+        assert SERVING == check(channel)
+        assert "ok" == HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=2).status
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("service-a", ""),
+        ("service-a", "echo.v1.EchoService"),
+        ("service-a", "echo.v1.HealthService"),
+        ("service-b", ""),
+        ("service-b", "echo.v1.CallEchoService"),
+        ("service-b", "echo.v1.HealthService"),
+    ],
+)
+def test_standard_health(system: System, folder: str, name: str) -> None:
+    """The standard health service knows the server as a whole, and each of its services."""
+    with channel_to(system.a if folder == "service-a" else system.b) as channel:
+        assert SERVING == check(channel, name)
+
+
+@pytest.mark.parametrize(("folder", "own"), [("service-a", "EchoService"), ("service-b", "CallEchoService")])
+def test_reflection(folder: str, own: str) -> None:
+    """--reflection lists the services; without it nobody is told."""
+    with Service(folder, "--reflection") as service, channel_to(service) as channel:
+        listed = set(ProtoReflectionDescriptorDatabase(channel).get_services())
+    with Service(folder) as service, channel_to(service) as channel:
+        refused = refusal_of(lambda: ProtoReflectionDescriptorDatabase(channel).get_services())
+
+    assert {f"echo.v1.{own}", "echo.v1.HealthService", "grpc.health.v1.Health"} <= listed
+    assert grpc.StatusCode.UNIMPLEMENTED is refused.code()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_used_port(system: System, folder: str) -> None:
+    """A gRPC port that is in use is told in one line, with exit status 1."""
+    result = start_in_vain(folder, "--port", system.a.address.rpartition(":")[2])
+
+    assert (f"cannot listen on {system.a.address}: address already in use\n", 1) == (result.stderr, result.returncode)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_used_metrics_port(system: System, folder: str) -> None:
+    """A /metrics port that is in use is told in one line, with exit status 1."""
+    address = system.a.metrics_url.removeprefix("http://").removesuffix("/metrics")
+
+    result = start_in_vain(folder, "--port", "0", OTEL_EXPORTER_PROMETHEUS_PORT=address.rpartition(":")[2])
+
+    assert (f"cannot listen on {address}: address already in use\n", 1) == (result.stderr, result.returncode)
+
+
+def start_in_vain(folder: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Start a service that does not start; return what became of it."""
+    return subprocess.run(
+        [sys.executable, "app.py", *options],
+        cwd=ROOT / folder,
+        env=environment(OTEL_EXPORTER_PROMETHEUS_PORT="0") | variables,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=20,
+    )
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_idle_end(folder: str, number: int) -> None:
+    """SIGTERM and SIGINT end an idle service within 3 s, with exit status 0, even with open Health.Watch streams."""
+    with Service(folder) as service, channel_to(service) as channel:
+        statuses = watch(channel)
+        assert SERVING == next(statuses)
+        start = time.monotonic()
+        service.signal(number)
+
+        assert 0 == service.wait()
+        assert time.monotonic() - start < 3
+
+
+def test_end_with_hung_collector() -> None:
+    """A collector that takes spans and never answers keeps nobody from ending within 3 s, with exit status 0."""
+    with HungReceiver() as receiver, Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as service:
+        with channel_to(service) as channel:
+            for _ in range(3000):  # more than its queue holds
+                EchoServiceStub(channel).Echo(EchoRequest(msg="hello"), timeout=5)
+        start = time.monotonic()
+        service.signal(signal.SIGTERM)
+
+        assert 0 == service.wait()
+        assert time.monotonic() - start < 3
+
+
+def test_drain_delay() -> None:
+    """Before it refuses calls, a service says NOT_SERVING for the drain delay and still answers."""
+    with Service("service-a", "--drain-delay", "1") as service, channel_to(service) as channel:
+        statuses = watch(channel)
+        assert SERVING == next(statuses)
+        service.signal(signal.SIGTERM)
+
+        assert NOT_SERVING == next(statuses)
+        assert "hello" == EchoServiceStub(channel).Echo(EchoRequest(msg="hello"), timeout=5).echo
+        assert 0 == service.wait()
+
+
+def test_call_in_flight_survives_the_end() -> None:
+    """A call that is being served when SIGTERM comes gets its answer, its log line and its place in the counts."""
+    go_on = threading.Event()
+
+    def slowly(request: EchoRequest, _context: grpc.ServicerContext) -> EchoResponse:
+        go_on.wait(5)
+        return EchoResponse(echo=request.msg)
+
+    with scripted_a(slowly) as service_a, Service("service-b", "--service-a", service_a.address) as service_b:
+        with channel_to(service_b) as channel:
+            call = CallEchoServiceStub(channel).CallEcho.future(CallEchoRequest(msg="hello"), timeout=5)
+            assert service_a.entered.wait(5)
+            service_b.signal(signal.SIGTERM)
+            go_on.set()
+
+            assert "hello" == call.result().service_a.echo
+        assert 0 == service_b.wait()
+        (line,) = [line for line in service_b.stdout.wait_for_end() if " kind=server " in line]
+    assert "OK" == fields(line)["code"]
+
+
+def test_stream_in_flight_survives_the_end() -> None:
+    """A chat that is going on when SIGTERM comes is heard to its end, within the grace."""
+    over = threading.Event()
+    with Service("service-a") as service, channel_to(service) as channel:
+        chat = EchoServiceStub(channel).EchoChat(until(over, EchoRequest(msg="one")))
+        assert "one" == next(chat).echo
+        service.signal(signal.SIGTERM)
+        assert service.stdout.wait_for("nothing", timeout=0.2) == []
+        over.set()
+
+        assert [] == list(chat)
+        assert 0 == service.wait()
+        assert ["OK"] == [fields(line)["code"] for line in service.stdout.wait_for_end() if "/echo-chat" in line]
+
+
+def test_grace_has_an_end() -> None:
+    """What is still going on after the grace is cut off, and the exit status is 0 all the same."""
+    over = threading.Event()
+    with Service("service-a", "--grace", "0.3") as service, channel_to(service) as channel:
+        chat = EchoServiceStub(channel).EchoChat(until(over, EchoRequest(msg="one")))
+        next(chat)
+        start = time.monotonic()
+        service.signal(signal.SIGTERM)
+
+        refused = refusal_of(lambda: next(chat))
+        assert refused.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert 0 == service.wait()
+        assert time.monotonic() - start < 3
+        over.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal(number: int) -> None:
+    """A second signal ends a service at once, whatever is going on."""
+    patient = ("--grace", "60", "--service-a-timeout", "60")
+    with (
+        scripted_a(until_over) as service_a,
+        Service("service-b", *patient, "--service-a", service_a.address) as service_b,
+        channel_to(service_b) as channel,
+    ):
+        statuses = watch(channel)
+        assert SERVING == next(statuses)
+        call = CallEchoServiceStub(channel).CallEcho.future(CallEchoRequest(msg="hello"))
+        assert service_a.entered.wait(5)
+        service_b.signal(number)
+        assert NOT_SERVING == next(statuses)
+        start = time.monotonic()
+        service_b.signal(number)
+
+        assert 0 != service_b.wait()
+        assert time.monotonic() - start < 1
+        call.cancel()
+
+
+def test_nobody_reads_stdout() -> None:
+    """A stdout that nobody reads stops no call; the lines that do not fit are counted, and the end is in time."""
+    process = subprocess.Popen(
+        [sys.executable, "app.py", "--port", "0"],
+        cwd=ROOT / "service-a",
+        env=environment(OTEL_EXPORTER_PROMETHEUS_PORT="0", OTEL_TRACES_EXPORTER="none"),
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    )
+    with process:
+        assert process.stdout is not None
+        told: dict[str, str] = {}
+        while {"metrics", "listening"} - told.keys():
+            line = fields(process.stdout.readline().rstrip("\n"))
+            told[line["event"]] = line["address"]
+        with grpc.insecure_channel(told["listening"]) as channel:
+            stub = EchoServiceStub(channel)
+            for _ in range(2000):  # lines of 260 bytes; a pipe holds 64 KiB
+                stub.Echo(EchoRequest(msg="hello"), timeout=2)
+        handled = [line for line in metrics(f"http://{told['metrics']}/metrics") if line.endswith(" 2000.0")]
+        start = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(10)
+        took = time.monotonic() - start
+
+    assert any(re.match(r'grpc_server_handled_total\{grpc_code="OK",grpc_method="Echo"', line) for line in handled)
+    assert 0 == status
+    assert took < 3

@@ -9,7 +9,7 @@ from tests.stack.programs import DEPLOY
 
 DASHBOARDS = DEPLOY / "grafana" / "dashboards"
 # What Grafana puts in place of its variables, when a person has chosen nothing.
-CHOSEN = {"$__rate_interval": "1m", "$job": ".*", "$service": ".*", "$method": ".*"}
+CHOSEN = {"$__rate_interval": "1m", "$job": "(service-a|service-b)", "$service": ".*", "$method": ".*"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from opentelemetry import baggage, trace
 
 from .call import SERVER_FAULTS, current_call, endpoint, report
 from .log_writer import LogWriter
-from .rendering import RENDERERS, safe_key, stacktrace
+from .rendering import RENDERERS, printed, safe_key, stacktrace
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
@@ -130,15 +130,7 @@ def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
 def _error(outcome: Outcome) -> str:
     if outcome.error is None:
         return f"StatusCode.{outcome.code.name}: {outcome.details}"
-    return f"{type(outcome.error).__qualname__}: {text_of(outcome.error)}"
-
-
-def text_of(error: BaseException) -> str:
-    """Return an exception's own text, whatever its __str__ does."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - an exception that cannot be printed is still an exception
-        return "(unprintable)"
+    return f"{type(outcome.error).__qualname__}: {printed(outcome.error)}"
 
 
 def _add_fields(line: dict[str, Any], fields: dict[str, Any]) -> None:

@@ -83,8 +83,8 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return str.__str__(value)
     if value is None or isinstance(value, bool | dict | list | tuple):
-        return _json_text(value) or _printed(value)
-    return _printed(value)
+        return _json_text(value) or printed(value)
+    return printed(value)
 
 
 def _json_text(value: Any) -> str | None:
@@ -95,14 +95,15 @@ def _json_text(value: Any) -> str | None:
         return None
 
 
-def _printed(value: Any) -> str:
+def printed(value: Any) -> str:
+    """Return a value's own text, whatever its __str__ does."""
     try:
         return str(value)
     except Exception:  # noqa: BLE001 - a value that cannot be printed costs no line
         return f"<unprintable {type(value).__qualname__}>"
 
 
-_encode: Final = json.JSONEncoder(allow_nan=False, default=_printed).encode
+_encode: Final = json.JSONEncoder(allow_nan=False, default=printed).encode
 
 
 def render_keyvalue(fields: MutableMapping[str, Any]) -> str:

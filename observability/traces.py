@@ -14,7 +14,8 @@ from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from .call import SERVER_FAULTS, PerMethod, ignore
-from .logs import QUIET_SERVICES, is_quiet, text_of
+from .logs import QUIET_SERVICES, is_quiet
+from .rendering import VALUE_LIMIT, printed, stacktrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -119,7 +120,11 @@ class _Side:
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator) -> None:
         self._tracer = tracer
         self._propagator = propagator
-        self._attributes: PerMethod[Method, dict[str, Any]] = PerMethod(_method_attributes)
+        self._known: PerMethod[Method, dict[str, Any]] = PerMethod(_method_attributes)
+
+    def _attributes(self, method: Method) -> dict[str, Any]:
+        """Tell what is known before the call; of unknown methods, of which there is no end, nothing is kept."""
+        return self._known[method] if method.known else _method_attributes(method)
 
     def _span(self, call: Call, parent: Context | None, attributes: dict[str, Any]) -> Span:
         """Start a call's span, from the call's own first sight."""
@@ -155,7 +160,7 @@ def _annotate(span: Span, fields: dict[str, Any]) -> None:
 
 
 def _attribute(value: Any) -> Any:
-    return value if isinstance(value, str | bool | int | float) else str(value)
+    return value if isinstance(value, str | bool | int | float) else printed(value)
 
 
 class _Server(_Side):
@@ -167,7 +172,7 @@ class _Server(_Side):
     def start(self, call: Call) -> Finish:
         """Start a server's span, and make it the handler's current one."""
         parent = self._propagator.extract(call.metadata, getter=_getter)
-        span = self._span(call, parent, self._attributes[call.descriptor])
+        span = self._span(call, parent, self._attributes(call.descriptor))
         # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
         contexts.attach(trace.set_span_in_context(span, parent))
 
@@ -188,7 +193,7 @@ class _Client(_Side):
 
     def start(self, call: Call) -> Finish:
         """Start a client's span and write its context into the call's metadata; it is nobody's current span."""
-        attributes = self._attributes[call.descriptor]
+        attributes = self._attributes(call.descriptor)
         if call.peer is not None:
             attributes = attributes | _target_attributes(call.peer)
         span = self._span(call, None, attributes)
@@ -205,14 +210,26 @@ class _Client(_Side):
 def _conclude(span: Span, outcome: Outcome, attributes: dict[str, Any], *, failed: bool) -> None:
     """Write the outcome into a span; an uncaught exception is recorded once."""
     code = outcome.code.name
+    message = outcome.details
+    if outcome.error is not None:
+        text = printed(outcome.error)[:VALUE_LIMIT]
+        message = message or text
+        _record(span, outcome.error, text)
     if failed:
         attributes = {**attributes, RPC_STATUS_CODE: code, ERROR_TYPE: code}
-        span.set_status(Status(StatusCode.ERROR, outcome.details or (outcome.error and text_of(outcome.error)) or None))
+        span.set_status(Status(StatusCode.ERROR, message or None))
     else:
         attributes = {**attributes, RPC_STATUS_CODE: code}
     span.set_attributes(attributes)
-    if outcome.error is not None:
-        span.record_exception(outcome.error)
+
+
+def _record(span: Span, error: BaseException, text: str) -> None:
+    """Record an exception: as span.record_exception does, but whatever its __str__ does, and within bounds."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    span.add_event(
+        "exception",
+        {"exception.type": name, "exception.message": text, "exception.stacktrace": stacktrace(error)},
+    )
 
 
 def _method_attributes(method: Method) -> dict[str, Any]:

@@ -1,0 +1,456 @@
+"""Metrics: their names, labels and buckets, what they count, and what a scrape of them looks like."""
+
+import threading
+from typing import Any
+
+import grpc
+import prometheus_client
+import pytest
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
+from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.openmetrics import parser as openmetrics_parser
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from observability import ClientInterceptor, ServerInterceptor, measure_calls
+from protos import echo_pb2
+from tests.package.rpc import ARITIES, NAMES, SERVICE, CatchAll, method, requests, serving
+from tests.package.told import Told
+
+ECHO = "echo.v1.EchoService"
+BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LABELS = {"grpc_type", "grpc_service", "grpc_method"}
+CODED = LABELS | {"grpc_code"}
+HOSTILE_NAMES = ["/a\nb/c", '/say "hi"/x', "/back\\slash/x", "/\x1b[31m/x", "/\u2028/x", "/{}/x", "/€/😀", "/#/x"]
+
+
+def echo(request: Any, _context: grpc.ServicerContext) -> Any:
+    """Answer with the request."""
+    return request
+
+
+def abort(request: bytes, context: grpc.ServicerContext) -> bytes:
+    """End with the code that the request names."""
+    if request != b"OK":
+        context.abort(grpc.StatusCode[request.decode()], "as asked")
+    return request
+
+
+BEHAVIORS: dict[str, Any] = {
+    "unary": echo,
+    "client_stream": lambda requests, _context: b" ".join(requests),
+    "server_stream": lambda request, _context: iter([request] * 2),
+    "bidi_stream": echo,
+}
+
+
+def scrape(registry: CollectorRegistry) -> str:
+    """Return what a scrape of the classic format shows."""
+    return prometheus_client.generate_latest(registry).decode()
+
+
+def openmetrics_samples(told: Told) -> list[Any]:
+    """Return the samples of an OpenMetrics scrape, by the format's own parser."""
+    text = openmetrics.generate_latest(told.registry).decode()  # type: ignore[no-untyped-call]  # it has no types
+    families = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # likewise
+    return [sample for family in families for sample in family.samples]
+
+
+def call_unary(address: str, *names: str, request: bytes = b"a") -> None:
+    """Make one call of each name, whatever comes of it."""
+    with grpc.insecure_channel(address) as channel:
+        for name in names:
+            method(channel, "unary", name).future(request, timeout=10).exception()
+
+
+@pytest.fixture
+def told() -> Told:
+    """Give the signals of one call of each arity, on both sides."""
+    told = Told()
+    with serving(ServerInterceptor(*told.observers), **BEHAVIORS) as address, grpc.insecure_channel(address) as plain:
+        channel = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        for arity in ARITIES:
+            answer = method(channel, arity)(requests(arity))
+            _ = answer if isinstance(answer, bytes) else list(answer)
+        told.wait_for(8)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("name", "type_", "labels"),
+    [
+        ("grpc_server_started", "counter", LABELS),
+        ("grpc_server_handled", "counter", CODED),
+        ("grpc_server_handling_seconds", "histogram", CODED),
+        ("grpc_server_msg_received", "counter", LABELS),
+        ("grpc_server_msg_sent", "counter", LABELS),
+        ("grpc_server_in_flight", "gauge", LABELS),
+        ("grpc_server_queue_seconds", "histogram", LABELS),
+        ("grpc_server_handlers_running", "gauge", LABELS),
+        ("grpc_client_started", "counter", LABELS),
+        ("grpc_client_handled", "counter", CODED),
+        ("grpc_client_handling_seconds", "histogram", CODED),
+        ("grpc_client_msg_received", "counter", LABELS),
+        ("grpc_client_msg_sent", "counter", LABELS),
+        ("grpc_client_in_flight", "gauge", LABELS),
+    ],
+)
+def test_names_types_and_labels(told: Told, name: str, type_: str, labels: set[str]) -> None:
+    """Each metric of the contract is there, with its type and labels."""
+    [metric] = [metric for metric in told.registry.collect() if metric.name == name]
+
+    assert type_ == metric.type
+    assert {frozenset(labels)} == {frozenset(sample.labels) - {"le"} for sample in metric.samples}
+
+
+def test_no_other_metrics(told: Told) -> None:
+    """There are the contract's metrics and no more."""
+    assert 14 == len(list(told.registry.collect()))
+
+
+@pytest.mark.parametrize("name", ["grpc_server_handling_seconds", "grpc_server_queue_seconds"])
+def test_buckets(told: Told, name: str) -> None:
+    """The histograms' buckets are the contract's."""
+    bounds = {
+        sample.labels["le"]
+        for metric in told.registry.collect()
+        for sample in metric.samples
+        if sample.name == f"{name}_bucket"
+    }
+
+    assert {*map(str, BUCKETS), "+Inf"} == bounds
+
+
+def test_buckets_can_be_chosen() -> None:
+    """measure_calls takes other buckets."""
+    registry = CollectorRegistry()
+    measure_calls(registry, services=[ECHO], buckets=(1, 2))
+
+    assert ["1.0", "2.0", "+Inf"] == [
+        sample.labels["le"]
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "grpc_server_handling_seconds_bucket" and sample.labels["grpc_method"] == "Echo"
+    ]
+
+
+@pytest.mark.parametrize("render", [prometheus_client.generate_latest, openmetrics.generate_latest])
+def test_no_created_series(told: Told, render: Any) -> None:
+    """No format shows _created series."""
+    assert b"_created" not in render(told.registry)
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize("arity", ARITIES)
+def test_one_call(told: Told, side: str, arity: str) -> None:
+    """One call counts once in each metric of its side, and is not in flight any more."""
+    labels = {"grpc_type": arity, "grpc_service": SERVICE, "grpc_method": NAMES[arity]}
+    counts = [
+        told.value(f"grpc_{side}_started_total", **labels),
+        told.value(f"grpc_{side}_handled_total", **labels, grpc_code="OK"),
+        told.value(f"grpc_{side}_handling_seconds_count", **labels, grpc_code="OK"),
+        told.value(f"grpc_{side}_in_flight", **labels),
+    ]
+
+    assert [1, 1, 1, 0] == counts
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize(
+    ("arity", "requests_", "responses"),
+    [("unary", 1, 1), ("client_stream", 3, 1), ("server_stream", 1, 2), ("bidi_stream", 3, 3)],
+)
+def test_messages(told: Told, side: str, arity: str, requests_: int, responses: int) -> None:
+    """Messages are counted each way; a unary message counts as one."""
+    labels = {"grpc_type": arity, "grpc_service": SERVICE, "grpc_method": NAMES[arity]}
+    sent = told.value(f"grpc_{side}_msg_sent_total", **labels)
+    received = told.value(f"grpc_{side}_msg_received_total", **labels)
+
+    expected = (responses, requests_) if side == "server" else (requests_, responses)
+    assert expected == (sent, received)
+
+
+def test_histogram_takes_the_calls_own_time(told: Told) -> None:
+    """The histograms' sums are the seconds of the calls' own outcomes."""
+    sums = [told.total(f"grpc_{side}_handling_seconds_sum") for side in ("server", "client")]
+
+    assert sum(outcome.seconds for outcome in told.outcomes) == pytest.approx(sum(sums))
+    assert min(sums) > 0
+
+
+@pytest.mark.parametrize("code", grpc.StatusCode)
+@pytest.mark.parametrize("side", ["server", "client"])
+def test_every_code(side: str, code: grpc.StatusCode) -> None:
+    """A call is counted under its code's name, in the counter and in the histogram alike."""
+    told = Told()
+    interceptors = [ServerInterceptor(*told.observers)] if side == "server" else []
+    with serving(*interceptors, unary=abort) as address, grpc.insecure_channel(address) as plain:
+        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        channel = plain if side == "server" else intercepted
+        method(channel, "unary").future(code.name.encode()).exception()
+        told.wait_for()
+    labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Unary", "grpc_code": code.name}
+
+    assert 1 == told.value(f"grpc_{side}_handled_total", **labels) == told.total(f"grpc_{side}_handled_total")
+    assert 1 == told.value(f"grpc_{side}_handling_seconds_count", **labels)
+
+
+def declared(side: str) -> CollectorRegistry:
+    """Return a registry whose EchoService is declared on one side."""
+    registry = CollectorRegistry()
+    option = {"server": "services", "client": "client_services"}[side]
+    measure_calls(registry, **{option: [ECHO]})  # type: ignore[arg-type]  # one of two options
+    return registry
+
+
+@pytest.mark.parametrize("side", ["server", "client"])
+@pytest.mark.parametrize(
+    ("name", "arity"),
+    [
+        ("Echo", "unary"),
+        ("EchoJoin", "client_stream"),
+        ("EchoRepeat", "server_stream"),
+        ("EchoChat", "bidi_stream"),
+    ],
+)
+def test_declared_methods_exist_at_zero(side: str, name: str, arity: str) -> None:
+    """The methods of a named service exist at zero: handled under every code, the histogram under OK."""
+    registry = declared(side)
+    labels = {"grpc_type": arity, "grpc_service": ECHO, "grpc_method": name}
+    values = [
+        registry.get_sample_value(f"grpc_{side}_handled_total", {**labels, "grpc_code": code.name})
+        for code in grpc.StatusCode
+    ]
+    values += [registry.get_sample_value(f"grpc_{side}_{what}_total", labels) for what in ("started", "msg_sent")]
+    values.append(registry.get_sample_value(f"grpc_{side}_handling_seconds_count", {**labels, "grpc_code": "OK"}))
+
+    assert [0.0] * (17 + 3) == values
+
+
+def test_other_codes_have_no_histogram_before_they_happen() -> None:
+    """A code that has not happened has no histogram, which is sixteen series."""
+    codes = {
+        sample.labels["grpc_code"]
+        for metric in declared("server").collect()
+        for sample in metric.samples
+        if sample.name == "grpc_server_handling_seconds_count"
+    }
+
+    assert {"OK"} == codes
+
+
+def test_unknown_service() -> None:
+    """A service that no imported module defines is a ValueError that names it."""
+    with pytest.raises(ValueError, match=r"service 'shop\.v1\.Tea' is not known: import its _pb2 module first"):
+        measure_calls(CollectorRegistry(), services=["shop.v1.Tea"])
+
+
+def test_twice_on_one_registry() -> None:
+    """A second measure_calls on a registry shares its metrics, and declares its own services."""
+    registry = CollectorRegistry()
+    measure_calls(registry)
+    told = Told(registry=registry, measure={"services": [ECHO]})
+    with serving(ServerInterceptor(*told.observers), unary=echo) as address:
+        call_unary(address, f"/{SERVICE}/Unary")
+        told.wait_for()
+
+    assert 1 == told.total("grpc_server_started_total")
+    assert 0 == told.value("grpc_server_started_total", grpc_type="unary", grpc_service=ECHO, grpc_method="Echo")
+    assert echo_pb2.DESCRIPTOR.services_by_name["EchoService"].full_name == ECHO
+
+
+def test_unknown_methods_share_one_series() -> None:
+    """10,000 unknown method names add one series, and grow no cache."""
+    told = Told(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    interceptor = ServerInterceptor(*told.observers)
+    with serving(interceptor, unary=echo) as address:
+        call_unary(address, *(f"/nobody.v1.Knows/Method{number}" for number in range(10)))
+        told.wait_for(10)
+        size = len(scrape(told.registry))
+        flood(address, "/nobody.v1.Knows/Other", 9_990)
+        told.wait_for(10_000)
+
+    assert {("unary", "unknown", "unknown")} == series(told)
+    assert 10_000 == told.total("grpc_server_handled_total")
+    assert abs(len(scrape(told.registry)) - size) < 500
+    assert {} == interceptor._methods
+    assert [] == kept_by(told)
+
+
+def test_catch_all_adds_a_thousand_series() -> None:
+    """10,000 names through a catch-all handler add 1,000 series and then one for the rest, and grow no cache more."""
+    told = Told(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    interceptor = ServerInterceptor(*told.observers)
+    with serving(interceptor, handlers=[CatchAll(echo)]) as address:
+        flood(address, "/made.v1.Up/Method", 2_000)
+        told.wait_for(2_000)
+        size = len(scrape(told.registry))
+        flood(address, "/made.v1.Up/Other", 8_000)
+        told.wait_for(10_000)
+
+    assert 1001 == len(series(told))
+    assert ("unary", "unknown", "unknown") in series(told)
+    assert 10_000 == told.total("grpc_server_handled_total")
+    assert abs(len(scrape(told.registry)) - size) < 1000
+    assert 1000 == len(interceptor._methods)
+    assert all(size <= 1000 for size in kept_by(told))
+
+
+def test_a_declared_method_has_its_own_series_after_any_flood() -> None:
+    """Declared methods count under their own names, however many others came before."""
+    told = Told(measure={"services": [ECHO]}, log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    with serving(ServerInterceptor(*told.observers), handlers=[CatchAll(echo)]) as address:
+        flood(address, "/made.v1.Up/Method", 1_100)
+        call_unary(address, f"/{ECHO}/Echo")
+        told.wait_for(1_101)
+
+    labels = {"grpc_type": "unary", "grpc_service": ECHO, "grpc_method": "Echo"}
+    assert 1 == told.value("grpc_server_started_total", **labels)
+
+
+def flood(address: str, prefix: str, count: int) -> None:
+    """Call this many methods, all under different names, from a few threads."""
+    with grpc.insecure_channel(address) as channel:
+
+        def part(start: int) -> None:
+            for number in range(start, count, 2):
+                method(channel, "unary", f"{prefix}{number}").future(b"", timeout=60).exception()
+
+        threads = [threading.Thread(target=part, args=(start,)) for start in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+def series(told: Told) -> set[tuple[str, str, str]]:
+    """Return the label sets of the server's started calls."""
+    return {
+        (sample.labels["grpc_type"], sample.labels["grpc_service"], sample.labels["grpc_method"])
+        for metric in told.registry.collect()
+        if metric.name == "grpc_server_started"
+        for sample in metric.samples
+    }
+
+
+def kept_by(told: Told) -> list[int]:
+    """Return the sizes of what the trace observer keeps per method."""
+    trace_calls = told.observers[0]
+    sides = [cell.cell_contents for cell in trace_calls.__closure__ or ()]
+    return [len(side._known) for side in sides if hasattr(side, "_known") and side._known]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_hostile_names_do_not_break_a_scrape(known: bool) -> None:  # noqa: FBT001 - a parameter
+    """Method names full of control characters, quotes and half characters leave both formats parseable."""
+    told = Told()
+    handlers = [CatchAll(echo)] if known else []
+    with serving(ServerInterceptor(*told.observers), handlers=handlers) as address:
+        call_unary(address, *HOSTILE_NAMES)
+        told.wait_for(len(HOSTILE_NAMES))
+
+    names = {
+        f"/{sample.labels['grpc_service']}/{sample.labels['grpc_method']}"
+        for family in parse(scrape(told.registry))
+        for sample in family.samples
+        if sample.name == "grpc_server_started_total"
+    }
+    assert names == (set(HOSTILE_NAMES) if known else {"/unknown/unknown"})
+    assert openmetrics_samples(told)
+
+
+def test_half_a_character_in_a_name_does_not_break_a_scrape() -> None:
+    """A lone surrogate in a method's name, which Python lets a client have, is replaced in its labels."""
+    told = Told()
+    with serving(unary=echo) as address, grpc.insecure_channel(address) as plain:
+        channel = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        with pytest.raises(UnicodeEncodeError):
+            method(channel, "unary", "/half\ud800/x")(b"a")
+        told.wait_for()
+
+    assert 'grpc_service="half?"' in scrape(told.registry)
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_exemplars(sampled: bool) -> None:  # noqa: FBT001 - a parameter
+    """Under OpenMetrics a bucket carries the ids of a sampled call, and of no other."""
+    told = Told(sampler=ALWAYS_ON if sampled else ALWAYS_OFF)
+    with serving(ServerInterceptor(*told.observers), unary=echo) as address:
+        call_unary(address, f"/{SERVICE}/Unary")
+        told.wait_for()
+    exemplars = [sample.exemplar.labels for sample in openmetrics_samples(told) if sample.exemplar]
+
+    ids = {"trace_id": told.calls[0].trace_id, "span_id": told.calls[0].span_id}
+    assert ([ids] if sampled else []) == exemplars
+
+
+def test_in_flight_and_running_while_a_call_goes_on() -> None:
+    """While its handler runs, a call is in flight and its handler running."""
+    told = Told()
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        entered.set()
+        leave.wait(10)
+        return request
+
+    with serving(ServerInterceptor(*told.observers), unary=wait) as address:
+        with grpc.insecure_channel(address) as channel:
+            future = method(channel, "unary").future(b"a")
+            entered.wait(10)
+            during = told.total("grpc_server_in_flight"), told.total("grpc_server_handlers_running")
+            leave.set()
+            future.result(10)
+        told.wait_for()
+
+    assert (1, 1) == during
+    assert (0, 0) == (told.total("grpc_server_in_flight"), told.total("grpc_server_handlers_running"))
+
+
+def test_handler_that_outlives_its_call() -> None:
+    """A handler whose caller has left is still running, though its call is in flight no more."""
+    told = Told()
+    entered, leave = threading.Event(), threading.Event()
+
+    def wait(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        entered.set()
+        leave.wait(10)
+        return request
+
+    with serving(ServerInterceptor(*told.observers), unary=wait) as address:
+        with grpc.insecure_channel(address) as channel:
+            future = method(channel, "unary").future(b"a")
+            entered.wait(10)
+            future.cancel()
+            told.wait_for()
+        during = told.total("grpc_server_in_flight"), told.total("grpc_server_handlers_running")
+        leave.set()
+
+    assert (0, 1) == during
+    assert 0 == told.total("grpc_server_handlers_running")
+
+
+def test_queue_seconds_is_the_wait_for_a_thread() -> None:
+    """queue_seconds tells how long a call waited for a pool thread, which is part of its latency too."""
+    told = Told()
+    entered, leave = threading.Semaphore(0), threading.Event()
+
+    def wait(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        entered.release()
+        leave.wait(10)
+        return request
+
+    with serving(ServerInterceptor(*told.observers), workers=1, unary=wait) as address:
+        with grpc.insecure_channel(address) as channel:
+            futures = [method(channel, "unary").future(b"a") for _ in range(2)]
+            entered.acquire(timeout=10)
+            while len(told.calls) < 2:
+                threading.Event().wait(0.001)
+            threading.Event().wait(0.06)  # so long does the second call wait at least
+            leave.set()
+            for future in futures:
+                future.result(10)
+        told.wait_for(2)
+
+    assert 2 == told.total("grpc_server_queue_seconds_count")
+    assert 0.05 < told.total("grpc_server_queue_seconds_sum") < max(outcome.seconds for outcome in told.outcomes) * 2

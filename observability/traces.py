@@ -253,7 +253,7 @@ def _peer_attributes(peer: str) -> dict[str, Any]:
 
 def _address(name: str, address_key: str, port_key: str) -> dict[str, Any]:
     if name.startswith("unix"):
-        path = name.partition(":")[2]
+        path = name.partition(":")[2].removeprefix("//")
         return {address_key: path} if path else {}
     match = _HOST_AND_PORT(name)
     if match is None:

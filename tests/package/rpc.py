@@ -51,12 +51,17 @@ def service(**behaviors: Any) -> grpc.GenericRpcHandler:
 
 @contextlib.contextmanager
 def serving(
-    *interceptors: grpc.ServerInterceptor, workers: int = 4, handlers: Sequence[Any] = (), **behaviors: Any
+    *interceptors: grpc.ServerInterceptor,
+    address: str = LOCAL,
+    workers: int = 4,
+    handlers: Sequence[Any] = (),
+    **behaviors: Any,
 ) -> Iterator[str]:
-    """Serve these behaviours behind these interceptors; gives the address."""
+    """Serve these behaviours behind these interceptors; gives the address, with the port that it got."""
     with ThreadPoolExecutor(workers) as pool:
         server = grpc.server(pool, [service(**behaviors), *handlers], list(interceptors))
-        address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
+        port = server.add_insecure_port(address)
+        address = address.removesuffix(":0") + f":{port}" * address.endswith(":0")
         server.start()
         try:
             yield address

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -87,7 +88,7 @@ def unmount(folder: Path) -> None:
             said("umount", mount)
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip the tests for want of something; in CI fail them."""
     if os.environ.get("CI"):
         pytest.fail(f"{what} (apt-get install {PACKAGES})")

@@ -9,7 +9,8 @@ as in the published images, and Debian's own Python under our Dockerfile.
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from client.processes import ROOT
@@ -46,45 +47,43 @@ ENTRYPOINT ["/bin/prometheus"]
 # The machine's own certificates: a registry of packages may be reached through a proxy that it trusts.
 PYTHON = f"""
 FROM {PREFIX}/debian
-COPY certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY *.crt /etc/ssl/certs/ca-certificates.crt
 ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 """
 
 
-def images(engine: Engine, folder: Path) -> Mapping[str, str]:
-    """Return the variables that name every image to Compose; empty for the published ones."""
+@contextmanager
+def images(engine: Engine, folder: Path) -> Iterator[Mapping[str, str]]:
+    """Yield the variables that name every image to Compose: none for the published ones. What was made is removed."""
     if UPSTREAM:
-        return {}
+        yield {}
+        return
+    _make(engine, folder)
+    names = ("jaeger", "prometheus", "service-a", "service-b")
+    yield {f"{name.replace('-', '_').upper()}_IMAGE": f"{PREFIX}/{name}" for name in names}
+    engine.docker("image", "rm", "--force", *(f"{PREFIX}/{name}" for name in (*names, "python", "debian")))
+
+
+def _make(engine: Engine, folder: Path) -> None:
     busybox = shutil.which("busybox")
-    if not busybox or not shutil.which("debootstrap"):
+    if busybox is None or not shutil.which("debootstrap"):
         missing("the images are made of busybox-static and debootstrap, which are not here")
-    files = {name: TOOLS / name for name in ("jaeger", "prometheus", "promtool")} | {"busybox": Path(str(busybox))}
-    _build(engine, folder / "jaeger", "jaeger", JAEGER, {name: files[name] for name in ("busybox", "jaeger")})
-    _build(
-        engine,
-        folder / "prometheus",
-        "prometheus",
-        PROMETHEUS,
-        {name: files[name] for name in ("busybox", "prometheus", "promtool")},
-    )
     _import_debian(engine, folder / "debian")
-    _build(engine, folder / "python", "python", PYTHON, {"certificates.crt": _certificates()})
+    for name, dockerfile, files in (
+        ("jaeger", JAEGER, [busybox, TOOLS / "jaeger"]),
+        ("prometheus", PROMETHEUS, [busybox, TOOLS / "prometheus", TOOLS / "promtool"]),
+        ("python", PYTHON, [os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt"]),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "Dockerfile").write_text(dockerfile)
+        for file in map(Path, files):
+            shutil.copy(file, folder / name / file.name)
+        engine.docker("build", "--quiet", "--tag", f"{PREFIX}/{name}", folder / name)
     for service in ("service-a", "service-b"):
         engine.docker(
             *("build", "--quiet", "--network=host", "--file", ROOT / "deploy" / "Dockerfile", "--target", service),
             *("--build-arg", f"BASE={PREFIX}/python", "--tag", f"{PREFIX}/{service}", ROOT),
-            DOCKER_BUILDKIT="0",  # the builder that needs no plugin
         )
-    names = ("jaeger", "prometheus", "service-a", "service-b")
-    return {f"{name.replace('-', '_').upper()}_IMAGE": f"{PREFIX}/{name}" for name in names}
-
-
-def _build(engine: Engine, folder: Path, name: str, dockerfile: str, files: Mapping[str, Path]) -> None:
-    folder.mkdir(parents=True)
-    (folder / "Dockerfile").write_text(dockerfile)
-    for file, path in files.items():
-        shutil.copy(path, folder / file)
-    engine.docker("build", "--quiet", "--tag", f"{PREFIX}/{name}", folder, DOCKER_BUILDKIT="0")
 
 
 def _import_debian(engine: Engine, folder: Path) -> None:
@@ -99,7 +98,3 @@ def _import_debian(engine: Engine, folder: Path) -> None:
             said("tar", "-C", folder, "-cf", unfinished, ".")
             unfinished.rename(tarball)
     engine.docker("import", tarball, f"{PREFIX}/debian")
-
-
-def _certificates() -> Path:
-    return Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")

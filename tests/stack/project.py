@@ -7,15 +7,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from client.processes import ROOT
-from tests.stack.engine import Engine
+from tests.stack.engine import Engine, said
 from tests.stack.images import UPSTREAM
 from tests.stack.jaeger import JaegerApi
-from tests.stack.programs import free_ports, run
+from tests.stack.programs import TOOLS, free_ports
 from tests.stack.prometheus import COMPOSE_FILE, PrometheusApi
 
 # Grafana's program cannot be built here: with images of our own, it is left out.
 VIEWERS = ("jaeger", "prometheus", *(["grafana"] if UPSTREAM else []))
 SERVICES = ("service-a", "service-b")
+# Whoever has the published images at hand has Docker's own Compose too, and needs nothing of ours.
+COMPOSE = ("docker", "compose") if UPSTREAM else (TOOLS / "docker-compose",)
+# Compose builds our images, anew for what may have changed; unless they have been made for it.
+BUILD = "--build" if UPSTREAM else "--no-build"
 
 
 class Project:
@@ -42,7 +46,7 @@ class Project:
 
     def compose(self, *arguments: str) -> str:
         """Run Compose on the project's own file; return its stdout, or fail with all it said."""
-        return run("docker-compose", "-p", self._name, "-f", COMPOSE_FILE, *arguments, **self._variables)
+        return said(*COMPOSE, "-p", self._name, "-f", ROOT / COMPOSE_FILE, *arguments, **self._variables)
 
     def up(self) -> None:
         """Start the viewers, and wait until every health check is green."""
@@ -50,7 +54,7 @@ class Project:
 
     def up_with_services(self) -> None:
         """Start the viewers and both services, and wait until every health check is green."""
-        self.compose("--profile", "services", "up", "--detach", "--wait", *VIEWERS, *SERVICES)
+        self.compose("--profile", "services", "up", "--detach", "--wait", BUILD, *VIEWERS, *SERVICES)
 
     def states(self) -> dict[str, str]:
         """Return what runs, and how it is: ``running healthy``, ``exited 0``, …."""

@@ -3,7 +3,7 @@
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -30,13 +30,14 @@ def running_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]
 
 
 @pytest.fixture(scope="module")
-def named_images(running_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def named_images(running_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """Return the images to run, by the variables that name them to Compose."""
-    return dict(images(running_engine, tmp_path_factory.mktemp("images")))
+    with images(running_engine, tmp_path_factory.mktemp("images")) as named:
+        yield named
 
 
 @pytest.fixture(scope="module")
-def viewers(running_engine: Engine, named_images: dict[str, str]) -> Iterator[Project]:
+def viewers(running_engine: Engine, named_images: Mapping[str, str]) -> Iterator[Project]:
     """Return the stack that looks at services on the host."""
     with Project(running_engine, f"okit-host-{os.getpid()}", named_images) as project:
         project.up()
@@ -44,7 +45,7 @@ def viewers(running_engine: Engine, named_images: dict[str, str]) -> Iterator[Pr
 
 
 @pytest.fixture(scope="module")
-def everything(running_engine: Engine, named_images: dict[str, str]) -> Iterator[Project]:
+def everything(running_engine: Engine, named_images: Mapping[str, str]) -> Iterator[Project]:
     """Return the stack with both services in containers too."""
     with Project(running_engine, f"okit-all-{os.getpid()}", named_images) as project:
         project.up_with_services()
@@ -116,7 +117,7 @@ def test_service_a_restarts(everything: Project) -> None:
     assert started == everything.inspect("service-b")["State"]["StartedAt"]
 
 
-def test_modes_follow_each_other(running_engine: Engine, named_images: dict[str, str]) -> None:
+def test_modes_follow_each_other(running_engine: Engine, named_images: Mapping[str, str]) -> None:
     """Prometheus follows the services into containers while it runs, still with two targets and no more."""
     with Project(running_engine, f"okit-switch-{os.getpid()}", named_images) as project:
         project.up()
@@ -127,7 +128,7 @@ def test_modes_follow_each_other(running_engine: Engine, named_images: dict[str,
         assert UP == eventually(lambda: project.prometheus.targets("services"), lambda health: health == UP)
 
 
-def test_down(running_engine: Engine, named_images: dict[str, str]) -> None:
+def test_down(running_engine: Engine, named_images: Mapping[str, str]) -> None:
     """After `down` no container, volume or network is left."""
     with Project(running_engine, f"okit-down-{os.getpid()}", named_images) as project:
         project.up_with_services()

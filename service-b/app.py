@@ -26,6 +26,7 @@ A_SERVICES = ("echo.v1.EchoService",)
 
 FOREVER = 1e9  # seconds: 30 years
 LAST_WORD = 0.02  # seconds
+LONGEST_TEXT = 1_000  # bytes of UTF-8
 
 CHANNEL_OPTIONS = (
     # B reaches A within a second of A's return, after an outage of any length (grpc waits up to 2 minutes).
@@ -125,7 +126,7 @@ def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
     if code in NO_ANSWER:
         text, reason = NO_ANSWER[code], "SERVICE_A_UNAVAILABLE"
     else:
-        text, reason = "Service A failed" if code in FAULTS else error.details() or "", "SERVICE_A_ERROR"
+        text, reason = "Service A failed" if code in FAULTS else shortened(error.details() or ""), "SERVICE_A_ERROR"
     call = current_call()
     refuse(
         context,
@@ -134,6 +135,11 @@ def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
         ErrorInfo(domain="echo.v1", reason=reason),
         RequestInfo(request_id=call.trace_id or "" if call else ""),
     )
+
+
+def shortened(text: str) -> str:
+    """Return what fits into a status: one whose text has many kB becomes another status on its way."""
+    return text.encode()[:LONGEST_TEXT].decode(errors="ignore")
 
 
 @click.command()

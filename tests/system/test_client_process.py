@@ -1,0 +1,163 @@
+"""The client as a program among others: quick, quiet, and well behaved in pipes and under Ctrl-C."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from client.lines import fields
+from client.processes import ROOT, environment
+from tests.receiver import HungReceiver
+from tests.system.conftest import System
+
+
+def takes_less(seconds: float, system: System, **variables: str) -> bool:
+    """Tell whether the client's start and a call can be had in this time, even if not at every moment."""
+    for _ in range(10):
+        start = time.monotonic()
+        result = system.client("call-echo", "hello", **variables)
+        took = time.monotonic() - start
+        assert ("", 0) == (result.stderr, result.returncode)
+        if took < seconds:
+            return True
+    return False
+
+
+def test_one_call_takes_less_than_a_second(system: System) -> None:
+    """Starting the client and making one call takes less than a second."""
+    assert takes_less(1, system)
+
+
+def test_no_collector_is_no_business_of_the_client(system: System) -> None:
+    """Without a collector a call takes no longer than that, and nothing is said of it."""
+    assert takes_less(1, system, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
+
+
+def test_hung_collector_is_no_business_of_the_client(system: System) -> None:
+    """Neither with a collector that never answers."""
+    with HungReceiver() as receiver:
+        assert takes_less(1, system, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+
+
+def test_span_of_a_quick_call_is_sent(system: System) -> None:
+    """The client's span reaches the collector though the client ends at once."""
+    result = system.client("health-b", "--verbose")
+
+    trace_id = fields(result.stderr.strip())["trace_id"]
+    assert {("client", "client"), ("service-b", "server")} == {
+        (span.service, span.kind) for span in system.receiver.wait_for(2, trace_id=trace_id)
+    }
+
+
+def start_client(system: System, *arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start the client and leave it running."""
+    return subprocess.Popen(
+        [sys.executable, "client", *arguments],
+        cwd=ROOT,
+        env=environment(SERVICE_A_ADDRESS=system.a.address, SERVICE_B_ADDRESS=system.b.address),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def test_chat_answers_line_by_line(system: System) -> None:
+    """Each line of a chat is answered as it is typed, before the next."""
+    with start_client(system, "chat") as chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        for text in ("one", "two"):
+            chat.stdin.write(f"{text}\n")
+            chat.stdin.flush()
+            assert f'{{"service_b": "ok", "service_a": {{"echo": "{text}"}}}}\n' == chat.stdout.readline()
+        chat.stdin.close()
+        assert 0 == chat.wait(10)
+
+
+def test_ctrl_c_ends_a_chat(system: System) -> None:
+    """Ctrl-C ends a chat that waits for a line, at once and without a stack trace, and cancels its call."""
+    with start_client(system, "chat", "--verbose") as chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        assert chat.stderr is not None
+        chat.stdin.write("hello\n")
+        chat.stdin.flush()
+        chat.stdout.readline()
+        start = time.monotonic()
+        chat.send_signal(signal.SIGINT)
+        status = chat.wait(10)
+        took = time.monotonic() - start
+        lines = chat.stderr.read().split("\n")
+
+    assert 130 == status
+    assert took < 1
+    (line,) = filter(None, lines)
+    assert "CANCELLED" == fields(line)["code"]
+
+
+def test_chat_ends_with_its_call(own_system: System) -> None:
+    """A chat whose call fails ends at once, though more could be typed."""
+    own_system.a.stop()
+    with start_client(own_system, "chat") as chat:
+        status = chat.wait(10)
+
+    assert 1 == status
+
+
+def test_reader_that_leaves(system: System) -> None:
+    """A reader of the answers that leaves ends the client, without a stack trace."""
+    with start_client(system, "echo", "--repeat", "1000000", "hello") as client:
+        assert client.stdout is not None
+        assert client.stderr is not None
+        client.stdout.readline()
+        client.stdout.close()
+        status = client.wait(10)
+        errors = client.stderr.read()
+
+    assert (1, "") == (status, errors)
+
+
+def test_closed_stdin(system: System) -> None:
+    """A chat without a stdin has nothing to say, and succeeds."""
+    result = subprocess.run(
+        ["sh", "-c", f"{sys.executable} client chat <&-"],
+        cwd=ROOT,
+        env=environment(SERVICE_B_ADDRESS=system.b.address),
+        capture_output=True,
+        check=False,
+        timeout=20,
+    )
+
+    assert (b"", b"", 0) == (result.stdout, result.stderr, result.returncode)
+
+
+@pytest.mark.parametrize("collector", [True, False], ids=["delivered", "lost"])
+def test_link_on_a_terminal(system: System, collector: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """On a terminal a call ends with its trace's address in Jaeger, if its spans were delivered."""
+    endpoint = system.receiver.endpoint if collector else "http://127.0.0.1:1"
+    ours, theirs = pty.openpty()
+    result = subprocess.run(
+        [sys.executable, "client", "call-echo", "hello", "--jaeger", "http://jaeger:1234/"],
+        cwd=ROOT,
+        env=environment(SERVICE_B_ADDRESS=system.b.address, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint),
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        check=True,
+        timeout=20,
+    )
+    os.write(theirs, b"end\n")
+    shown = os.read(ours, 10_000).decode().replace("end\r\n", "").strip()
+    os.close(ours)
+    os.close(theirs)
+
+    assert b'{"service_b": "ok", "service_a": {"echo": "hello"}}\n' == result.stdout
+    if not collector:
+        assert "" == shown
+        return
+    trace_id = shown.removeprefix("http://jaeger:1234/trace/")
+    assert {"client"} <= {span.service for span in system.receiver.wait_for(4, trace_id=trace_id)}

@@ -1,0 +1,169 @@
+"""Whatever a caller sends, a call is told on one line, which says what was sent and parses."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+import pytest
+
+from client.lines import fields
+from client.processes import Service
+from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
+from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
+from tests.system.scripted import scripted_a
+
+HOSTILE = {
+    "forged-line": "x\n2026-01-01 00:00:00,000 service=A endpoint=/echo status=ok",
+    "forged-key": 'x" code=OK error="',
+    "backslashes": "\\n \\\\ \\u2028 \\",
+    "escape-sequence": "\x1b[2J\x1b]0;owned\x07",
+    "line-breakers": "a\rb\x0bc\x0cd\x85e\u2028f\u2029g",
+    "bidirectional": "user\u202e\u2066 gnp.exe",
+    "null": "a\x00b",
+    "emoji": "👩‍🚀" * 10,
+    "long": "ü" * 500_000,
+}
+# No control character, no line breaker and nothing that turns the direction of text.
+HARMLESS = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+IN_A_PATH = {name: text for name, text in HOSTILE.items() if name not in {"null", "long"}}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """Give a Service A that puts its callers' baggage on its lines."""
+    with Service("service-a", "--max-msg-bytes", "2000000", OBSERVABILITY_LOG_BAGGAGE="tenant") as service:
+        yield service
+
+
+class Traced:
+    """A call to a service by a trace of its own, and what the service's log tells of it."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._trace_id = secrets.token_hex(16)
+        self.metadata = (("traceparent", f"00-{self._trace_id}-{secrets.token_hex(8)}-01"),)
+
+    def lines(self, count: int) -> list[dict[str, str]]:
+        """Wait for the call's lines; return their keys and values. No line of the log is forged."""
+        lines = self._service.stdout.wait_for(self._trace_id, count=count)
+        assert count == len(lines)
+        assert all(HARMLESS.fullmatch(line) for line in lines)
+        assert all({"trace_id", "event"} & fields(line).keys() for line in self._service.stdout.lines())
+        return [fields(line) for line in lines]
+
+    def line(self) -> dict[str, str]:
+        """Wait for the call's one line; return its keys and values."""
+        return self.lines(1)[0]
+
+
+def refusal_of(call: Any) -> Any:
+    """Make a call that fails; return its failure."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_message(service: Service, name: str) -> None:
+    """A hostile message is echoed, and its line is as any other."""
+    traced = Traced(service)
+    with grpc.insecure_channel(service.address) as channel:
+        echo = EchoServiceStub(channel).Echo(EchoRequest(msg=HOSTILE[name]), timeout=5, metadata=traced.metadata).echo
+
+    assert HOSTILE[name] == echo
+    assert ("echo.v1.EchoService/Echo", "OK") == tuple(traced.line()[key] for key in ("method", "code"))
+
+
+def test_message_that_is_no_text(service: Service) -> None:
+    """A message with lone surrogates cannot be parsed, and is told on one line."""
+    traced = Traced(service)
+    with grpc.insecure_channel(service.address) as channel:
+        call: Any = channel.unary_unary("/echo.v1.EchoService/Echo")
+        refused = refusal_of(lambda: call(b"\x0a\x03\xed\xa0\x80", timeout=5, metadata=traced.metadata))
+
+    assert grpc.StatusCode.INTERNAL is refused.code()
+    assert "INTERNAL" == traced.line()["code"]
+
+
+@pytest.mark.parametrize("name", IN_A_PATH)
+def test_method_path(service: Service, name: str) -> None:
+    """A hostile method path is told in quotes, as it was sent, and its endpoint is unknown."""
+    path = f"echo.v1.EchoService/{IN_A_PATH[name]}"
+    traced = Traced(service)
+    with grpc.insecure_channel(service.address) as channel:
+        call: Any = channel.unary_unary(f"/{path}")
+        refused = refusal_of(lambda: call(b"", timeout=5, metadata=traced.metadata))
+
+    line = traced.line()
+    assert grpc.StatusCode.UNIMPLEMENTED is refused.code()
+    assert ("/unknown", path, "UNIMPLEMENTED") == tuple(line[key] for key in ("endpoint", "method", "code"))
+
+
+def test_method_path_of_bytes(service: Service) -> None:
+    """A method path that is no UTF-8 is told on one line too."""
+    traced = Traced(service)
+    with grpc.insecure_channel(service.address) as channel:
+        path: Any = b"/echo.v1.EchoService/\xed\xa0\x80\xff"
+        call: Any = channel.unary_unary(path)
+        refusal_of(lambda: call(b"", timeout=5, metadata=traced.metadata))
+
+    assert "/unknown" == traced.line()["endpoint"]
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long"])
+def test_baggage(service: Service, name: str) -> None:
+    """Hostile metadata that is put on the line comes back from it as it was sent."""
+    traced = Traced(service)
+    with grpc.insecure_channel(service.address) as channel:
+        metadata = (*traced.metadata, ("baggage", f"tenant={quote(HOSTILE[name], safe='')}"))
+        EchoServiceStub(channel).Echo(EchoRequest(msg="hello"), timeout=5, metadata=metadata)
+
+    assert HOSTILE[name].strip() == traced.line()["tenant"]
+
+
+def test_metadata_of_a_megabyte(service: Service) -> None:
+    """Metadata of a megabyte is refused, and the next call is served."""
+    with grpc.insecure_channel(service.address) as channel:
+        stub = EchoServiceStub(channel)
+        refused = refusal_of(lambda: stub.Echo(EchoRequest(msg="x"), timeout=5, metadata=(("x", "y" * 1_000_000),)))
+        echo = stub.Echo(EchoRequest(msg="hello"), timeout=5).echo
+
+    assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "hello") == (refused.code(), echo)
+
+
+@pytest.fixture(scope="module")
+def hostile_a() -> Iterator[Service]:
+    """Give a Service B whose A ends each call with the hostile text that the message names."""
+
+    def abort(request: EchoRequest, context: grpc.ServicerContext) -> EchoResponse:
+        context.abort(grpc.StatusCode.NOT_FOUND, HOSTILE[request.msg])
+
+    with scripted_a(abort) as service_a, Service("service-b", "--service-a", service_a.address) as service_b:
+        yield service_b
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long"])
+def test_status_text(hostile_a: Service, name: str) -> None:
+    """A hostile status text is passed on as it is, and told in quotes on both of B's lines."""
+    traced = Traced(hostile_a)
+    with grpc.insecure_channel(hostile_a.address) as channel:
+        stub = CallEchoServiceStub(channel)
+        request = CallEchoRequest(msg=name)
+        refused = refusal_of(lambda: stub.CallEcho(request, timeout=5, metadata=traced.metadata))
+
+    assert HOSTILE[name] == refused.details()
+    assert [f"StatusCode.NOT_FOUND: {HOSTILE[name]}"] * 2 == [line["error"] for line in traced.lines(2)]
+
+
+def test_status_text_of_a_megabyte(hostile_a: Service) -> None:
+    """Of a status text that is too long for a status, B passes on and tells what grpc leaves of it, on one line."""
+    traced = Traced(hostile_a)
+    with grpc.insecure_channel(hostile_a.address) as channel:
+        stub = CallEchoServiceStub(channel)
+        request = CallEchoRequest(msg="long")
+        refused = refusal_of(lambda: stub.CallEcho(request, timeout=5, metadata=traced.metadata))
+
+    assert [refused.code().name] * 2 == [line["code"] for line in traced.lines(2)]

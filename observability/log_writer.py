@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -14,6 +15,7 @@ LINE_LIMIT: Final = 8192
 """How many lines wait at most; what does not fit is dropped and counted."""
 DELAY_SECONDS: Final = 0.1
 """How long a line below WARNING waits at most."""
+_EXIT_SECONDS: Final = 0.2
 
 
 class LogWriter:
@@ -28,8 +30,9 @@ class LogWriter:
         self._stream = stream
         self._lines: deque[str | threading.Event] = deque()
         self._start()
-        restart = weakref.WeakMethod(self._start)
-        os.register_at_fork(after_in_child=lambda: (start := restart()) and start())
+        start, end = weakref.WeakMethod(self._start), weakref.WeakMethod(self._end)
+        os.register_at_fork(after_in_child=lambda: (method := start()) and method())
+        atexit.register(lambda: (method := end()) and method())
 
     def _start(self) -> None:
         """Start the thread; a forked process has none of its parent's."""
@@ -61,6 +64,11 @@ class LogWriter:
         self._waiting.set()
         return written.wait(seconds)
 
+    def _end(self) -> None:
+        """Write what was logged after the last flush, before the thread dies with the process."""
+        if self._lines:
+            self.flush(_EXIT_SECONDS)
+
     def _run(self) -> None:
         while True:
             self._waiting.wait()
@@ -74,7 +82,7 @@ class LogWriter:
         lines = [line for line in taken if isinstance(line, str)]
         try:
             self._put("".join(f"{line}\n" for line in lines))
-        except (OSError, ValueError):  # the reader is gone, or the stream is closed
+        except Exception:  # noqa: BLE001 - the reader is gone, the stream closed, or not what it should be
             self.dropped += len(lines)
         for written in taken:
             if isinstance(written, threading.Event):

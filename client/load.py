@@ -90,7 +90,8 @@ def load(rps: float, duration: float, errors: float, timeout: float, service_b: 
             send(CallEchoServiceStub(channel), plan(rps, duration, errors), tally, timeout)
         except KeyboardInterrupt:
             status = INTERRUPTED
-    Console().print(summary(tally, time.monotonic() - start))
+        took = time.monotonic() - start
+    Console().print(summary(tally, took))
     return status or int(tally.unexpected > 0)
 
 

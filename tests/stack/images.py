@@ -70,13 +70,13 @@ def _make(engine: Engine, folder: Path) -> None:
         missing("the images are made of busybox-static and debootstrap, which are not here")
     _import_debian(engine, folder / "debian")
     for name, dockerfile, files in (
-        ("jaeger", JAEGER, [busybox, TOOLS / "jaeger"]),
-        ("prometheus", PROMETHEUS, [busybox, TOOLS / "prometheus", TOOLS / "promtool"]),
-        ("python", PYTHON, [os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt"]),
+        ("jaeger", JAEGER, [Path(busybox), TOOLS / "jaeger"]),
+        ("prometheus", PROMETHEUS, [Path(busybox), TOOLS / "prometheus", TOOLS / "promtool"]),
+        ("python", PYTHON, [Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")]),
     ):
         (folder / name).mkdir()
         (folder / name / "Dockerfile").write_text(dockerfile)
-        for file in map(Path, files):
+        for file in files:
             shutil.copy(file, folder / name / file.name)
         engine.docker("build", "--quiet", "--tag", f"{PREFIX}/{name}", folder / name)
     for service in ("service-a", "service-b"):

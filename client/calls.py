@@ -29,7 +29,7 @@ UNARY_TIMEOUT = 5.0  # seconds
 to_service_a = option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
 to_service_b = option("--service-b", "SERVICE_B_ADDRESS", PeerAddress(), "127.0.0.1:8081", "Where Service B listens.")
 with_timeout = click.option(
-    "--timeout", type=TIMEOUT, help="How long to wait: 5 unless you say; without end for a stream."
+    "--timeout", type=TIMEOUT, help="How long to wait. Unless given: 5 for one answer, without end for a stream."
 )
 with_verbose = click.option("--verbose", is_flag=True, help="Show the call's log line on stderr.")
 
@@ -114,7 +114,7 @@ def echo(  # noqa: PLR0913 - an argument per option
 @with_verbose
 def chat(service_b: str, timeout: float | None, *, verbose: bool) -> int:
     """
-    Send each line of stdin to Service B, which has Service A echo it.
+    Have each line of stdin echoed, by Service B and A.
 
     All lines share one stream; each is answered as it comes. Ctrl-D, or the end of the file, ends it.
     """

@@ -1,6 +1,7 @@
 """The demo: both services, a call that succeeds and one that fails, and all that is told about them."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -80,6 +81,8 @@ def demo(svg: Path | None) -> int:
     """
     console = Console(record=svg is not None)
     screen = Screen(console)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # not without ending the services
     with ExitStack() as ends:
         with console.status("Starting Service A and Service B …"):
             system = System.start(ends)

@@ -31,7 +31,7 @@ class TraceId(click.ParamType[str]):
 @click.argument("trace_id", type=TraceId())
 @at_jaeger
 def trace(trace_id: str, jaeger: str) -> int:
-    """Show a trace of a running Jaeger as a waterfall; TRACE_ID is in every log line."""
+    """Show a trace of a running Jaeger. TRACE_ID is in every log line."""
     try:
         spans = spans_of(json.loads(get(f"{jaeger}/api/traces/{trace_id}")))
     except urllib.error.HTTPError as error:

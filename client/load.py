@@ -78,7 +78,7 @@ class Tally:
 @to_service_b
 def load(rps: float, duration: float, errors: float, timeout: float, service_b: str) -> int:
     """
-    Make calls to Service B, and through it to A, at a steady rate.
+    Make calls to Service B at a steady rate.
 
     Those that are to fail send more than A accepts. The exit status is 1 if any other call failed.
     """

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
 
+import click
+
 from client.lines import fields
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +21,8 @@ OURS = ("OTEL_", "OBSERVABILITY_", "LOG_", "SERVICE_A_", "SERVICE_B_")
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment with these variables, and no others that steer our programs."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-    return {**inherited, "PYTHONUNBUFFERED": "1", **variables}
+    # All of it is local, the exporters' way too, which no proxy for the outer world knows.
+    return {**inherited, "no_grpc_proxy": "127.0.0.1", "PYTHONUNBUFFERED": "1", **variables}
 
 
 class Output:
@@ -64,6 +67,10 @@ class Output:
             return self.lines()
 
 
+class NotStartedError(click.ClickException):
+    """A service did not start; the text is what it said of it."""
+
+
 class Service:
     """
     Service A or B, from ``with`` to its end, on free ports unless told otherwise.
@@ -95,18 +102,18 @@ class Service:
 
     @property
     def address(self) -> str:
-        """``HOST:PORT`` of its gRPC server, once it listens; RuntimeError if it never does."""
+        """``HOST:PORT`` of its gRPC server, once it listens; NotStartedError if it never does."""
         return self._told("listening")
 
     @property
     def metrics_url(self) -> str:
-        """Where its metrics are, once they are there; RuntimeError if they never are."""
+        """Where its metrics are, once they are there; NotStartedError if they never are."""
         return f"http://{self._told('metrics')}/metrics"
 
     def _told(self, event: str) -> str:
         for line in self.stdout.wait_for("event", event, "address"):
             return fields(line)["address"]
-        raise RuntimeError("\n".join(["the service did not start:", *self.stderr.lines()]))
+        raise NotStartedError("\n".join(["the service did not start:", *self.stderr.lines()]))
 
     def signal(self, number: int) -> None:
         """Send it a signal."""

@@ -1,40 +1,61 @@
 """`python client demo` shows everything, and leaves nothing behind."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from client.processes import ROOT, environment
 
+# What steers a person's own services is not the demo's business, nor is their way to the outer world.
+STEERED = {
+    "SERVICE_A_PORT": "1",
+    "OTEL_SDK_DISABLED": "true",
+    "LOG_LEVEL": "critical",
+    "http_proxy": "http://127.0.0.1:1",
+}
 
-def test_demo(tmp_path: Path) -> None:
-    """The demo shows a success and a failure in all their signals, exits with 0 and leaves no process behind."""
-    picture = tmp_path / "demo.svg"
-    process = subprocess.Popen(
-        [sys.executable, "client", "demo", "--svg", str(picture)],
+
+def start_demo(*options: str) -> subprocess.Popen[str]:
+    """Start the demo."""
+    return subprocess.Popen(
+        [sys.executable, "client", "demo", *options],
         cwd=ROOT,
-        # What steers a person's own services is not the demo's business.
-        env=environment(SERVICE_A_PORT="1", OTEL_SDK_DISABLED="true", LOG_LEVEL="critical"),
+        env=environment(**STEERED),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
-    family: set[psutil.Process] = set()
-    with process:
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM], ids=["end", "ctrl-c", "terminated"])
+def test_demo_leaves_nothing_behind(number: int | None) -> None:
+    """However the demo ends, its services end with it."""
+    with start_demo() as process:
         assert process.stdout is not None
-        assert process.stderr is not None
-        screen = ""
-        for line in process.stdout:
-            screen += line
-            family.update(psutil.Process(process.pid).children(recursive=True) if process.poll() is None else ())
-        errors = process.stderr.read()
+        assert any("Service A" in line for line in process.stdout)
+        services = psutil.Process(process.pid).children(recursive=True)
+        if number:
+            process.send_signal(number)
+        process.communicate(timeout=60)
+
+    assert len(services) >= 2
+    assert [] == [service for service in services if service.is_running()]
+    assert (128 + number if number else 0) == process.returncode
+
+
+def test_demo(tmp_path: Path) -> None:
+    """The demo shows a success and a failure in all their signals, and exits with 0."""
+    picture = tmp_path / "demo.svg"
+    with start_demo("--svg", str(picture)) as process:
+        screen, errors = process.communicate(timeout=60)
     success, failure = screen.split(" 2  The same call after Service A was stopped")
 
     assert ("", 0) == (errors, process.returncode)
-    assert not [member for member in family if member.is_running()]
     assert '{"service_b": "ok", "service_a": {"echo": "hello"}}' in success
     assert '"service_a": "unavailable"' in failure
     assert ["client", "└─ service-b", "└─ service-b", "└─ service-a"] == re.findall(r"((?:└─ )?[\w-]+) [→←] ", success)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("observability")
 _LAST_PORT: Final = 65535
+_MUCH: Final = 1_000_000_000  # more than that is no size of a queue, nor a time that a thread can wait
 _QUEUE_SIZE: Final = 2048  # the specification's default
 
 Check: TypeAlias = "Callable[[str], str | None]"
@@ -39,8 +40,7 @@ def _some_of(*allowed: str) -> Check:
 
 
 def _number(lowest: float, highest: float, kind: type = int) -> Check:
-    span = f"from {lowest:g} to {highest:g}" if highest != float("inf") else f"from {lowest:g} on"
-    expected = f"a {'whole ' if kind is int else ''}number {span}"
+    expected = f"a {'whole ' if kind is int else ''}number from {lowest:.10g} to {highest:.10g}"
 
     def check(value: str) -> str | None:
         try:
@@ -76,17 +76,17 @@ def _propagators(value: str) -> str | None:
 
 
 def _calls(value: str) -> str | None:
-    if value.strip().lower() in ("all", "failed") or _number(0, float("inf"), float)(value) is None:
+    if value.strip().lower() in ("all", "failed") or _number(0, _MUCH, float)(value) is None:
         return None
     return "all, failed or a number of milliseconds"
 
 
 _BOOLEAN: Final = _one_of("true", "false")
-_COUNT: Final = _number(1, float("inf"))
+_COUNT: Final = _number(1, _MUCH)
 _EXPORTER: Final[dict[str, Check]] = {
     "ENDPOINT": _url,
     "PROTOCOL": _one_of("grpc", "http/protobuf"),
-    "TIMEOUT": _number(0.001, float("inf"), float),
+    "TIMEOUT": _number(0.001, _MUCH, float),
     "COMPRESSION": _one_of("gzip", "none"),
     "INSECURE": _BOOLEAN,
     "CERTIFICATE": _file,
@@ -165,12 +165,14 @@ def standard_settings() -> Iterator[None]:
     """
     Let what runs inside see the standard variables with the bad values left out, each told in one warning.
 
-    OpenTelemetry's own words for a bad value seldom name the variable, and some of them are exceptions.
+    OpenTelemetry's own words for a bad value seldom name the variable, and some of them are exceptions. So they
+    are for an empty one, which counts as unset.
     """
     bad = dict(_bad_standard())
+    empty = [name for name in STANDARD if os.environ.get(name) == ""]
     for name, allowed in bad.items():
         _logger.warning("%s=%r is not %s: the default is used instead", name, os.environ[name], allowed)
-    kept = {name: os.environ.pop(name) for name in bad}
+    kept = {name: os.environ.pop(name) for name in (*bad, *empty)}
     try:
         yield
     finally:

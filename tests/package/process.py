@@ -1,0 +1,98 @@
+"""The program `words`, as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+from client.processes import ROOT, Output, environment
+
+# Spans are sent at once, to where nobody listens.
+VARIABLES = {
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2",
+    "OTEL_BSP_SCHEDULE_DELAY": "20",
+}
+UNSET = dict.fromkeys(VARIABLES, "")
+
+
+class Words:
+    """
+    The program `words`, from `with` to its end; of the variables that steer it, it has the ones given.
+
+    It runs the lines `before`, starts telemetry with the options, and takes commands, which are methods here.
+    """
+
+    def __init__(self, variables: Mapping[str, str] = {}, *, before: str = "", **options: Any) -> None:
+        self._options = {"metrics_port": 0, **options}
+        replies, its_replies = os.pipe()
+        program = f"import sys\n{before}\nfrom tests.package.programs import words\nwords.main()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", program, str(its_replies)],
+            cwd=ROOT,
+            env=environment(**{**VARIABLES, **variables}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            pass_fds=[its_replies],
+        )
+        os.close(its_replies)
+        self._replies = os.fdopen(replies)
+        self.stdout = Output(cast("IO[str]", self._process.stdout))
+        self.stderr = Output(cast("IO[str]", self._process.stderr))
+
+    def __enter__(self) -> Self:
+        try:
+            self.addresses = self._do("start", **self._options)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cast("IO[str]", self._process.stdin).close()
+        self._replies.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def call(self, request: str = "OK", count: int = 1) -> list[str]:
+        """Make this many calls; return their codes."""
+        return cast("list[str]", self._do("call", request=request, count=count))
+
+    def scrape(self) -> str:
+        """Return what /metrics says, exemplars included."""
+        return str(self._do("scrape"))
+
+    def log(self, event: str) -> None:
+        """Log a line of the application's own through each of both ways."""
+        self._do("log", event=event)
+
+    def tracing(self) -> dict[str, str]:
+        """Tell how spans are sampled, carried and sent."""
+        return cast("dict[str, str]", self._do("tracing"))
+
+    def close(self) -> float:
+        """Close telemetry; return the seconds that took."""
+        return float(self._do("close"))
+
+    def end(self) -> int:
+        """Let it end by itself; return its exit status."""
+        cast("IO[str]", self._process.stdin).close()
+        return self._process.wait(10)
+
+    def _do(self, name: str, **arguments: Any) -> Any:
+        stdin = cast("IO[str]", self._process.stdin)
+        print(json.dumps([name, arguments]), file=stdin, flush=True)
+        reply = self._replies.readline()
+        if not reply:
+            raise RuntimeError("\n".join(["words has ended:", *self.stderr.wait_for_end()]))
+        return json.loads(reply)

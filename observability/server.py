@@ -40,6 +40,28 @@ _SERIALIZE_DETAILS: Final = "Failed to serialize response!"
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
 
 
+class _OverContext:
+    """Stands for grpc's context once a call is over, for a handler that outlives it."""
+
+    def code(self) -> None:
+        """Tell that no code can be chosen any more."""
+
+    def is_active(self) -> bool:
+        """Tell that nobody waits."""
+        return False
+
+    def done(self) -> bool:
+        """Tell that it is over."""
+        return True
+
+    def time_remaining(self) -> float:
+        """Tell that no time is left."""
+        return 0.0
+
+
+_OVER: Final = _OverContext()
+
+
 class _ServedCall(WrappedHandler):
     """
     One call on the server: the handler that grpc runs, and what it learns of the call's end while it does.
@@ -178,6 +200,8 @@ class _ServedCall(WrappedHandler):
         else:
             details = _text(context.details()) or self._refusal_details
         error, self._error = self._error, None
+        # grpc's context holds our deserialiser, and so this object: a cycle, which would keep the call open.
+        self._context = _OVER
         self._observation.end(code, details, error)
 
     def _end_unserved(self, *, cut_off: bool) -> None:
@@ -211,7 +235,7 @@ class _SyncCall(_ServedCall):
             wrapped.experimental_non_blocking = True
         pool = getattr(behavior, "experimental_thread_pool", None)
         if pool is not None:
-            wrapped = partial(wrapped)
+            wrapped = wrapped if isinstance(wrapped, partial) else partial(wrapped)
             wrapped.experimental_thread_pool = pool
         return wrapped
 

@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types protos protos-check clean
+.PHONY: help demo test check format lint types protos protos-check stack-test compose-test bench clean
+
+# Exit status 77 of the installer: there is no Go here, and it has said so.
+TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,10 +37,16 @@ format: .venv ## Format the code and mend what ruff can
 
 # Two programs are called app.py, so each service has a run of its own.
 types: .venv
-	$(BIN)/mypy observability protos tests examples benchmarks
+	$(BIN)/mypy observability programs protos tests examples benchmarks tools/install.py deploy/healthcheck.py
 	$(BIN)/mypy service-a/app.py
 	$(BIN)/mypy service-b/app.py
 	$(BIN)/mypy client
+
+stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (needs Go)
+	@$(TOOLS); $(BIN)/python -m pytest tests/stack --ignore=tests/stack/test_compose.py
+
+compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
+	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
 
 protos: .venv ## Write the stubs from protos/echo.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. \

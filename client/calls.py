@@ -171,7 +171,8 @@ def each(stream: Any, answer: Callable[[Any], Answer]) -> Generator[Answer]:
     try:
         yield from map(answer, stream)
     finally:
-        stream.cancel()
+        if hasattr(stream, "cancel"):  # opentelemetry-instrumentation-grpc makes a mere generator of a stream
+            stream.cancel()
 
 
 def typed_lines() -> Iterable[str]:

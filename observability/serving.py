@@ -8,26 +8,24 @@ import logging
 import signal
 import threading
 import time
-from concurrent import futures
 from typing import TYPE_CHECKING, Any, Final
 
-from grpc_health.v1 import health as health_service
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
+from .health import SERVING, AioHealth, Health
 from .listening import ListenError, check_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import grpc
     import grpc.aio
+    from grpc_health.v1 import health as health_service
 
     from .telemetry import Telemetry
 
 GRACE_SECONDS: Final = 5.0
 """How long calls may go on after the server stops taking new ones."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _STOP_SLACK: Final = 0.5
 
 _logger = logging.getLogger("observability")
@@ -53,12 +51,10 @@ def serve(  # noqa: PLR0913 - each by name
     a main. Raises ListenError where the address cannot be had.
     """
     if health is None:
-        health = health_service.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(1, "health")
-        )
+        health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in ("", *telemetry.services):
-            health.set(name, _SERVING)
+            health.set(name, SERVING)
     port = _listen(server, address, credentials)
     stop = threading.Event()
     with _signals(stop.set):
@@ -67,7 +63,10 @@ def serve(  # noqa: PLR0913 - each by name
         _wait(stop)
     health.enter_graceful_shutdown()
     time.sleep(drain_delay)
-    server.stop(grace).wait(grace + _STOP_SLACK)
+    stopped = server.stop(grace)
+    if isinstance(health, Health):
+        health.end_watches()
+    stopped.wait(grace + _STOP_SLACK)
     _logger.info("stopped")
     telemetry.close()
     return 0
@@ -125,10 +124,10 @@ async def serve_aio(  # noqa: PLR0913 - each by name
 ) -> int:
     """Do for grpc.aio.server what serve does for grpc.server."""
     if health is None:
-        health = health_service.aio.HealthServicer()
+        health = AioHealth()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in ("", *telemetry.services):
-            await health.set(name, _SERVING)
+            await health.set(name, SERVING)
     port = _listen(server, address, credentials)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -138,7 +137,10 @@ async def serve_aio(  # noqa: PLR0913 - each by name
         await stop.wait()
     await health.enter_graceful_shutdown()
     await asyncio.sleep(drain_delay)
-    await asyncio.wait_for(server.stop(grace), grace + _STOP_SLACK)
+    stopped = asyncio.ensure_future(server.stop(grace))
+    if isinstance(health, AioHealth):
+        health.end_watches()
+    await asyncio.wait([stopped], timeout=grace + _STOP_SLACK)
     _logger.info("stopped")
     await asyncio.to_thread(telemetry.close)
     return 0

@@ -92,14 +92,22 @@ class LogWriter:
         data = text.encode("utf-8", "backslashreplace")
         descriptor = None
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            descriptor = self._stream.fileno()
+            # One of our own: a write that is stuck must not go on into whatever gets the number after a close.
+            descriptor = os.dup(self._stream.fileno())
         if descriptor is None:
             self._stream.write(data.decode())
             self._stream.flush()
             return
-        # Not through the stream: its lock, held by a blocked write, would stop the application's own print.
-        while data:
-            try:
-                data = data[os.write(descriptor, data) :]
-            except BlockingIOError:  # somebody has made it non-blocking
-                select.select([], [descriptor], [])
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    """Write, not through the stream: its lock, held by a stuck write, would stop the application's own print."""
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # somebody has made it non-blocking
+            select.select([], [descriptor], [])

@@ -10,18 +10,26 @@ from typing import IO, Any, Self, cast
 
 from client.processes import ROOT, Output, environment
 
-# Spans are sent at once, to where nobody listens.
-VARIABLES = {
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2",
-    "OTEL_BSP_SCHEDULE_DELAY": "20",
-}
-UNSET = dict.fromkeys(VARIABLES, "")
+NOWHERE = "http://127.0.0.1:1"
+"""An endpoint where nobody listens."""
+
+
+def sending(endpoint: str, *, timeout: float = 5, **variables: str) -> dict[str, str]:
+    """Return the variables with which spans are sent to an endpoint, and at once."""
+    return {
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": str(timeout),
+        "OTEL_BSP_SCHEDULE_DELAY": "20",
+        **variables,
+    }
 
 
 class Words:
     """
     The program `words`, from `with` to its end; of the variables that steer it, it has the ones given.
+
+    Unless they say otherwise, it sends its spans nowhere.
 
     It runs the lines `before`, starts telemetry with the options, and takes commands, which are methods here.
     """
@@ -33,7 +41,7 @@ class Words:
         self._process = subprocess.Popen(
             [sys.executable, "-c", program, str(its_replies)],
             cwd=ROOT,
-            env=environment(**{**VARIABLES, **variables}),
+            env=environment(**{"OTEL_TRACES_EXPORTER": "none", **variables}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

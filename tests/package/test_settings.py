@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from client.lines import fields
 from client.spans import spans_of
 from observability import SettingError, Telemetry, settings
-from tests.package.process import UNSET, Words
+from tests.package.process import NOWHERE, Words, sending
 from tests.receiver import Receiver
 
 # A bad value of each standard variable; the sampler's argument needs a good sampler, hence a second lot.
@@ -61,7 +61,7 @@ def misled() -> Iterator[Words]:
 @pytest.fixture(scope="module")
 def default() -> Iterator[Words]:
     """Give a process that was started with no variable set."""
-    with Words(UNSET) as words:
+    with Words({"OTEL_TRACES_EXPORTER": ""}) as words:
         yield words
 
 
@@ -98,7 +98,7 @@ def test_default_in_place_of_a_bad_value(misled: Words, default: Words) -> None:
 
 def test_batch_larger_than_the_queue() -> None:
     """A batch size that is larger than the queue is a bad value too: the SDK would not start."""
-    with Words({"OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "20"}) as words:
+    with Words(sending(NOWHERE, OTEL_BSP_MAX_QUEUE_SIZE="10", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="20")) as words:
         [line] = words.stdout.wait_for(" level=warning ")
         tracing = words.tracing()
 
@@ -116,7 +116,7 @@ def test_good_standard_values_are_used() -> None:
         "OTEL_RESOURCE_ATTRIBUTES": "service.version=1.2.3,deployment=here",
         "OTEL_PROPAGATORS": "baggage",
         "OTEL_TRACES_SAMPLER": "always_off",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",
+        **sending(NOWHERE, timeout=0.2),
         "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
         "OTEL_EXPORTER_OTLP_HEADERS": "key=value",
         "OTEL_BSP_MAX_QUEUE_SIZE": "100",
@@ -129,7 +129,7 @@ def test_good_standard_values_are_used() -> None:
         scrape = words.scrape()
 
     assert ("AlwaysOffSampler", "['baggage']") == (tracing["sampler"], tracing["fields"])
-    assert ("127.0.0.1:9", "(('key', 'value'),)") == (tracing["_endpoint"], tracing["_headers"])
+    assert ("127.0.0.1:1", "(('key', 'value'),)") == (tracing["_endpoint"], tracing["_headers"])
     assert ("100", "50", "1.0", "0.2") == tuple(tracing[key] for key in ("queue", "batch", "delay", "_timeout"))
     assert "deployment" in tracing["resource"]
     assert 'target_info{service_name="tea",service_version="1.2.3"} 1.0' in scrape
@@ -150,13 +150,11 @@ def test_sdk_disabled() -> None:
 
 def test_no_exporter() -> None:
     """OTEL_TRACES_EXPORTER=none sends nothing, says nothing of it, and leaves the ids on the lines."""
-    with Receiver() as receiver:
-        variables = {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
-        with Words(variables) as words:
-            words.call()
-            words.close()
-            words.end()
-            [line] = words.stdout.wait_for("kind=server")
+    with Receiver() as receiver, Words(sending(receiver.endpoint, OTEL_TRACES_EXPORTER="none")) as words:
+        words.call()
+        words.close()
+        words.end()
+        [line] = words.stdout.wait_for("kind=server")
 
     assert "trace_id" in fields(line)
     assert [] == receiver.spans()
@@ -196,12 +194,8 @@ def test_http_exporter() -> None:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
-            variables = {
-                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-                "OTEL_EXPORTER_OTLP_TIMEOUT": "5",
-            }
-            with Words(variables) as words:
+            endpoint = f"http://127.0.0.1:{server.server_port}"
+            with Words(sending(endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf")) as words:
                 words.call()
                 words.close()
         finally:
@@ -216,7 +210,7 @@ def test_http_exporter() -> None:
 def test_http_without_the_extra() -> None:
     """Without the extra http, the protocol http/protobuf is one warning that names it, and grpc is used."""
     missing = "sys.modules['opentelemetry.exporter.otlp.proto.http.trace_exporter'] = None"
-    with Words({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, before=missing) as words:
+    with Words(sending(NOWHERE, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"), before=missing) as words:
         [line] = words.stdout.wait_for(" level=warning ")
         tracing = words.tracing()
 

@@ -1,0 +1,397 @@
+"""Telemetry: from the environment to the three signals, and their bounded end."""
+
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from client.lines import fields
+from observability import ListenError
+from tests.package.process import NOWHERE, Words, sending
+from tests.receiver import HungReceiver, Receiver
+
+
+def value(scrape: str, name: str) -> float:
+    """Return a sample's value, summed over its series."""
+    return sum(float(number) for number in re.findall(rf"^{name}(?:\{{.*?\}})? (\S+)", scrape, re.MULTILINE))
+
+
+def eventually(words: Words, name: str, enough: Callable[[float], bool]) -> float:
+    """Scrape until a sample is as it should be, 10 s at most; return its value."""
+    deadline = time.monotonic() + 10
+    while not enough(found := value(words.scrape(), name)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+@contextlib.contextmanager
+def silent_listener() -> Iterator[str]:
+    """Give the endpoint of a collector that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def collected() -> Iterator[tuple[Words, Receiver]]:
+    """Give a process whose spans are collected, after a call that succeeded and one that failed."""
+    with (
+        Receiver() as receiver,
+        Words(sending(receiver.endpoint), log_name="W", version="1.2.3") as words,
+    ):
+        words.call("OK")
+        words.call("NOT_FOUND")
+        words.log("tea")
+        words.stdout.wait_for("event=tea", count=2)
+        yield words, receiver
+
+
+Collected = tuple[Words, Receiver]
+
+
+def test_spans_are_sent(collected: Collected) -> None:
+    """Spans arrive at the collector, from the service of the given name and version."""
+    spans = collected[1].wait_for(4)
+
+    assert 4 == len(spans)
+    assert {("words", "1.2.3")} == {(span.service, span.resource["service.version"]) for span in spans}
+
+
+def test_lines_metrics_and_spans_agree(collected: Collected) -> None:
+    """What the lines, the metrics and the spans tell of the calls is the same."""
+    words, receiver = collected
+    lines = [fields(line) for line in words.stdout.lines(" kind=")]
+    counts = re.findall(r'^grpc_(\w+?)_handled_total\{grpc_code="(\w+)".*\} 1\.0$', words.scrape(), re.MULTILINE)
+
+    told = {(line["kind"], line["code"]) for line in lines}
+    assert told == {(span.kind, span.code) for span in receiver.wait_for(4)} == set(counts)
+    assert {line["span_id"] for line in lines} == {span.span_id for span in receiver.spans()}
+
+
+def test_log_name(collected: Collected) -> None:
+    """Every line is of the service by its log name."""
+    assert {"W"} == {fields(line)["service"] for line in collected[0].stdout.lines()}
+
+
+def test_scrape_names_the_service(collected: Collected) -> None:
+    """target_info names the service and its version, once."""
+    scrape = collected[0].scrape()
+
+    assert ['target_info{service_name="words",service_version="1.2.3"} 1.0'] == re.findall(
+        r"^target_info.*", scrape, re.MULTILINE
+    )
+
+
+def test_scrape_has_exemplars_that_name_the_trace(collected: Collected) -> None:
+    """A bucket's exemplar names the trace of a call that its log line names too."""
+    words, _ = collected
+    exemplars = set(re.findall(r'trace_id="([0-9a-f]{32})"', words.scrape()))
+
+    assert exemplars
+    assert exemplars <= {fields(line)["trace_id"] for line in words.stdout.lines(" kind=")}
+
+
+def test_scrape_tells_what_telemetry_lost(collected: Collected) -> None:
+    """/metrics says what telemetry itself has lost: nothing, so far."""
+    scrape = collected[0].scrape()
+    names = ("spans_dropped", "span_export_failures", "log_lines_dropped", "log_values_cut", "observer_errors")
+
+    assert [f"observability_{name}_total 0.0" for name in names] == re.findall(
+        r"^observability_.*", scrape, re.MULTILINE
+    )
+
+
+def test_metrics_listen_on_this_machine_alone(collected: Collected) -> None:
+    """/metrics listens on 127.0.0.1 unless told otherwise."""
+    assert collected[0].addresses["metrics"].startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [("debug", {"debug", "info", "warning"}), ("warning", {"warning"}), ("error", set()), ("critical", set())],
+)
+def test_log_level(level: str, expected: set[str]) -> None:
+    """LOG_LEVEL filters the lines of calls and of the application alike."""
+    with Words({"LOG_LEVEL": level}) as words:
+        words.call("OK")
+        words.call("NOT_FOUND")
+        words.log("tea")
+        words.close()
+        words.end()
+        lines = [fields(line) for line in words.stdout.wait_for_end()]
+
+    assert expected - {"debug"} == {line["level"] for line in lines} - {"debug"}
+
+
+def test_json_lines() -> None:
+    """LOG_FORMAT=json gives the same keys in the same order after the time, and numbers as numbers."""
+    with Words({"LOG_FORMAT": "json"}) as words:
+        words.call("NOT_FOUND")
+        words.log("tea")
+        [text] = words.stdout.wait_for('"kind": "server"')
+        own = [json.loads(line) for line in words.stdout.wait_for('"tea"', count=2)]
+    line = json.loads(text)
+
+    keys = "time service endpoint status error latency_ms level kind method code peer deadline_ms trace_id span_id"
+    assert keys.split() == list(line)
+    assert [float, int] == [type(line[key]) for key in ("latency_ms", "deadline_ms")]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
+    assert [["time", "service", "level", "event", "by"], ["time", "service", "level", "event", "logger", "by"]] == [
+        list(line) for line in own
+    ]
+
+
+def test_log_calls_failed() -> None:
+    """OBSERVABILITY_LOG_CALLS=failed leaves out the lines of calls that succeed, and silences nobody else."""
+    with Words({"OBSERVABILITY_LOG_CALLS": "failed"}) as words:
+        words.call("OK")
+        words.call("NOT_FOUND")
+        words.log("tea")
+        words.close()
+        words.end()
+        lines = [fields(line) for line in words.stdout.wait_for_end()]
+
+    assert {"NOT_FOUND"} == {line["code"] for line in lines if "code" in line}
+    assert 2 == len([line for line in lines if line.get("event") == "tea"])
+
+
+def test_flush_at_close_loses_nothing() -> None:
+    """After close every line is written and every span has arrived."""
+    with Receiver() as receiver:
+        variables = sending(receiver.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000")
+        with Words(variables, flush_seconds=5.0) as words:
+            words.call("OK", 300)
+            words.close()
+            spans = receiver.spans()
+            words.end()
+            lines = [line for line in words.stdout.wait_for_end() if " kind=" in line]
+
+    assert (600, 600) == (len(spans), len(lines))
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_close_is_bounded(listens: bool) -> None:  # noqa: FBT001 - a parameter
+    """Close takes as long as it may and no longer, be the collector hung or missing."""
+    with (
+        silent_listener() as hung,
+        Words(sending(hung if listens else NOWHERE, timeout=30), flush_seconds=0.3) as words,
+    ):
+        words.call("OK", 200)
+        seconds = words.close()
+        start = time.monotonic()
+        status = words.end()
+        ended = time.monotonic() - start
+
+    assert 0.25 < seconds < 1.0
+    assert 0 == status
+    assert ended < 2.0
+
+
+def test_missing_collector_is_one_warning_and_its_return_one_line() -> None:
+    """Spans that cannot be sent are one warning, whatever the number of batches, and one line when they can again."""
+    port = free_port()
+    with Words(sending(f"http://127.0.0.1:{port}", timeout=0.2)) as words:
+        for failures in range(3):
+            words.call("OK")
+            eventually(words, "observability_span_export_failures_total", float(failures).__lt__)
+        lost = value(words.scrape(), "observability_spans_dropped_total")
+        with Receiver(f"127.0.0.1:{port}") as receiver:
+            while not receiver.spans():
+                words.call("OK")
+            [back] = words.stdout.wait_for("spans are exported again")
+        [line] = words.stdout.lines(" level=warning ")
+
+    assert lost >= 6
+    assert {"level": "info", "logger": "observability"}.items() <= fields(back).items()
+    assert "spans cannot be exported and are lost" == fields(line)["event"]
+    assert f"http://127.0.0.1:{port}" == fields(line)["endpoint_url"]
+
+
+def test_lost_spans_are_counted_exactly() -> None:
+    """Every span that a failed export lost is counted, and every failed batch."""
+    variables = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
+    with Words(sending(NOWHERE, timeout=0.2, **variables)) as words:
+        words.call("OK", 20)  # two spans each
+        lost = eventually(words, "observability_spans_dropped_total", lambda found: found >= 40)
+        failures = value(words.scrape(), "observability_span_export_failures_total")
+
+    assert (40, 4) == (lost, failures)
+
+
+def test_dropped_spans_are_counted_exactly() -> None:
+    """Spans that did not fit into the queue while the collector hung are counted."""
+    with HungReceiver() as receiver:
+        variables = {"OTEL_BSP_MAX_QUEUE_SIZE": "10", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
+        with Words(sending(receiver.endpoint, timeout=60, **variables), flush_seconds=0.1) as words:
+            words.call("OK", 5)
+            sent = len(receiver.wait_for(1))
+            words.call("OK", 45)
+            dropped = value(words.scrape(), "observability_spans_dropped_total")
+
+    assert 100 - sent - 10 == dropped
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_hung_collector_changes_no_call(takes: bool) -> None:  # noqa: FBT001 - a parameter
+    """Calls are as they are when the collector hangs, before and after it has taken a batch."""
+    with HungReceiver() as receiver, silent_listener() as silent:
+        endpoint = receiver.endpoint if takes else silent
+        with Words(sending(endpoint, timeout=60), flush_seconds=0.1) as words:
+            codes = words.call("OK", 300)
+
+    assert ["OK"] * 300 == codes
+
+
+OWN_PROVIDER = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, ConsoleSpanExporter
+class Exporter(ConsoleSpanExporter):
+    def shutdown(self):
+        print("shut down", file=sys.stderr, flush=True)
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(Exporter(out=sys.stderr, formatter=lambda span: span.name + "\\n")))
+trace.set_tracer_provider(provider)
+"""
+
+
+def test_provider_that_is_set_already() -> None:
+    """A tracer provider that is set already is used, and its shutdown left to its owner."""
+    with Words(before=OWN_PROVIDER) as words:
+        words.call()
+        words.close()
+        words.stderr.wait_for("test.v1.Words/Unary", count=2)
+        before_the_end = words.stderr.lines()
+        words.end()
+        afterwards = words.stderr.wait_for_end()
+
+    assert ["test.v1.Words/Unary"] * 2 == before_the_end
+    assert ["shut down"] == afterwards[2:]
+
+
+OWN_LOGGING = """
+import logging, structlog
+structlog.configure(
+    processors=[structlog.processors.JSONRenderer()], logger_factory=structlog.PrintLoggerFactory(sys.stdout)
+)
+logging.basicConfig(level=logging.INFO, format="mine: %(message)s", stream=sys.stdout)
+"""
+
+
+def test_logging_of_ones_own() -> None:
+    """logging=False leaves structlog and logging as they are; the calls' lines go to structlog's logger."""
+    with Words(before=OWN_LOGGING, logging=False) as words:
+        words.call()
+        words.log("tea")
+        words.close()
+        words.end()
+        lines = words.stdout.wait_for_end()
+    calls = [json.loads(line) for line in lines if '"event": "call"' in line]
+
+    assert [("words", "OK"), ("words", "OK")] == [(line["service"], line["code"]) for line in calls]
+    assert "mine: tea" in lines
+    assert '{"by": "structlog", "event": "tea"}' in lines
+
+
+def test_used_metrics_port() -> None:
+    """A metrics port that is taken is a ListenError that names it, before anything listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        expected = f"ListenError: cannot listen on {address}: address already in use"
+        with pytest.raises(RuntimeError, match=expected), Words(metrics_port=taken.getsockname()[1]):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "expected"),
+    [
+        ({}, {"metrics_port": None}, False),
+        ({"OTEL_EXPORTER_PROMETHEUS_PORT": "0"}, {"metrics_port": None}, True),
+        ({"OTEL_EXPORTER_PROMETHEUS_PORT": "0"}, {"metrics_port": 1}, True),
+        ({"OTEL_EXPORTER_PROMETHEUS_PORT": "0"}, {"serve_metrics": False}, False),
+    ],
+    ids=["neither", "environment alone", "environment first", "not wanted"],
+)
+def test_metrics_port(variables: dict[str, str], options: dict[str, Any], expected: bool) -> None:  # noqa: FBT001 - a parameter
+    """The environment's port comes first, then the argument's; without either, or if not wanted, nothing listens."""
+    with Words(variables, **options) as words:
+        assert expected == bool(words.addresses["metrics"])
+        assert ["OK"] == words.call()
+
+
+def test_close_frees_the_metrics_port_and_may_be_repeated() -> None:
+    """Close stops listening; a second close does nothing."""
+    with Words() as words:
+        words.close()
+        again = words.close()
+        host, _, port = words.addresses["metrics"].rpartition(":")
+        with socket.create_server((host, int(port))):
+            pass
+
+    assert again < 0.2
+
+
+def test_unknown_service() -> None:
+    """A service that no imported module defines is named."""
+    with (
+        pytest.raises(RuntimeError, match=r"ValueError: service 'shop\.v1\.Tea' is not known"),
+        Words(services=["shop.v1.Tea"]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("excluded", ["test.v1.Words", " test.v1.Words , other.v1.Service"])
+def test_excluded_services(excluded: str) -> None:
+    """OTEL_PYTHON_GRPC_EXCLUDED_SERVICES leaves the spans of the services it names out, and their lines in."""
+    with (
+        Receiver() as receiver,
+        Words(sending(receiver.endpoint, OTEL_PYTHON_GRPC_EXCLUDED_SERVICES=excluded)) as words,
+    ):
+        words.call()
+        words.close()
+        [line] = words.stdout.wait_for("kind=server")
+
+    assert [] == receiver.spans()
+    assert "trace_id" not in fields(line)
+
+
+@pytest.mark.parametrize("engine", ["native", "contrib"])
+def test_own_calls_of_the_exporter_are_not_told(engine: str) -> None:
+    """The exporter's own calls to the collector have no line, no metric and no span."""
+    with Receiver() as receiver, Words(sending(receiver.endpoint, OBSERVABILITY_TRACES=engine)) as words:
+        words.call()
+        words.close()
+        spans = receiver.wait_for(2)
+        words.end()
+        lines = words.stdout.wait_for_end()
+
+    assert 2 == len(spans)
+    assert [] == [line for line in lines if "TraceService" in line]
+
+
+@pytest.mark.parametrize("engine", ["native", "contrib"])
+def test_lines_carry_the_ids_of_their_spans(engine: str) -> None:
+    """Under both engines each line carries the ids of its own side's span."""
+    with Receiver() as receiver, Words(sending(receiver.endpoint, OBSERVABILITY_TRACES=engine)) as words:
+        words.call()
+        spans = receiver.wait_for(2)
+        lines = [fields(line) for line in words.stdout.wait_for(" kind=", count=2)]
+
+    assert {(span.kind, span.trace_id, span.span_id) for span in spans} == {
+        (line["kind"], line["trace_id"], line["span_id"]) for line in lines
+    }
+
+
+def test_listen_error_is_an_os_error() -> None:
+    """Whoever catches OSError catches ListenError."""
+    assert issubclass(ListenError, OSError)

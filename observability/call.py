@@ -234,13 +234,23 @@ class Observation:
         """How long the call has been going on."""
         return time.perf_counter() - self._started
 
-    def end(self, code: grpc.StatusCode, details: str = "", error: BaseException | None = None) -> None:
-        """Finish every observer; a later end changes nothing. Never raises: grpc's callbacks must not."""
+    def end(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        error: BaseException | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """
+        Finish every observer; a later end changes nothing. Never raises: grpc's callbacks must not.
+
+        `seconds` is when the end was, if not now.
+        """
         try:
             finishes = self._pending.pop()
         except IndexError:
             return
-        outcome = Outcome(code, details, time.perf_counter() - self._started, error)
+        outcome = Outcome(code, details, self.seconds if seconds is None else seconds, error)
         for observer, finish in finishes:
             try:
                 finish(outcome)

@@ -82,6 +82,7 @@ class _ServedCall(WrappedHandler):
         "_refusal_details",
         "_remaining",
         "_running",
+        "_seconds",
         "_serializer",
         "call",
     )
@@ -101,6 +102,7 @@ class _ServedCall(WrappedHandler):
         self._error: BaseException | None = None
         self._remaining: float | None = None
         self._running = False
+        self._seconds: float | None = None
 
     @property
     def request_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
@@ -118,7 +120,7 @@ class _ServedCall(WrappedHandler):
     def response_serializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
         """From a response to bytes, counted."""
         self._serializer = self._handler.response_serializer
-        return self._serialize
+        return self._serialize if self._handler.response_streaming else self._serialize_only
 
     def _deserialize(self, data: bytes) -> Any:
         try:
@@ -139,11 +141,21 @@ class _ServedCall(WrappedHandler):
             raise
         if data is None:
             self._refuse(_SERIALIZE_DETAILS)
-        elif self._error is not None and not self._handler.response_streaming:
-            # An interceptor before us has turned the handler's exception into a response.
-            self._answer, self._error = grpc.StatusCode.OK, None
         self.call.sent += 1
         return data
+
+    def _serialize_only(self, response: Any) -> Any:
+        """Serialise a call's only response, with which it ends."""
+        data = self._serialize(response)
+        if data is not None and self._alive():
+            # Even where the handler raised: an interceptor before us has turned that into a response.
+            self._error = None
+            self._decide(grpc.StatusCode.OK)
+        return data
+
+    def _decide(self, answer: grpc.StatusCode) -> None:
+        """Note how grpc answers, and when: its callback comes later, as soon as its thread has a turn."""
+        self._answer, self._seconds = answer, self._observation.seconds
 
     def _refuse(self, details: str, error: BaseException | None = None) -> None:
         if self._alive():
@@ -181,7 +193,7 @@ class _ServedCall(WrappedHandler):
 
     def _completed(self) -> None:
         if self._alive():
-            self._answer = grpc.StatusCode.OK
+            self._decide(grpc.StatusCode.OK)
 
     def _failed(self, error: BaseException) -> None:
         raise NotImplementedError
@@ -195,14 +207,11 @@ class _ServedCall(WrappedHandler):
         context, call = self._context, self.call
         chosen = status_code(context.code())
         code = final_code(answer, chosen, call.deadline, remaining)
-        if answer is None:
-            details = CUT_OFF_DETAILS[code]
-        else:
-            details = _text(context.details()) or self._refusal_details
+        details = CUT_OFF_DETAILS[code] if answer is None else _text(context.details()) or self._refusal_details
         error, self._error = self._error, None
         # grpc's context holds our deserialiser, and so this object: a cycle, which would keep the call open.
         self._context = _OVER
-        self._observation.end(code, details, error)
+        self._observation.end(code, details, error, None if answer is None else self._seconds)
 
     def _end_unserved(self, *, cut_off: bool) -> None:
         """End the observation of a call whose handler never started."""
@@ -284,7 +293,7 @@ class _SyncCall(_ServedCall):
         if not isinstance(error, Exception):
             self._error = error  # grpc answers an Exception only; whoever hides exceptions answers this as well
         elif self._alive():
-            self._answer = grpc.StatusCode.UNKNOWN
+            self._decide(grpc.StatusCode.UNKNOWN)
             self._error = None if is_abort(error, self._context) else error
 
     def _alive(self) -> bool:
@@ -353,7 +362,7 @@ class _AioCall(_ServedCall):
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
             self._remaining = deadline_of(self._context.time_remaining())
-        self._answer = grpc.StatusCode.UNKNOWN
+        self._decide(grpc.StatusCode.UNKNOWN)
         self._error = None if is_abort(error, self._context) else error
 
     def _alive(self) -> bool:

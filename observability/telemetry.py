@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 import grpc
+import grpc.aio
 import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-    import grpc.aio
     from opentelemetry.trace import TracerProvider
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry

@@ -231,6 +231,18 @@ def test_idle_end(folder: str, number: int) -> None:
         assert time.monotonic() - start < 3
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_end_as_watchers_leave(folder: str) -> None:
+    """Health.Watch streams that end in the moment of SIGTERM do not keep a service from its end."""
+    with Service(folder) as service:
+        with channel_to(service) as channel:
+            watches = [watch(channel) for _ in range(4)]
+            assert [SERVING] * 4 == [next(statuses) for statuses in watches]
+        service.signal(signal.SIGTERM)
+
+        assert 0 == service.wait(3)
+
+
 def test_end_with_hung_collector() -> None:
     """A collector that takes spans and never answers keeps nobody from ending within 3 s, with exit status 0."""
     with HungReceiver() as receiver, Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint) as service:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from typing import Final
+
+LAST_PORT: Final = 65535
 
 
 class ListenError(OSError):
@@ -30,6 +33,8 @@ def check_address(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or "/" in host:
         return  # a Unix socket
+    if int(port) > LAST_PORT:  # grpc and getaddrinfo would take the rest of a division
+        raise ListenError(address, OSError(errno.EINVAL, f"ports end at {LAST_PORT}"))
     try:
         found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)
         family, kind, protocol, _, where = found[0]

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
 
+from .listening import LAST_PORT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _logger = logging.getLogger("observability")
-_LAST_PORT: Final = 65535
 _MUCH: Final = 1_000_000_000  # more than that is no size of a queue, nor a time that a thread can wait
 _QUEUE_SIZE: Final = 2048  # the specification's default
 
@@ -114,7 +115,7 @@ STANDARD: Final[dict[str, Check]] = {
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _COUNT,
     **{f"OTEL_EXPORTER_OTLP_{name}": check for name, check in _EXPORTER.items()},
     **{f"OTEL_EXPORTER_OTLP_TRACES_{name}": check for name, check in _EXPORTER.items()},
-    "OTEL_EXPORTER_PROMETHEUS_PORT": _number(0, _LAST_PORT),
+    "OTEL_EXPORTER_PROMETHEUS_PORT": _number(0, LAST_PORT),
 }
 """The standard variables that can have a bad value, with what tells it."""
 

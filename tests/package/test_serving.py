@@ -1,0 +1,301 @@
+"""Serving until told to stop, on both stacks: health, drain, grace, exit status."""
+
+import contextlib
+import json
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+
+from client.lines import fields
+from client.processes import ROOT, Output, environment
+from tests.package.process import NOWHERE, sending
+from tests.package.rpc import LOCAL, method
+from tests.receiver import Receiver
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+REQUEST = health_pb2.HealthCheckRequest
+MESSAGES: Any = {
+    "request_serializer": REQUEST.SerializeToString,
+    "response_deserializer": health_pb2.HealthCheckResponse.FromString,
+}
+STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+class Served:
+    """The program `served`, from `with` to its end."""
+
+    def __init__(
+        self, stack: str, address: str = LOCAL, *, variables: dict[str, str] | None = None, **options: Any
+    ) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.package.programs.served", stack, address, json.dumps(options)],
+            cwd=ROOT,
+            env=environment(**{"OTEL_TRACES_EXPORTER": "none", **(variables or {})}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        self.stdout = Output(cast("IO[str]", self._process.stdout))
+        self.stderr = Output(cast("IO[str]", self._process.stderr))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self.stdout.wait_for_end()
+        self.stderr.wait_for_end()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, once it does."""
+        return fields(self.stdout.wait_for(" event=listening ")[0])["address"]
+
+    @contextlib.contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        """Open a channel to it."""
+        with grpc.insecure_channel(self.address) as channel:
+            yield channel
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit status."""
+        return self._process.wait(20)
+
+
+class Health:
+    """The states that a health service tells a watcher, as they come."""
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._states: queue.Queue[int | None] = queue.Queue()
+        self._channel = channel
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        with contextlib.suppress(grpc.RpcError):
+            for response in self._channel.unary_stream("/grpc.health.v1.Health/Watch", **MESSAGES)(REQUEST()):
+                self._states.put(response.status)
+        self._states.put(None)
+
+    def next(self) -> int | None:
+        """Wait for the next state; None is the stream's end."""
+        return self._states.get(timeout=10)
+
+
+def check(channel: grpc.Channel, service: str = "") -> int:
+    """Ask for the health of a service."""
+    callable_ = channel.unary_unary("/grpc.health.v1.Health/Check", **MESSAGES)
+    return int(callable_(REQUEST(service=service), timeout=10).status)
+
+
+@STACKS
+@SIGNALS
+def test_idle_server_ends_at_once(stack: str, number: int) -> None:
+    """A signal ends an idle server with status 0, in far less than the grace, whatever the collector's state."""
+    with Served(stack, variables=sending(NOWHERE, timeout=30), grace=30) as served:
+        with served.channel() as channel:
+            assert b"0" == method(channel, "unary")(b"0", timeout=10)
+        start = time.monotonic()
+        served.signal(number)
+        status = served.wait()
+        seconds = time.monotonic() - start
+        lines = [fields(line).get("event") for line in served.stdout.wait_for_end()]
+
+    assert 0 == status
+    assert seconds < 3
+    assert ["listening", None, "stopped"] == lines[:3]
+
+
+@STACKS
+def test_health_while_serving(stack: str) -> None:
+    """The server itself, and each of the telemetry's services, is SERVING."""
+    with Served(stack) as served, served.channel() as channel:
+        states = [check(channel), check(channel, "echo.v1.EchoService")]
+
+    assert [SERVING, SERVING] == states
+
+
+@STACKS
+def test_health_while_draining(stack: str) -> None:
+    """After the signal the health is NOT_SERVING, and for the drain delay new calls are served all the same."""
+    with Served(stack, drain_delay=0.5) as served, served.channel() as channel:
+        health = Health(channel)
+        before = health.next()
+        served.signal(signal.SIGTERM)
+        after = health.next()
+        answer = method(channel, "unary")(b"0", timeout=10)
+        status = served.wait()
+
+    assert [SERVING, NOT_SERVING] == [before, after]
+    assert b"0" == answer
+    assert 0 == status
+
+
+@STACKS
+def test_open_watch_does_not_hold_the_end(stack: str) -> None:
+    """A watcher of the health does not keep the server for the grace; its stream ends."""
+    with Served(stack, grace=15) as served, served.channel() as channel:
+        health = Health(channel)
+        health.next()
+        start = time.monotonic()
+        served.signal(signal.SIGTERM)
+        status = served.wait()
+        seconds = time.monotonic() - start
+        states = [health.next(), health.next()]
+
+    assert 0 == status
+    assert seconds < 5
+    assert [NOT_SERVING, None] == states
+
+
+@STACKS
+def test_call_that_goes_on_is_answered(stack: str) -> None:
+    """A call that goes on when the signal comes is answered within the grace, and its line and span are there."""
+    with Receiver() as receiver, Served(stack, variables=sending(receiver.endpoint), grace=10) as served:
+        with served.channel() as channel:
+            future = method(channel, "unary").future(b"0.3", timeout=10)
+            wait_until_served(channel)
+            served.signal(signal.SIGTERM)
+            answer = future.result()
+        status = served.wait()
+        spans = [span.code for span in receiver.spans()]
+        lines = served.stdout.wait_for_end()
+
+    assert (b"0.3", 0) == (answer, status)
+    assert "OK" in spans
+    assert [] != [line for line in lines if "code=OK" in line]
+
+
+def wait_until_served(channel: grpc.Channel) -> None:
+    """Return when the calls made before on this channel have reached the server."""
+    check(channel)
+
+
+@STACKS
+def test_call_that_goes_on_too_long_is_cut_off(stack: str) -> None:
+    """A call that outlasts the grace is cut off then, and the server ends with status 0 soon after."""
+    with Served(stack, grace=0.2) as served, served.channel() as channel:
+        future = method(channel, "unary").future(b"5", timeout=10)
+        wait_until_served(channel)
+        start = time.monotonic()
+        served.signal(signal.SIGTERM)
+        code = future.code()
+        status = served.wait()
+        seconds = time.monotonic() - start
+
+    assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert 0 == status
+    assert seconds < 3
+
+
+@STACKS
+@SIGNALS
+def test_second_signal_ends_at_once(stack: str, number: signal.Signals) -> None:
+    """A second signal ends the process at once, whatever goes on."""
+    with Served(stack, drain_delay=15) as served, served.channel() as channel:
+        health = Health(channel)
+        health.next()
+        served.signal(number)
+        health.next()
+        start = time.monotonic()
+        served.signal(number)
+        status = served.wait()
+        seconds = time.monotonic() - start
+
+    assert -number == status
+    assert seconds < 2
+
+
+@STACKS
+def test_used_port(stack: str) -> None:
+    """A port that is taken is a ListenError of one line, though grpc would share it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with Served(stack, address) as served:
+            status = served.wait()
+            errors = served.stderr.wait_for_end()
+
+    assert [f"cannot listen on {address}: address already in use"] == errors
+    assert 1 == status
+
+
+@STACKS
+@pytest.mark.parametrize("address", ["no.such.host.invalid:0", "127.0.0.1:99999"])
+def test_address_that_cannot_be_had(stack: str, address: str) -> None:
+    """Any other address that cannot be had is a ListenError of one line too."""
+    with Served(stack, address) as served:
+        status = served.wait()
+        errors = served.stderr.wait_for_end()
+
+    assert 1 == status
+    assert 1 == len([line for line in errors if line.startswith(f"cannot listen on {address}: ")])
+
+
+@STACKS
+def test_health_of_ones_own(stack: str) -> None:
+    """A health service of one's own is the one that is set NOT_SERVING."""
+    with Served(stack, own_health=True, drain_delay=0.2, grace=0.2) as served, served.channel() as channel:
+        state = check(channel, "mine")
+        health = Health(channel)
+        before = health.next()
+        served.signal(signal.SIGTERM)
+        after = health.next()
+        status = served.wait()
+
+    assert [NOT_SERVING, SERVING, NOT_SERVING, 0] == [state, before, after, status]
+
+
+@STACKS
+def test_credentials(stack: str) -> None:
+    """With credentials the server takes no call without them."""
+    with Served(stack, secure=True) as served:
+        with grpc.secure_channel(served.address, grpc.local_channel_credentials()) as channel:
+            answer = method(channel, "unary")(b"0", timeout=10)
+        served.signal(signal.SIGTERM)
+        status = served.wait()
+
+    assert (b"0", 0) == (answer, status)
+
+
+@STACKS
+def test_unix_socket(stack: str, tmp_path: Path) -> None:
+    """An address may be a Unix socket's."""
+    address = f"unix:{tmp_path}/socket"
+    with Served(stack, address) as served:
+        served.stdout.wait_for(" event=listening ")
+        with grpc.insecure_channel(address) as channel:
+            answer = method(channel, "unary")(b"0", timeout=10)
+        served.signal(signal.SIGTERM)
+        status = served.wait()
+
+    assert (b"0", 0) == (answer, status)
+
+
+@pytest.mark.xfail(reason="the line names unix:1: a port in place of the path")
+def test_name_of_a_unix_socket(tmp_path: Path) -> None:
+    """The log names the Unix socket that the server listens on."""
+    address = f"unix:{tmp_path}/socket"
+    with Served("sync", address) as served:
+        assert address == served.address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent import futures
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health, health_pb2
@@ -15,27 +16,33 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class Health(health.HealthServicer):
-    """grpc.health.v1.Health for grpc.server; a Watch holds no thread of the server's pool."""
+    """
+    grpc.health.v1.Health for grpc.server; a Watch holds no thread of the server's pool.
+
+    Its statuses are sent by a thread of their own: grpc_health's servicer sends under a lock that grpc's serving
+    thread takes when a watcher leaves, and the two wait for each other for ever.
+    """
 
     def __init__(self) -> None:
-        super().__init__(
-            experimental_non_blocking=True, experimental_thread_pool=futures.ThreadPoolExecutor(1, "health")
-        )
-        self._watches: set[Callable[[Any], None]] = set()
+        self._sender = futures.ThreadPoolExecutor(1, "health")
+        super().__init__(experimental_non_blocking=True, experimental_thread_pool=self._sender)
+        self._watches: set[Callable[[Any], Any]] = set()
 
     def Watch(  # noqa: N802 - the RPC's name
         self, request: Any, context: Any, send_response_callback: Callable[[Any], None] | None = None
     ) -> Any:
         """Send a service's status whenever it changes."""
-        if send_response_callback is not None:
-            self._watches.add(send_response_callback)
-            context.add_callback(lambda: self._watches.discard(send_response_callback))
-        return super().Watch(request, context, send_response_callback)
+        if send_response_callback is None:
+            return super().Watch(request, context)
+        send = partial(self._sender.submit, send_response_callback)
+        self._watches.add(send)
+        context.add_callback(lambda: self._watches.discard(send))
+        return super().Watch(request, context, send)
 
     def end_watches(self) -> None:
         """End every Watch with OK, after what was sent."""
-        for send_response in list(self._watches):
-            send_response(None)
+        for send in list(self._watches):
+            send(None)
 
 
 class AioHealth(health.aio.HealthServicer):

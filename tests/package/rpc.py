@@ -1,5 +1,6 @@
 """A service on real sockets: its messages are bytes, its handlers whatever a test needs."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,62 @@ _CALLABLES = {
     "server_stream": "unary_stream",
     "bidi_stream": "stream_stream",
 }
+
+
+def echo(request: Any, _context: grpc.ServicerContext) -> Any:
+    """Answer with the request, or with each of the requests."""
+    return request
+
+
+def as_asked(request: bytes, context: grpc.ServicerContext) -> bytes:
+    """End with the code that the request names; a request that names none makes this raise."""
+    code = grpc.StatusCode[request.decode()]
+    if code is not grpc.StatusCode.OK:
+        context.abort(code, "as asked")
+    return request
+
+
+ECHOES: dict[str, Any] = {
+    "unary": echo,
+    "client_stream": lambda requests, _context: b" ".join(requests),
+    "server_stream": lambda request, _context: iter([request] * 2),
+    "bidi_stream": echo,
+}
+"""A behaviour for each arity; on an asyncio server they are plain handlers."""
+
+
+async def _aio_unary(request: bytes, _context: Any) -> bytes:
+    return request
+
+
+async def _aio_client_stream(requests: AsyncIterator[bytes], _context: Any) -> bytes:
+    return b" ".join([request async for request in requests])
+
+
+async def _aio_server_stream(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    for _ in range(2):
+        yield request
+
+
+async def _aio_bidi_stream(requests: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+    async for request in requests:
+        yield request
+
+
+AIO_ECHOES: dict[str, Any] = {
+    "unary": _aio_unary,
+    "client_stream": _aio_client_stream,
+    "server_stream": _aio_server_stream,
+    "bidi_stream": _aio_bidi_stream,
+}
+"""The same for asyncio."""
+RESPONSES = {
+    "unary": [b"a"],
+    "client_stream": [b"a b c"],
+    "server_stream": [b"a", b"a"],
+    "bidi_stream": [b"a", b"b", b"c"],
+}
+"""What they answer to `requests`."""
 
 
 class CatchAll(grpc.GenericRpcHandler):
@@ -91,3 +148,27 @@ def method(channel: Any, arity: str, name: str | None = None) -> Any:
 def requests(arity: str) -> Any:
     """Return a request for a method of this arity, three where it takes a stream."""
     return iter([b"a", b"b", b"c"]) if arity in ("client_stream", "bidi_stream") else b"a"
+
+
+def talk(
+    stack: str, arity: str, *, server: Sequence[Any] = (), client: Sequence[Any] = (), behavior: Any = None
+) -> list[bytes]:
+    """Make one call on this stack, behind these interceptors on each side; return its responses."""
+    if stack == "sync":
+        return _talk(arity, server, client, behavior or ECHOES[arity])
+    return asyncio.run(_aio_talk(arity, server, client, behavior or AIO_ECHOES[arity]))
+
+
+def _talk(arity: str, server: Sequence[Any], client: Sequence[Any], behavior: Any) -> list[bytes]:
+    with serving(*server, **{arity: behavior}) as address, grpc.insecure_channel(address) as channel:
+        answer = method(grpc.intercept_channel(channel, *client), arity)(requests(arity), timeout=10)
+        return [answer] if arity in ("unary", "client_stream") else list(answer)
+
+
+async def _aio_talk(arity: str, server: Sequence[Any], client: Sequence[Any], behavior: Any) -> list[bytes]:
+    async with (
+        aio_serving(*server, **{arity: behavior}) as address,
+        grpc.aio.insecure_channel(address, interceptors=list(client)) as channel,
+    ):
+        call = method(channel, arity)(requests(arity), timeout=10)
+        return [await call] if arity in ("unary", "client_stream") else [response async for response in call]

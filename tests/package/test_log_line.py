@@ -11,7 +11,7 @@ from client.lines import fields
 from observability import ClientInterceptor, ServerInterceptor
 from observability.call import kebab
 from observability.rendering import render_keyvalue
-from tests.package.rpc import ARITIES, SERVICE, method, requests, serving
+from tests.package.rpc import ARITIES, ECHOES, SERVICE, as_asked, echo, method, requests, serving
 from tests.package.told import Told
 
 COMMON = ["service", "endpoint", "status", "latency_ms", "level", "kind", "method", "code"]
@@ -19,29 +19,9 @@ COMMON = ["service", "endpoint", "status", "latency_ms", "level", "kind", "metho
 ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 
-def echo(request: Any, _context: grpc.ServicerContext) -> Any:
-    """Answer with the request."""
-    return request
-
-
 def crash(_request: Any, _context: grpc.ServicerContext) -> Any:
     """Raise what a hostile request might make a handler raise."""
     raise ValueError('no "bread"\nservice=B')
-
-
-def abort(request: bytes, context: grpc.ServicerContext) -> bytes:
-    """End with the code that the request names."""
-    if request != b"OK":
-        context.abort(grpc.StatusCode[request.decode()], "as asked")
-    return request
-
-
-BEHAVIORS: dict[str, Any] = {
-    "unary": echo,
-    "client_stream": lambda requests, _context: b" ".join(requests),
-    "server_stream": lambda request, _context: iter([request] * 2),
-    "bidi_stream": echo,
-}
 
 
 def line_of(told: Told) -> dict[str, Any]:
@@ -88,7 +68,7 @@ def test_order_of_a_clients_line() -> None:
 def test_message_counts_of_a_stream(arity: str) -> None:
     """A stream's line counts its messages before the ids; a unary call's does not."""
     server = Told()
-    with serving(ServerInterceptor(*server.observers), **{arity: BEHAVIORS[arity]}) as address:
+    with serving(ServerInterceptor(*server.observers), **{arity: ECHOES[arity]}) as address:
         with grpc.insecure_channel(address) as channel:
             answer = method(channel, arity)(requests(arity))
             _ = answer if arity in ("unary", "client_stream") else list(answer)
@@ -192,7 +172,7 @@ def test_level(side: str, code: grpc.StatusCode) -> None:
     """OK is info, a server's fault error, any other failure a warning; the same on both sides."""
     told = Told()
     interceptors = [ServerInterceptor(*told.observers)] if side == "server" else []
-    with serving(*interceptors, unary=abort) as address, grpc.insecure_channel(address) as plain:
+    with serving(*interceptors, unary=as_asked) as address, grpc.insecure_channel(address) as plain:
         intercepted = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
         channel = plain if side == "server" else intercepted
         method(channel, "unary").future(code.name.encode()).exception()
@@ -238,7 +218,7 @@ def test_health_checks_are_logged_at_debug() -> None:
 def test_which_calls_have_a_line(only: str | float, expected: list[str]) -> None:
     """All calls have a line, or those that failed, or those that failed or took longer than so many milliseconds."""
     server = Told(log={"only": only})
-    with serving(ServerInterceptor(*server.observers), unary=abort) as address, grpc.insecure_channel(address) as ch:
+    with serving(ServerInterceptor(*server.observers), unary=as_asked) as address, grpc.insecure_channel(address) as ch:
         for count, code in enumerate((b"OK", b"NOT_FOUND"), 1):
             method(ch, "unary").future(code).exception()
             server.wait_for(count)

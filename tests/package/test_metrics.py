@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from observability import ClientInterceptor, ServerInterceptor, measure_calls
 from protos import echo_pb2
-from tests.package.rpc import ARITIES, NAMES, SERVICE, CatchAll, method, requests, serving
+from tests.package.rpc import ARITIES, ECHOES, NAMES, SERVICE, CatchAll, as_asked, echo, method, requests, serving
 from tests.package.told import Told
 
 ECHO = "echo.v1.EchoService"
@@ -22,26 +22,6 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 LABELS = {"grpc_type", "grpc_service", "grpc_method"}
 CODED = LABELS | {"grpc_code"}
 HOSTILE_NAMES = ["/a\nb/c", '/say "hi"/x', "/back\\slash/x", "/\x1b[31m/x", "/\u2028/x", "/{}/x", "/€/😀", "/#/x"]
-
-
-def echo(request: Any, _context: grpc.ServicerContext) -> Any:
-    """Answer with the request."""
-    return request
-
-
-def abort(request: bytes, context: grpc.ServicerContext) -> bytes:
-    """End with the code that the request names."""
-    if request != b"OK":
-        context.abort(grpc.StatusCode[request.decode()], "as asked")
-    return request
-
-
-BEHAVIORS: dict[str, Any] = {
-    "unary": echo,
-    "client_stream": lambda requests, _context: b" ".join(requests),
-    "server_stream": lambda request, _context: iter([request] * 2),
-    "bidi_stream": echo,
-}
 
 
 def scrape(registry: CollectorRegistry) -> str:
@@ -67,7 +47,7 @@ def call_unary(address: str, *names: str, request: bytes = b"a") -> None:
 def told() -> Told:
     """Give the signals of one call of each arity, on both sides."""
     told = Told()
-    with serving(ServerInterceptor(*told.observers), **BEHAVIORS) as address, grpc.insecure_channel(address) as plain:
+    with serving(ServerInterceptor(*told.observers), **ECHOES) as address, grpc.insecure_channel(address) as plain:
         channel = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
         for arity in ARITIES:
             answer = method(channel, arity)(requests(arity))
@@ -184,7 +164,7 @@ def test_every_code(side: str, code: grpc.StatusCode) -> None:
     """A call is counted under its code's name, in the counter and in the histogram alike."""
     told = Told()
     interceptors = [ServerInterceptor(*told.observers)] if side == "server" else []
-    with serving(*interceptors, unary=abort) as address, grpc.insecure_channel(address) as plain:
+    with serving(*interceptors, unary=as_asked) as address, grpc.insecure_channel(address) as plain:
         intercepted = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
         channel = plain if side == "server" else intercepted
         method(channel, "unary").future(code.name.encode()).exception()

@@ -26,7 +26,7 @@ from observability import (
     aio_client_interceptors,
     trace_calls,
 )
-from tests.package.rpc import ARITIES, NAMES, SERVICE, aio_serving, method, requests, serving
+from tests.package.rpc import ARITIES, ECHOES, NAMES, SERVICE, aio_serving, as_asked, echo, method, requests, serving
 from tests.package.told import Told
 
 # Codes for which a server's span has an error status, by the RPC conventions; a client's has for all but OK.
@@ -36,29 +36,9 @@ SPAN_ID = "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 
-def echo(request: Any, _context: grpc.ServicerContext) -> Any:
-    """Answer with the request."""
-    return request
-
-
-def abort(request: bytes, context: grpc.ServicerContext) -> bytes:
-    """End with the code that the request names."""
-    if request != b"OK":
-        context.abort(grpc.StatusCode[request.decode()], "as asked")
-    return request
-
-
 def crash(_request: bytes, _context: grpc.ServicerContext) -> bytes:
     """Raise."""
     raise ValueError("no bread")
-
-
-BEHAVIORS: dict[str, Any] = {
-    "unary": echo,
-    "client_stream": lambda requests, _context: b" ".join(requests),
-    "server_stream": lambda request, _context: iter([request] * 2),
-    "bidi_stream": echo,
-}
 
 
 class Pair:
@@ -80,7 +60,7 @@ class Pair:
         """Make one call and see both its ends."""
         interceptor = ServerInterceptor(*self.server.observers)
         with (
-            serving(interceptor, **behaviors or BEHAVIORS) as address,
+            serving(interceptor, **behaviors or ECHOES) as address,
             grpc.insecure_channel(address) as plain,
         ):
             self.address = address
@@ -128,7 +108,7 @@ def test_names_kinds_and_attributes(arity: str) -> None:
 def test_every_code(side: str, code: grpc.StatusCode) -> None:
     """A client's span is an error for every code but OK, a server's for its own faults; error.type goes with it."""
     pair = Pair()
-    pair.call(request=code.name.encode(), unary=abort)
+    pair.call(request=code.name.encode(), unary=as_asked)
     span = pair.spans[side]
 
     failed = code.name in SERVER_ERRORS if side == "server" else code.name != "OK"
@@ -481,7 +461,7 @@ def test_another_health_service_is_a_call_like_any_other() -> None:
 def test_suppressed_client_is_silent(arity: str) -> None:
     """Under suppress_instrumentation a client's call has no line, no metric and no span, and goes through."""
     client = Told()
-    with serving(**BEHAVIORS) as address, grpc.insecure_channel(address) as plain, suppress_instrumentation():
+    with serving(**ECHOES) as address, grpc.insecure_channel(address) as plain, suppress_instrumentation():
         channel = grpc.intercept_channel(plain, ClientInterceptor(*client.observers))
         answer = method(channel, arity)(requests(arity))
         answer = answer if isinstance(answer, bytes) else list(answer)
@@ -496,7 +476,7 @@ def test_suppressed_aio_client_is_silent(arity: str) -> None:
     client = Told()
 
     async def main() -> None:
-        async with aio_serving(**BEHAVIORS) as address:
+        async with aio_serving(**ECHOES) as address:
             interceptors = aio_client_interceptors(*client.observers)
             async with grpc.aio.insecure_channel(address, interceptors=interceptors) as channel:
                 call = method(channel, arity)(requests(arity))

@@ -19,14 +19,7 @@ import grpc
 import structlog
 
 from observability import HideExceptions, Telemetry
-from tests.package.rpc import method, serving
-
-
-def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
-    """End with the code that the request names; raise where it names none."""
-    if request != b"OK":
-        context.abort(grpc.StatusCode[request.decode()], "as asked")
-    return request
+from tests.package.rpc import as_asked, method, serving
 
 
 class Words:
@@ -39,7 +32,7 @@ class Words:
         """Start telemetry with these options of Telemetry.start, a server and a channel to it."""
         self._telemetry = Telemetry.start("words", **options)
         interceptors = [HideExceptions(), *self._telemetry.server_interceptors()]
-        address = self._stack.enter_context(serving(*interceptors, unary=answer))
+        address = self._stack.enter_context(serving(*interceptors, unary=as_asked))
         plain = self._stack.enter_context(grpc.insecure_channel(address))
         self._channel = self._telemetry.intercept_channel(plain, target=address)
         return {"address": address, "metrics": self._telemetry.metrics_address}

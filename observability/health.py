@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent import futures
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from grpc_health.v1 import health, health_pb2
@@ -34,7 +33,10 @@ class Health(health.HealthServicer):
         """Send a service's status whenever it changes."""
         if send_response_callback is None:
             return super().Watch(request, context)
-        send = partial(self._sender.submit, send_response_callback)
+
+        def send(response: Any) -> None:
+            self._sender.submit(send_response_callback, response)
+
         self._watches.add(send)
         context.add_callback(lambda: self._watches.discard(send))
         return super().Watch(request, context, send)

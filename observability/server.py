@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -38,6 +39,8 @@ _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
 _PARSE_DETAILS: Final = "Exception deserializing request!"
 _SERIALIZE_DETAILS: Final = "Failed to serialize response!"
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
+
+_letting_go: Final = threading.Lock()
 
 
 class _OverContext:
@@ -167,11 +170,15 @@ class _ServedCall(WrappedHandler):
         self._context = context
         waited = self._observation.seconds
         remaining = deadline_of(context.time_remaining())
-        call.peer = context.peer()
+        call.peer = self._peer(context)
         call.deadline = None if remaining is None else remaining + waited
         call.queue_seconds = waited
         self._running = True
         call.entered()
+
+    def _peer(self, context: Any) -> str | None:
+        """Tell who called."""
+        return cast("str", context.peer())
 
     def _leave(self) -> None:
         if self._running:
@@ -232,7 +239,7 @@ def _text(details: bytes | str | None) -> str:
 class _SyncCall(_ServedCall):
     """A call on grpc.server."""
 
-    __slots__ = ()
+    __slots__ = ("_requests",)
 
     message_failure = grpc.StatusCode.INTERNAL
 
@@ -248,18 +255,20 @@ class _SyncCall(_ServedCall):
             wrapped.experimental_thread_pool = pool
         return wrapped
 
-    def _enter(self, context: Any) -> None:
-        super()._enter(context)
+    def _start(self, request: Any, context: Any) -> None:
+        """Start the handler; its requests are kept where they are grpc's own stream."""
+        self._requests = request if type(request).__module__ == "grpc._server" else None
+        self._enter(context)
         if not context.add_callback(self._terminated):
             self._terminated()
 
     def _unary(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._enter(context)
+        self._start(request, context)
         with self:
             return self._behavior(request, context)
 
     def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        self._enter(context)
+        self._start(request, context)
         try:
             responses = self._behavior(request, context)
         except BaseException as error:
@@ -280,7 +289,7 @@ class _SyncCall(_ServedCall):
                 self._completed()
             send(response)
 
-        self._enter(context)
+        self._start(request, context)
         try:
             return self._behavior(request, context, send_response)
         except BaseException as error:
@@ -301,10 +310,26 @@ class _SyncCall(_ServedCall):
 
     def _terminated(self) -> None:
         """Be called by grpc at the call's true end, on its serving thread."""
-        answer = self._refusal or self._answer
+        answer = None if self._caller_left() else self._refusal or self._answer
         if answer is None and self._error is not None:
             answer = status_code(self._context.code())
         self._end(answer, deadline_of(self._context.time_remaining()))
+
+    def _caller_left(self) -> bool:
+        """
+        Tell whether the caller cancelled before it had the answer, which only its request stream knows.
+
+        For the handler the stream of such a caller may end like any other. Once the call is over, grpc's own
+        iterator raises at once for a caller that left, and stops at once for any other.
+        """
+        requests, self._requests = self._requests, None
+        if requests is None:
+            return False
+        try:
+            next(requests, None)
+        except grpc.RpcError:
+            return True
+        return False
 
     def __del__(self) -> None:
         """Be dropped: at once where the handler never ran."""
@@ -316,9 +341,13 @@ class _SyncCall(_ServedCall):
 class _AioCall(_ServedCall):
     """A call on grpc.aio.server."""
 
-    __slots__ = ()
+    __slots__ = ("_over",)
 
     message_failure = grpc.StatusCode.UNKNOWN
+
+    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
+        super().__init__(handler, observation)
+        self._over = False
 
     def _wrapped(self, behavior: Any) -> Any:
         self._behavior = behavior
@@ -359,6 +388,11 @@ class _AioCall(_ServedCall):
                     return
                 yield response
 
+    def _peer(self, context: Any) -> str | None:
+        # A plain handler's thread may start when its call is over, and asking for the peer then ends the process.
+        with _letting_go:
+            return None if self._over else super()._peer(context)
+
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
             self._remaining = deadline_of(self._context.time_remaining())
@@ -369,7 +403,9 @@ class _AioCall(_ServedCall):
         return True  # what the call's task says of its end decides
 
     def terminated(self, task: asyncio.Task[Any]) -> None:
-        """Be called when the RPC's own task is done, which is the call's true end."""
+        """Be called when the RPC's own task is done, which is the call's true end; then grpc lets go of it."""
+        with _letting_go:
+            self._over = True
         if self._context is None:
             self._end_unserved(cut_off=task.cancelling() > 0)
         elif self._answered(task):

@@ -127,18 +127,39 @@ class _AioHidingHandler(WrappedHandler):
             raise
 
     def _plain(self, request: Any, context: Any) -> Any:
-        try:
+        with _AnsweringPlain(context):
             return self._behavior(request, context)
-        except BaseException as error:
-            _answer_plain(error, context)
-            raise
+        return None  # which grpc does not look at: the code is not OK
 
     def _plain_stream(self, request: Any, context: Any) -> Iterator[Any]:
-        try:
+        with _AnsweringPlain(context):
             yield from each(self._behavior(request, context))
-        except BaseException as error:
-            _answer_plain(error, context)
-            raise
+
+
+class _AnsweringPlain:
+    """
+    Ends a plain handler's call with a status in place of the exception that escapes from it.
+
+    Not by an abort: beside a message that is still being written, grpc loses it, and the caller waits for ever.
+    """
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __enter__(self) -> None:
+        """Start what may raise."""
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> bool:
+        """Answer what it raised, and tell whether it is answered so."""
+        if error is None or _is_answered(error):
+            return False
+        self._context.set_code(grpc.StatusCode.UNKNOWN)
+        self._context.set_details(_DETAILS)
+        return True
 
 
 async def _answer_aio(error: BaseException, context: Any) -> None:
@@ -148,11 +169,6 @@ async def _answer_aio(error: BaseException, context: Any) -> None:
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         return
     await context.abort(grpc.StatusCode.UNKNOWN, _DETAILS)
-
-
-def _answer_plain(error: BaseException, context: Any) -> None:
-    if not _is_answered(error):
-        context.abort(grpc.StatusCode.UNKNOWN, _DETAILS)
 
 
 def _is_answered(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from observability import AioServerInterceptor, Observer, ServerInterceptor
-from tests.package.rpc import aio_serving, method, requests, serving
+from tests.package.rpc import aio_connected, connected, method, requests
 
 Step = Callable[[], None]
 """What a handler does at each of its steps: at its start, and for each message."""
@@ -36,19 +36,13 @@ class Kind:
 
     def _serve_sync(self, step: Step, observers: list[Observer]) -> None:
         interceptor = ServerInterceptor(*observers)
-        with (
-            serving(interceptor, **{self.arity: self.make(step)}) as address,
-            grpc.insecure_channel(address) as channel,
-        ):
+        with connected(interceptor, **{self.arity: self.make(step)}) as channel:
             answer = method(channel, self.arity)(requests(self.arity), timeout=10)
             _ = answer if isinstance(answer, bytes) else list(answer)
 
     async def _serve_aio(self, step: Step, observers: list[Observer]) -> None:
         interceptor = AioServerInterceptor(*observers)
-        async with (
-            aio_serving(interceptor, **{self.arity: self.make(step)}) as address,
-            grpc.aio.insecure_channel(address) as channel,
-        ):
+        async with aio_connected(interceptor, **{self.arity: self.make(step)}) as channel:
             call = method(channel, self.arity)(requests(self.arity), timeout=10)
             if self.arity in ("unary", "client_stream"):
                 await call

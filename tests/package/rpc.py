@@ -126,6 +126,25 @@ def serving(
             server.stop(None).wait()
 
 
+@contextlib.contextmanager
+def connected(*interceptors: Any, client: Sequence[Any] = (), **options: Any) -> Iterator[grpc.Channel]:
+    """Serve as `serving` does; gives a channel behind these interceptors of a client."""
+    with serving(*interceptors, **options) as address, grpc.insecure_channel(address) as channel:
+        yield grpc.intercept_channel(channel, *client)
+
+
+@contextlib.asynccontextmanager
+async def aio_connected(
+    *interceptors: Any, client: Sequence[Any] = (), **behaviors: Any
+) -> AsyncIterator[grpc.aio.Channel]:
+    """Do the same on asyncio."""
+    async with (
+        aio_serving(*interceptors, **behaviors) as address,
+        grpc.aio.insecure_channel(address, interceptors=list(client)) as channel,
+    ):
+        yield channel
+
+
 @contextlib.asynccontextmanager
 async def aio_serving(*interceptors: Any, **behaviors: Any) -> AsyncIterator[str]:
     """Do the same on asyncio."""
@@ -160,15 +179,12 @@ def talk(
 
 
 def _talk(arity: str, server: Sequence[Any], client: Sequence[Any], behavior: Any) -> list[bytes]:
-    with serving(*server, **{arity: behavior}) as address, grpc.insecure_channel(address) as channel:
-        answer = method(grpc.intercept_channel(channel, *client), arity)(requests(arity), timeout=10)
+    with connected(*server, client=client, **{arity: behavior}) as channel:
+        answer = method(channel, arity)(requests(arity), timeout=10)
         return [answer] if arity in ("unary", "client_stream") else list(answer)
 
 
 async def _aio_talk(arity: str, server: Sequence[Any], client: Sequence[Any], behavior: Any) -> list[bytes]:
-    async with (
-        aio_serving(*server, **{arity: behavior}) as address,
-        grpc.aio.insecure_channel(address, interceptors=list(client)) as channel,
-    ):
+    async with aio_connected(*server, client=client, **{arity: behavior}) as channel:
         call = method(channel, arity)(requests(arity), timeout=10)
         return [await call] if arity in ("unary", "client_stream") else [response async for response in call]

@@ -11,7 +11,17 @@ from client.lines import fields
 from observability import ClientInterceptor, ServerInterceptor
 from observability.call import kebab
 from observability.rendering import render_keyvalue
-from tests.package.rpc import ARITIES, ECHOES, SERVICE, as_asked, echo, method, requests, serving
+from tests.package.rpc import (
+    ARITIES,
+    ECHOES,
+    SERVICE,
+    as_asked,
+    connected,
+    echo,
+    method,
+    requests,
+    serving,
+)
 from tests.package.told import Told
 
 COMMON = ["service", "endpoint", "status", "latency_ms", "level", "kind", "method", "code"]
@@ -33,7 +43,7 @@ def line_of(told: Told) -> dict[str, Any]:
 def server_line(behavior: Any, *, timeout: float | None = None, **log: Any) -> dict[str, Any]:
     """Return the server's line of one unary call, rendered and read back."""
     server = Told(log=log)
-    with serving(ServerInterceptor(*server.observers), unary=behavior) as address, grpc.insecure_channel(address) as ch:
+    with connected(ServerInterceptor(*server.observers), unary=behavior) as ch:
         method(ch, "unary").future(b"a", timeout=timeout).exception()
         server.wait_for()
     return fields(render_keyvalue(line_of(server)))
@@ -112,7 +122,7 @@ def test_no_deadline() -> None:
 def test_latency_has_three_decimals() -> None:
     """latency_ms is written with three decimals, however round the number."""
     server = Told()
-    with serving(ServerInterceptor(*server.observers), unary=echo) as address, grpc.insecure_channel(address) as ch:
+    with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
         method(ch, "unary")(b"a")
         server.wait_for()
     [outcome] = server.outcomes
@@ -156,7 +166,7 @@ def test_error_is_always_quoted(details: str) -> None:
 def test_unknown_method(name: str) -> None:
     """A call of an unknown method has the endpoint /unknown, and its own name quoted."""
     server = Told()
-    with serving(ServerInterceptor(*server.observers), unary=echo) as address, grpc.insecure_channel(address) as ch:
+    with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
         method(ch, "unary", name).future(b"a").exception()
         server.wait_for()
     line = line_of(server)
@@ -204,7 +214,7 @@ def test_endpoint_is_in_kebab_case(name: str, expected: str) -> None:
 def test_health_checks_are_logged_at_debug() -> None:
     """A probe's call has its line at DEBUG, whatever its outcome."""
     server = Told()
-    with serving(ServerInterceptor(*server.observers)) as address, grpc.insecure_channel(address) as channel:
+    with connected(ServerInterceptor(*server.observers)) as channel:
         method(channel, "unary", "/grpc.health.v1.Health/Check").future(b"").exception()
         server.wait_for()
 
@@ -218,7 +228,7 @@ def test_health_checks_are_logged_at_debug() -> None:
 def test_which_calls_have_a_line(only: str | float, expected: list[str]) -> None:
     """All calls have a line, or those that failed, or those that failed or took longer than so many milliseconds."""
     server = Told(log={"only": only})
-    with serving(ServerInterceptor(*server.observers), unary=as_asked) as address, grpc.insecure_channel(address) as ch:
+    with connected(ServerInterceptor(*server.observers), unary=as_asked) as ch:
         for count, code in enumerate((b"OK", b"NOT_FOUND"), 1):
             method(ch, "unary").future(code).exception()
             server.wait_for(count)
@@ -232,11 +242,11 @@ def test_baggage_by_name(side: str) -> None:
     told = {side: Told(log={"baggage_keys": ["tenant", "user"]}) for side in ("server", "client")}
     token = attach(baggage.set_baggage("tenant", "acme corp", baggage.set_baggage("secret", "s3cret")))
     try:
-        with (
-            serving(ServerInterceptor(*told["server"].observers), unary=echo) as address,
-            grpc.insecure_channel(address) as plain,
-        ):
-            channel = grpc.intercept_channel(plain, ClientInterceptor(*told["client"].observers))
+        with connected(
+            ServerInterceptor(*told["server"].observers),
+            unary=echo,
+            client=[ClientInterceptor(*told["client"].observers)],
+        ) as channel:
             method(channel, "unary")(b"a")
             told[side].wait_for()
     finally:

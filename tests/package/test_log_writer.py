@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-import grpc
 import pytest
 import structlog
 
@@ -19,7 +18,7 @@ from observability import ServerInterceptor, log_calls, log_writer
 from observability.log_writer import LINE_LIMIT, LogWriter
 from observability.logs import LineLogger
 from observability.rendering import render_keyvalue
-from tests.package.rpc import method, serving
+from tests.package.rpc import connected, method
 
 
 class Pipe:
@@ -105,10 +104,7 @@ def test_a_pipe_that_nobody_reads_stops_no_call(pipe: Pipe) -> None:
     logger: Any = structlog.wrap_logger(
         LineLogger(writer), processors=[lambda _logger, _level, fields: render_keyvalue(fields)]
     )
-    with (
-        serving(ServerInterceptor(log_calls(logger)), unary=lambda request, _context: request) as address,
-        grpc.insecure_channel(address) as channel,
-    ):
+    with connected(ServerInterceptor(log_calls(logger)), unary=lambda request, _context: request) as channel:
         answers = [method(channel, "unary")(b"a", timeout=10) for _ in range(20)]
 
     assert [b"a"] * 20 == answers

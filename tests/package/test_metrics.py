@@ -14,7 +14,19 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from observability import ClientInterceptor, ServerInterceptor, measure_calls
 from protos import echo_pb2
-from tests.package.rpc import ARITIES, ECHOES, NAMES, SERVICE, CatchAll, as_asked, echo, method, requests, serving
+from tests.package.rpc import (
+    ARITIES,
+    ECHOES,
+    NAMES,
+    SERVICE,
+    CatchAll,
+    as_asked,
+    connected,
+    echo,
+    method,
+    requests,
+    serving,
+)
 from tests.package.told import Told
 
 ECHO = "echo.v1.EchoService"
@@ -47,8 +59,9 @@ def call_unary(address: str, *names: str, request: bytes = b"a") -> None:
 def told() -> Told:
     """Give the signals of one call of each arity, on both sides."""
     told = Told()
-    with serving(ServerInterceptor(*told.observers), **ECHOES) as address, grpc.insecure_channel(address) as plain:
-        channel = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+    with connected(
+        ServerInterceptor(*told.observers), **ECHOES, client=[ClientInterceptor(*told.observers)]
+    ) as channel:
         for arity in ARITIES:
             answer = method(channel, arity)(requests(arity))
             _ = answer if isinstance(answer, bytes) else list(answer)
@@ -342,8 +355,7 @@ def test_hostile_names_do_not_break_a_scrape(known: bool) -> None:  # noqa: FBT0
 def test_half_a_character_in_a_name_does_not_break_a_scrape() -> None:
     """A lone surrogate in a method's name, which Python lets a client have, is replaced in its labels."""
     told = Told()
-    with serving(unary=echo) as address, grpc.insecure_channel(address) as plain:
-        channel = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+    with connected(unary=echo, client=[ClientInterceptor(*told.observers)]) as channel:
         with pytest.raises(UnicodeEncodeError):
             method(channel, "unary", "/half\ud800/x")(b"a")
         told.wait_for()

@@ -26,7 +26,20 @@ from observability import (
     aio_client_interceptors,
     trace_calls,
 )
-from tests.package.rpc import ARITIES, ECHOES, NAMES, SERVICE, aio_serving, as_asked, echo, method, requests, serving
+from tests.package.rpc import (
+    ARITIES,
+    ECHOES,
+    NAMES,
+    SERVICE,
+    aio_connected,
+    aio_serving,
+    as_asked,
+    connected,
+    echo,
+    method,
+    requests,
+    serving,
+)
 from tests.package.told import Told
 
 # Codes for which a server's span has an error status, by the RPC conventions; a client's has for all but OK.
@@ -162,10 +175,9 @@ def aio_call(behavior: Callable[..., Any], server: Told, client: Told | None = N
 
     async def main() -> None:
         interceptors = aio_client_interceptors(*client.observers) if client else []
-        async with (
-            aio_serving(AioHideExceptions(), AioServerInterceptor(*server.observers), unary=behavior) as address,
-            grpc.aio.insecure_channel(address, interceptors=interceptors) as channel,
-        ):
+        async with aio_connected(
+            AioHideExceptions(), AioServerInterceptor(*server.observers), unary=behavior, client=interceptors
+        ) as channel:
             with contextlib.suppress(grpc.RpcError):
                 await method(channel, "unary")(b"a", timeout=10)
 
@@ -324,10 +336,7 @@ def test_bad_company_does_not_cost_the_trace(metadata: Any) -> None:
 
 def call_with(metadata: Any, server: Told) -> None:
     """Make one unary call with this metadata, from a client without telemetry."""
-    with (
-        serving(ServerInterceptor(*server.observers), unary=echo) as address,
-        grpc.insecure_channel(address) as channel,
-    ):
+    with connected(ServerInterceptor(*server.observers), unary=echo) as channel:
         method(channel, "unary")(b"a", metadata=metadata, timeout=10)
         server.wait_for()
 
@@ -516,8 +525,7 @@ def test_suppressed_aio_client_is_silent(arity: str) -> None:
 def test_target(target: str, expected: tuple[str, int | None]) -> None:
     """server.address and server.port are those of the channel's target, as grpc reads targets."""
     client = Told()
-    with serving(unary=echo) as address, grpc.insecure_channel(address) as plain:
-        channel = grpc.intercept_channel(plain, ClientInterceptor(*client.observers, target=target))
+    with connected(unary=echo, client=[ClientInterceptor(*client.observers, target=target)]) as channel:
         method(channel, "unary")(b"a")
         client.wait_for()
     found = attributes(client.spans[0])

@@ -1,0 +1,312 @@
+"""Instrumentation never hurts the call: whatever fails in it, results stay, and the failure is reported once."""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from opentelemetry.propagators.textmap import TextMapPropagator
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler
+from prometheus_client import CollectorRegistry
+
+from observability import (
+    AioServerInterceptor,
+    Call,
+    ClientInterceptor,
+    Observer,
+    Outcome,
+    ServerInterceptor,
+    aio_client_interceptors,
+    log_calls,
+    measure_calls,
+    metrics,
+    trace_calls,
+)
+from observability.call import Faults, faults
+from tests.package.handlers import KINDS, Kind
+from tests.package.rpc import ARITIES, RESPONSES, talk
+from tests.package.told import Told
+
+STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
+SIDES = pytest.mark.parametrize("side", ["server", "client"])
+_numbers = itertools.count()
+
+
+class Trouble(Exception):  # noqa: N818 - not an error of ours
+    """What a broken part raises."""
+
+
+def fail(*_args: Any, **_kwargs: Any) -> Any:
+    """Raise."""
+    raise Trouble
+
+
+def interceptors(stack: str, side: str, observers: list[Observer]) -> dict[str, list[Any]]:
+    """Return the interceptors of one side, as `talk` takes them."""
+    if side == "server":
+        interceptor: Any = ServerInterceptor if stack == "sync" else AioServerInterceptor
+        return {"server": [interceptor(*observers)]}
+    return {"client": [ClientInterceptor(*observers)] if stack == "sync" else aio_client_interceptors(*observers)}
+
+
+def raises_at_start() -> Observer:
+    """Return an observer that raises when a call starts."""
+
+    def observer(_call: Call) -> Any:
+        raise Trouble
+
+    return observer
+
+
+def raises_at_finish() -> Observer:
+    """Return an observer that raises when a call ends."""
+
+    def observer(_call: Call) -> Any:
+        return fail
+
+    return observer
+
+
+def returns_nonsense() -> Observer:
+    """Return an observer that returns what cannot be called."""
+
+    def observer(_call: Call) -> Any:
+        return 42
+
+    return observer
+
+
+def returns_nothing() -> Observer:
+    """Return an observer that forgets to return a function."""
+
+    def observer(_call: Call) -> Any:
+        return None
+
+    return observer
+
+
+def changes_the_call() -> Observer:
+    """Return an observer that leaves nothing of a call as it was, and then raises."""
+
+    def observer(call: Call) -> Any:
+        call.service = call.method = call.peer = call.trace_id = None  # type: ignore[assignment]  # it should not
+        raise Trouble
+
+    return observer
+
+
+def logs_in_vain() -> Observer:
+    """Return log_calls with a logger that raises."""
+    return log_calls(structlog.wrap_logger(None, processors=[fail]))
+
+
+def measures_in_vain() -> Observer:
+    """Return measure_calls with a registry whose metrics raise."""
+    registry = CollectorRegistry()
+    observer = measure_calls(registry)
+    for side in metrics._registries[registry].values():
+        for name in ("started", "handled", "handling", "received", "sent", "in_flight"):
+            setattr(side, name, type("Broken", (), {"labels": fail})())
+    return observer
+
+
+class Watching:
+    """Watches handlers, and raises at everything."""
+
+    entered = left = staticmethod(fail)
+
+
+def watches_in_vain() -> Observer:
+    """Return an observer whose watcher raises when a handler starts and when it ends."""
+
+    def observer(call: Call) -> Callable[[Outcome], None]:
+        call.watch(Watching())
+        return fail
+
+    return observer
+
+
+class BrokenSampler(Sampler):
+    """Raises where it should decide."""
+
+    should_sample = fail
+    get_description = fail
+
+
+class BrokenPropagator(TextMapPropagator):
+    """Raises at reading and at writing."""
+
+    extract = inject = fail
+    fields: set[str] = set()  # noqa: RUF012 - as its base has it
+
+
+class BrokenExporter(SpanExporter):
+    """Raises where it should send."""
+
+    export = fail
+
+
+def samples_in_vain() -> Observer:
+    """Return trace_calls with a sampler that raises."""
+    return trace_calls(TracerProvider(sampler=BrokenSampler(), shutdown_on_exit=False))
+
+
+def carries_in_vain() -> Observer:
+    """Return trace_calls with a propagator that raises."""
+    return trace_calls(TracerProvider(shutdown_on_exit=False), BrokenPropagator())
+
+
+def filters_in_vain() -> Observer:
+    """Return trace_calls with a filter that raises."""
+    return trace_calls(TracerProvider(shutdown_on_exit=False), filter_=fail)
+
+
+def exports_in_vain() -> Observer:
+    """Return trace_calls with an exporter that raises."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(BrokenExporter()))
+    return trace_calls(provider)
+
+
+BROKEN = [
+    raises_at_start,
+    raises_at_finish,
+    returns_nonsense,
+    returns_nothing,
+    changes_the_call,
+    logs_in_vain,
+    measures_in_vain,
+    watches_in_vain,
+    samples_in_vain,
+    carries_in_vain,
+    filters_in_vain,
+    exports_in_vain,
+]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Keep the stack traces of what fails here out of the tests' output."""
+    with caplog.at_level(logging.ERROR):
+        yield
+
+
+@STACKS
+@SIDES
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("broken", BROKEN)
+def test_results_stay(stack: str, side: str, arity: str, broken: Callable[[], Observer]) -> None:
+    """A call through a broken observer has its responses all the same."""
+    assert RESPONSES[arity] == talk(stack, arity, **interceptors(stack, side, [broken()]))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_handler_runs_once(kind: Kind) -> None:
+    """Behind broken observers a handler of any kind takes its steps as often as behind none."""
+    bare: list[int] = []
+    observed: list[int] = []
+    kind.serve_once(lambda: bare.append(1), [])
+
+    kind.serve_once(lambda: observed.append(1), [broken() for broken in BROKEN])
+
+    assert bare == observed
+
+
+@STACKS
+@SIDES
+@pytest.mark.parametrize("broken", [broken for broken in BROKEN if broken is not changes_the_call])
+def test_other_observers_are_not_hurt(stack: str, side: str, broken: Callable[[], Observer]) -> None:
+    """The observers beside a broken one tell the call once, as ever."""
+    told = Told(extra=(broken(),))
+    talk(stack, "bidi_stream", **interceptors(stack, side, told.observers))
+    told.wait_for()
+
+    assert ["OK"] == told.codes == [line["code"] for line in told.lines]
+    assert 1 == len(told.spans)
+    assert (1, 0) == (told.total(f"grpc_{side}_handled_total"), told.total(f"grpc_{side}_in_flight"))
+
+
+@STACKS
+@SIDES
+@pytest.mark.parametrize("at", ["start", "finish"])
+def test_failure_is_reported_once_and_counted(caplog: pytest.LogCaptureFixture, stack: str, side: str, at: str) -> None:
+    """An observer's first failure is reported with its stack trace, and its later ones are counted."""
+
+    def observer(_call: Call) -> Any:
+        return fail() if at == "start" else fail
+
+    observer.__qualname__ = f"observer_{next(_numbers)}"
+    told = Told(extra=(observer,))
+    before = faults.count
+    for _ in range(3):
+        talk(stack, "unary", **interceptors(stack, side, told.observers))
+    told.wait_for(3)
+
+    reports = [record for record in caplog.records if observer.__qualname__ in record.getMessage()]
+    assert [(logging.ERROR, Trouble)] == [
+        (record.levelno, record.exc_info and record.exc_info[0]) for record in reports
+    ]
+    assert before + 3 == faults.count
+
+
+def test_reports_are_bounded() -> None:
+    """Of observers without number, each a new one, a bounded number is reported, and every failure counted."""
+    own = Faults()
+    for number in range(1100):
+        try:
+            fail()
+        except Trouble:
+            own.report(type(f"Observer{number}", (), {})())
+
+    assert (1100, 1000) == (own.count, len(own._reported))
+
+
+class Deaf(logging.Handler):
+    """A logging handler that raises, as one with a full disk might."""
+
+    def emit(self, _record: logging.LogRecord) -> None:
+        """Raise."""
+        raise Trouble
+
+    handleError = fail  # noqa: N815 - logging's name
+
+
+@STACKS
+def test_report_that_fails(stack: str) -> None:
+    """A logging handler that raises at the report of a failure hurts no call either."""
+    logger = logging.getLogger("observability")
+    handler = Deaf()
+    logger.addHandler(handler)
+    try:
+
+        def observer(_call: Call) -> Any:
+            raise Trouble
+
+        observer.__qualname__ = f"observer_{next(_numbers)}"
+        responses = talk(stack, "unary", **interceptors(stack, "server", [observer]))
+    finally:
+        logger.removeHandler(handler)
+
+    assert RESPONSES["unary"] == responses
+
+
+@STACKS
+@pytest.mark.parametrize("arity", ARITIES)
+def test_metadata_may_be_changed_until_it_is_sent(stack: str, arity: str) -> None:
+    """What an observer adds to a client's metadata is sent; the server's observers see it."""
+    seen: list[str] = []
+
+    def observer(call: Call) -> Callable[[Outcome], None]:
+        if call.kind == "client":
+            call.metadata.append(("added", "here"))
+        else:
+            seen.extend(value for key, value in call.metadata if key == "added")
+        return lambda _outcome: None
+
+    talk(stack, arity, **interceptors(stack, "server", [observer]), **interceptors(stack, "client", [observer]))
+
+    assert ["here"] == seen

@@ -177,18 +177,20 @@ class Call:
     def entered(self) -> None:
         """Tell the watchers that the handler starts."""
         for watcher in self._watchers:
-            try:
-                watcher.entered(self)
-            except Exception:  # noqa: BLE001 - telemetry never changes a call
-                report(watcher)
+            _attempt(watcher.entered, self)
 
     def left(self) -> None:
         """Tell the watchers that the handler has ended."""
         for watcher in self._watchers:
-            try:
-                watcher.left(self)
-            except Exception:  # noqa: BLE001 - telemetry never changes a call
-                report(watcher)
+            _attempt(watcher.left, self)
+
+
+def _attempt(tell: Callable[[Call], None], call: Call) -> None:
+    """Let an observer do this; what it raises is reported, since telemetry never changes a call."""
+    try:
+        tell(call)
+    except Exception:  # noqa: BLE001 - whatever it is
+        report(tell)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,8 @@ def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | Non
 
 
 def _with_port(address: str, port: int) -> str:
-    return f"{address.rpartition(':')[0]}:{port}"
+    host, _, wanted = address.rpartition(":")
+    return f"{host}:{port}" if wanted.isdecimal() else address  # a Unix socket has no port
 
 
 async def serve_aio(  # noqa: PLR0913 - each by name

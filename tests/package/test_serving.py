@@ -293,7 +293,6 @@ def test_unix_socket(stack: str, tmp_path: Path) -> None:
     assert (b"0", 0) == (answer, status)
 
 
-@pytest.mark.xfail(reason="the line names unix:1: a port in place of the path")
 def test_name_of_a_unix_socket(tmp_path: Path) -> None:
     """The log names the Unix socket that the server listens on."""
     address = f"unix:{tmp_path}/socket"

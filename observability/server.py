@@ -327,7 +327,8 @@ class _SyncCall(_ServedCall):
             return False
         try:
             next(requests, None)
-        except grpc.RpcError:
+        except grpc.RpcError as error:
+            error.__traceback__ = None  # grpc keeps the error, which with its frames would keep the call
             return True
         return False
 

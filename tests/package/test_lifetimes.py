@@ -1,0 +1,302 @@
+"""How long things live: a dropped stream is cancelled, and nothing of ours keeps a call alive."""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+import structlog
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+
+from observability import (
+    AioHideExceptions,
+    AioServerInterceptor,
+    Call,
+    ClientInterceptor,
+    HideExceptions,
+    Observer,
+    Outcome,
+    ServerInterceptor,
+    aio_client_interceptors,
+    log_calls,
+    measure_calls,
+    trace_calls,
+)
+from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, aio_connected, connected, method, requests
+from tests.package.told import Told
+
+STREAMS = ("server_stream", "bidi_stream")
+
+
+class Endless:
+    """Streams without end, sync and asyncio, that tell when they begin and when they are over."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.over = threading.Event()
+
+    def sync(self, request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Answer for ever."""
+        del request
+        self.begun.set()
+        context.add_callback(self.over.set)
+        while not self.over.wait(0.001):
+            yield b"more"
+
+    async def aio(self, request: Any, _context: Any) -> AsyncIterator[bytes]:
+        """Answer for ever."""
+        del request
+        self.begun.set()
+        try:
+            while True:
+                yield b"more"
+                await asyncio.sleep(0.001)
+        finally:
+            self.over.set()
+
+
+@pytest.mark.parametrize("arity", STREAMS)
+@pytest.mark.parametrize("read", [0, 1])
+def test_dropped_stream_is_cancelled(arity: str, read: int) -> None:
+    """Dropping a stream, never read or half read, cancels it on the wire at once, and records CANCELLED."""
+    endless, client = Endless(), Told()
+    with connected(client=[ClientInterceptor(*client.observers)], **{arity: endless.sync}) as channel:
+        stream = method(channel, arity)(requests(arity))
+        endless.begun.wait(5)
+        for _ in range(read):
+            next(stream)
+        gc.disable()
+        try:
+            del stream
+            over = endless.over.wait(5)
+        finally:
+            gc.enable()
+
+    assert over
+    assert ["CANCELLED"] == client.codes
+
+
+@pytest.mark.parametrize("arity", STREAMS)
+@pytest.mark.parametrize("read", [0, 1])
+def test_dropped_aio_stream_is_cancelled(arity: str, read: int) -> None:
+    """So it does on asyncio, where grpc itself forgets to, once the garbage has been collected."""
+    endless, client = Endless(), Told()
+
+    async def main() -> bool:
+        interceptors = aio_client_interceptors(*client.observers)
+        async with aio_connected(client=interceptors, **{arity: endless.aio}) as channel:
+            stream = method(channel, arity)(requests(arity))
+            await asyncio.to_thread(endless.begun.wait, 5)
+            for _ in range(read):
+                await stream.read()
+            del stream
+            gc.collect()
+            return await asyncio.to_thread(endless.over.wait, 5)
+
+    assert asyncio.run(main())
+    assert ["CANCELLED"] == client.codes
+
+
+class Remembered:
+    """Stands for a call: it lives as long as the call does."""
+
+
+class Memory:
+    """An observer that gives each call something to carry, and sees when it is gone."""
+
+    def __init__(self) -> None:
+        self.carried: list[weakref.ref[Remembered]] = []
+
+    def __call__(self, call: Call) -> Callable[[Outcome], None]:
+        """Remember a call."""
+        carried = Remembered()
+        self.carried.append(weakref.ref(carried))
+        call.annotate(carried=carried)
+        return lambda _outcome: None
+
+    def observers(self) -> list[Observer]:
+        """Return itself behind the three observers, which keep nothing for a test to see."""
+        logger = structlog.wrap_logger(None, processors=[drop])
+        provider = TracerProvider(shutdown_on_exit=False)
+        return [trace_calls(provider), measure_calls(CollectorRegistry()), log_calls(logger), self]
+
+    def left(self, seconds: float = 5.0) -> int:
+        """Wait until every call is gone; return how many are not."""
+        deadline = time.monotonic() + seconds
+        while (count := sum(reference() is not None for reference in self.carried)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return count
+
+
+def drop(*_args: Any) -> Any:
+    """Log nothing."""
+    raise structlog.DropEvent
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Leave cycles uncollected."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+# A bidirectional handler that waits for a request when its caller leaves is held by grpc itself: it keeps the error
+# that it raises there (_RPCState.rpc_errors), and with it the frames that raised it. So this one waits for none.
+BEHAVIORS = {**ECHOES, "bidi_stream": lambda _requests, _context: iter([b"a"] * 3)}
+
+
+def finish(call: Any, arity: str, ending: str) -> None:
+    """Use up a sync call in one of the ways that there are."""
+    if arity in STREAMS:
+        if ending == "cancelled":
+            next(call)
+            call.cancel()
+        elif ending == "dropped":
+            next(call)
+        else:
+            for _ in call:
+                pass
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("ending", ["read", "cancelled", "dropped"])
+def test_no_cycle_keeps_a_sync_call(arity: str, ending: str) -> None:
+    """When a call is over, on either side, nothing keeps it alive: it goes without the garbage collector."""
+    server, client = Memory(), Memory()
+    interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
+    with connected(*interceptors, client=[ClientInterceptor(*client.observers())], **BEHAVIORS) as channel:
+        for _ in range(3):
+            call = method(channel, arity)(requests(arity), timeout=10)
+            finish(call, arity, ending)
+            del call
+
+        left = server.left(), client.left()
+
+    assert (3, 3) == (len(server.carried), len(client.carried))
+    assert (0, 0) == left
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("arity", ["unary", "client_stream"])
+@pytest.mark.parametrize("ending", ["result", "with_call", "cancelled", "dropped"])
+def test_no_cycle_keeps_a_future(arity: str, ending: str) -> None:
+    """Nor does anything keep the call of a future, however it ends."""
+    client = Memory()
+    with connected(client=[ClientInterceptor(*client.observers())], **ECHOES) as channel:
+        for _ in range(3):
+            if ending == "with_call":
+                method(channel, arity).with_call(requests(arity), timeout=10)
+                continue
+            future = method(channel, arity).future(requests(arity), timeout=10)
+            if ending == "result":
+                future.result()
+            if ending == "cancelled":
+                future.cancel()
+            del future
+        left = client.left()
+
+    assert (3, 0) == (len(client.carried), left)
+
+
+def crash(*_args: Any) -> Any:
+    """Raise."""
+    raise ValueError("no bread")
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("ending", ["crash", "abort", "unknown"])
+def test_no_cycle_keeps_a_failed_call(ending: str) -> None:
+    """Nor a call that fails: its exception's stack trace does not keep it."""
+    server, client = Memory(), Memory()
+    behavior = crash if ending == "crash" else lambda _, context: context.abort(grpc.StatusCode.NOT_FOUND, "")
+    interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
+    with connected(*interceptors, client=[ClientInterceptor(*client.observers())], unary=behavior) as channel:
+        for _ in range(3):
+            fail_once(channel, "/nobody/knows" if ending == "unknown" else None)
+        left = server.left(), client.left()
+
+    assert (0, 0) == left
+
+
+def fail_once(channel: grpc.Channel, name: str | None) -> None:
+    """Make a call that fails; its error is gone with this function's frame."""
+    with pytest.raises(grpc.RpcError) as caught:
+        method(channel, "unary", name)(b"a", timeout=10)
+    caught.value.__traceback__ = None
+    del caught
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("ending", ["read", "cancelled", "dropped"])
+def test_no_reference_keeps_an_aio_call(arity: str, ending: str) -> None:
+    """On asyncio, whose own calls are cycles, nothing keeps a call alive once the garbage has been collected."""
+    server, client = Memory(), Memory()
+
+    async def talk(channel: grpc.aio.Channel) -> None:
+        call = method(channel, arity)(requests(arity), timeout=10)
+        if arity in STREAMS:
+            await call.read()
+        if ending == "cancelled":
+            call.cancel()
+        elif ending == "read" and arity in STREAMS:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        elif ending == "read":
+            await call
+
+    async def main() -> tuple[int, int]:
+        interceptors = [AioHideExceptions(), AioServerInterceptor(*server.observers())]
+        clients = aio_client_interceptors(*client.observers())
+        async with aio_connected(*interceptors, client=clients, **AIO_ECHOES) as channel:
+            for _ in range(3):
+                await talk(channel)
+            deadline = time.monotonic() + 5
+            while server.left(0) + client.left(0) and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+                gc.collect()
+            return server.left(0), client.left(0)
+
+    assert (0, 0) == asyncio.run(main())
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+def test_memory_does_not_grow(stack: str) -> None:
+    """After a thousand calls there are as many objects of ours as after a hundred."""
+    observers = Memory().observers()[:-1]
+
+    def run(count: int) -> int:
+        interceptor = ServerInterceptor(*observers)
+        with connected(interceptor, client=[ClientInterceptor(*observers)], **ECHOES) as channel:
+            for _ in range(count):
+                method(channel, "unary")(b"a", timeout=10)
+        return ours()
+
+    async def aio_run(count: int) -> int:
+        clients = aio_client_interceptors(*observers)
+        async with aio_connected(AioServerInterceptor(*observers), client=clients, **AIO_ECHOES) as channel:
+            for _ in range(count):
+                await method(channel, "unary")(b"a", timeout=10)
+        return ours()
+
+    if stack == "sync":
+        few, many = run(100), run(1000)
+    else:
+        few, many = asyncio.run(aio_run(100)), asyncio.run(aio_run(1000))
+
+    assert many - few < 50
+
+
+def ours() -> int:
+    """Count the objects of ours that there are."""
+    gc.collect()
+    return len([thing for thing in gc.get_objects() if str(type(thing).__module__).startswith("observability")])

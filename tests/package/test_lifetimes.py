@@ -45,8 +45,8 @@ class Endless:
     def sync(self, request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
         """Answer for ever."""
         del request
-        self.begun.set()
         context.add_callback(self.over.set)
+        self.begun.set()
         while not self.over.wait(0.001):
             yield b"more"
 

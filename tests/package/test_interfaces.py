@@ -1,0 +1,350 @@
+"""What a call returns through our interceptors has the interface that grpc's own has, and gives the same answers."""
+
+import asyncio
+import inspect
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from observability import ClientInterceptor, aio_client_interceptors
+from tests.package.rpc import ARITIES, aio_connected, connected, method, requests
+from tests.package.told import Told
+
+STREAMS = ("server_stream", "bidi_stream")
+ENDINGS = ("OK", "NOT_FOUND", "cancelled")
+# What a sync call can be asked once it is over, and what else can be done with it.
+QUESTIONS = (
+    "code",
+    "details",
+    "initial_metadata",
+    "trailing_metadata",
+    "is_active",
+    "time_remaining",
+    "cancelled",
+    "done",
+    "running",
+    "result",
+    "exception",
+    "traceback",
+)
+ACTIONS = ("add_callback", "add_done_callback", "cancel")
+AIO_QUESTIONS = (
+    "code",
+    "details",
+    "initial_metadata",
+    "trailing_metadata",
+    "time_remaining",
+    "cancelled",
+    "done",
+    "wait_for_connection",
+)
+AIO_ACTIONS = ("add_done_callback", "cancel", "read", "write", "done_writing")
+METADATA = (("key", "one"), ("key", "two"))
+
+
+def behaviors(ending: str, leave: threading.Event) -> dict[str, Any]:
+    """Return handlers that come to this end; where the client is to cancel, they wait until told to leave."""
+
+    def begin(request: Any, context: grpc.ServicerContext) -> None:
+        _ = request if isinstance(request, bytes) else list(request)
+        context.send_initial_metadata(METADATA)
+        context.set_trailing_metadata(METADATA)
+
+    def end(context: grpc.ServicerContext) -> bytes:
+        if ending == "NOT_FOUND":
+            context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
+        if ending == "cancelled":
+            leave.wait(10)
+        return b"done"
+
+    def once(request: Any, context: grpc.ServicerContext) -> bytes:
+        begin(request, context)
+        return end(context)
+
+    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+        begin(request, context)
+        yield b"first"
+        yield end(context)
+
+    return {"unary": once, "client_stream": once, "server_stream": stream, "bidi_stream": stream}
+
+
+def aio_behaviors(ending: str, begun: asyncio.Event) -> dict[str, Any]:
+    """Do the same for asyncio; tells when they have begun."""
+
+    async def begin(request: Any, context: Any) -> None:
+        # All of it: grpc.aio may call the end of a call that is still being written INTERNAL.
+        _ = request if isinstance(request, bytes) else [message async for message in request]
+        await context.send_initial_metadata(METADATA)
+        context.set_trailing_metadata(METADATA)
+        begun.set()
+
+    async def end(context: Any) -> bytes:
+        if ending == "NOT_FOUND":
+            await context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
+        if ending == "cancelled":
+            await asyncio.sleep(10)
+        return b"done"
+
+    async def once(request: Any, context: Any) -> bytes:
+        await begin(request, context)
+        return await end(context)
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+        await begin(request, context)
+        yield b"first"
+        yield await end(context)
+
+    return {"unary": once, "client_stream": once, "server_stream": stream, "bidi_stream": stream}
+
+
+# They change nothing: what grpc.aio returns through them is what it returns through any interceptor.
+class _ThroughUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(client_call_details, request)
+
+
+class _ThroughUnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(client_call_details, request)
+
+
+class _ThroughStreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(client_call_details, request_iterator)
+
+
+class _ThroughStreamStream(grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(client_call_details, request_iterator)
+
+
+THROUGH = [_ThroughUnaryUnary(), _ThroughUnaryStream(), _ThroughStreamUnary(), _ThroughStreamStream()]
+
+
+def plain(value: Any) -> Any:
+    """Make answers of two calls comparable."""
+    if isinstance(value, grpc.RpcError):
+        return type(value).__mro__[-4:], value.code() if isinstance(value, grpc.Call) else None
+    if isinstance(value, BaseException):
+        return type(value)
+    if isinstance(value, TracebackType):
+        return "a traceback"
+    return value
+
+
+def questions(all_: tuple[str, ...], ending: str) -> list[str]:
+    """Leave out what has no certain answer: whether metadata has arrived when a call is cancelled."""
+    return [question for question in all_ if (question, ending) != ("initial_metadata", "cancelled")]
+
+
+def ask(question: Callable[[], Any]) -> Any:
+    """Return a question's answer, or the exception that it raises."""
+    try:
+        return plain(question())
+    except Exception as error:  # noqa: BLE001 - it is the answer
+        return plain(error)
+
+
+async def aio_ask(question: Callable[[], Any]) -> Any:
+    """Do the same on asyncio."""
+    try:
+        answer = question()
+        return plain(await answer if inspect.isawaitable(answer) else answer)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is the answer
+        return plain(error)
+
+
+def come_to_an_end(call: Any, arity: str, ending: str) -> tuple[list[Any], Any]:
+    """Read a call to its end, or cancel it; return what was read, and what cancelling returned."""
+    read: list[Any] = [next(call)] if arity in STREAMS else []
+    cancelled = call.cancel() if ending == "cancelled" else None
+    if arity in STREAMS:
+        read.append(ask(lambda: next(call)))
+        read.append(ask(lambda: next(call)))
+    else:
+        read.append(ask(call.result))
+    return read, cancelled
+
+
+def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str, Any]:
+    """Make a call of one kind, bring it to its end, and ask it everything."""
+    callable_ = method(channel, arity)
+    call = (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=None)
+    told: list[Any] = []
+    over = threading.Event()
+
+    def tell(done: Any) -> None:
+        told.append(done is call)
+        over.set()
+
+    call.add_done_callback(tell)
+    found: dict[str, Any] = {"read, cancelled": come_to_an_end(call, arity, ending)}
+    over.wait(5)
+    return {
+        **found,
+        **{question: ask(getattr(call, question)) for question in questions(QUESTIONS, ending)},
+        "told": told,
+        "add_callback": call.add_callback(lambda: None),
+        "cancel again": call.cancel(),
+        "types": [isinstance(call, type_) for type_ in (grpc.Call, grpc.Future, grpc.RpcContext)],
+        "its own iterator": arity not in STREAMS or iter(call) is call,
+    }
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_sync_call(arity: str, ending: str) -> None:
+    """A sync call through our interceptor answers every question as grpc's own does, however it ends."""
+    leave = threading.Event()
+    with connected(**behaviors(ending, leave)) as channel:
+        bare = everything_about(channel, arity, ending)
+        intercepted = grpc.intercept_channel(channel, ClientInterceptor(*Told().observers))
+        observed = everything_about(intercepted, arity, ending)
+        leave.set()
+
+    assert bare == observed
+
+
+@pytest.mark.parametrize("class_", [grpc.RpcContext, grpc.Call, grpc.Future])
+def test_every_method_of_a_sync_call_is_asked(class_: type) -> None:
+    """These tests ask everything that grpc's classes of calls can be asked."""
+    names = {name for name in vars(class_) if not name.startswith("_")}
+
+    assert names <= {*QUESTIONS, *ACTIONS}
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+def test_every_attribute_of_a_sync_call_is_there(arity: str) -> None:
+    """A sync call through our interceptor has every public attribute that grpc's own has."""
+    leave = threading.Event()
+    with connected(**behaviors("OK", leave)) as plain_channel:
+        channel = grpc.intercept_channel(plain_channel, ClientInterceptor(*Told().observers))
+        callables = (method(plain_channel, arity), method(channel, arity))
+        ways = [callable_ if arity in STREAMS else callable_.future for callable_ in callables]
+        bare, observed = (way(requests(arity)) for way in ways)
+        missing = [name for name in dir(bare) if not name.startswith("_") and not hasattr(observed, name)]
+        for call in (bare, observed):
+            come_to_an_end(call, arity, "OK")
+
+    assert [] == missing
+
+
+@pytest.mark.parametrize("arity", ["unary", "client_stream"])
+def test_with_call(arity: str) -> None:
+    """with_call gives the response and a call that tells code and metadata."""
+    with connected(client=[ClientInterceptor(*Told().observers)], **behaviors("OK", threading.Event())) as channel:
+        response, call = method(channel, arity).with_call(requests(arity))
+
+    assert (b"done", grpc.StatusCode.OK) == (response, call.code())
+    assert METADATA == tuple(call.trailing_metadata()) == tuple(call.initial_metadata())
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+def test_sync_call_that_goes_on(arity: str) -> None:
+    """While it goes on, a call says so, tells its time, and tells those who asked of its end."""
+    leave, over = threading.Event(), threading.Event()
+    with connected(client=[ClientInterceptor(*Told().observers)], **behaviors("cancelled", leave)) as channel:
+        callable_ = method(channel, arity)
+        call = (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=60)
+        states = [call.is_active(), call.running(), call.done(), call.cancelled()]
+        remaining = call.time_remaining()
+        registered = call.add_callback(over.set)
+        call.cancel()
+        told = over.wait(5)
+        leave.set()
+
+    assert [True, True, False, False] == states
+    assert 0 < remaining <= 60
+    assert (True, True) == (registered, told)
+
+
+async def aio_everything_about(arity: str, ending: str, interceptors: list[Any]) -> dict[str, Any]:
+    """Make a call of one kind on asyncio, bring it to its end, and ask it everything."""
+    begun = asyncio.Event()
+    async with aio_connected(client=interceptors, **aio_behaviors(ending, begun)) as channel:
+        return await _aio_everything_about(channel, arity, ending, begun)
+
+
+async def _aio_everything_about(
+    channel: grpc.aio.Channel, arity: str, ending: str, begun: asyncio.Event
+) -> dict[str, Any]:
+    call = method(channel, arity)(requests(arity))
+    told: list[Any] = []
+    call.add_done_callback(lambda done: told.append(done is call))
+    read = [await call.read()] if arity in STREAMS else []
+    if ending == "cancelled":
+        await begun.wait()
+        call.cancel()
+    end: Callable[[], Awaitable[Any]] = call.read if arity in STREAMS else lambda: call
+    read += [await aio_ask(end), await aio_ask(end)]
+    await asyncio.sleep(0)
+    return {
+        "read": read,
+        **{question: await aio_ask(getattr(call, question)) for question in questions(AIO_QUESTIONS, ending)},
+        "told": told,
+        "cancel again": call.cancel(),
+        "types": [isinstance(call, type_) for type_ in AIO_TYPES],
+    }
+
+
+AIO_TYPES = (
+    grpc.aio.Call,
+    grpc.aio.RpcContext,
+    grpc.aio.UnaryUnaryCall,
+    grpc.aio.UnaryStreamCall,
+    grpc.aio.StreamUnaryCall,
+    grpc.aio.StreamStreamCall,
+)
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_aio_call(arity: str, ending: str) -> None:
+    """An asyncio call through our interceptors answers every question as through any other, however it ends."""
+    others, observed = (
+        asyncio.run(aio_everything_about(arity, ending, interceptors))
+        for interceptors in (THROUGH, aio_client_interceptors(*Told().observers))
+    )
+
+    assert others == observed
+
+
+@pytest.mark.parametrize("class_", AIO_TYPES)
+def test_every_method_of_an_aio_call_is_asked(class_: type) -> None:
+    """These tests ask everything that grpc.aio's classes of calls can be asked."""
+    names = {name for name in dir(class_) if not name.startswith("_")}
+
+    assert names <= {*AIO_QUESTIONS, *AIO_ACTIONS}
+
+
+@pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
+def test_writing_by_hand(arity: str) -> None:
+    """A request stream may be written by hand: write, done_writing, read."""
+    client = Told()
+
+    async def joined(messages: AsyncIterator[bytes], _context: Any) -> bytes:
+        return b" ".join([message async for message in messages])
+
+    async def each(messages: AsyncIterator[bytes], _context: Any) -> AsyncIterator[bytes]:
+        async for message in messages:
+            yield message
+
+    async def main() -> list[bytes]:
+        interceptors = aio_client_interceptors(*client.observers)
+        async with aio_connected(client=interceptors, client_stream=joined, bidi_stream=each) as channel:
+            call = method(channel, arity)()
+            for message in (b"a", b"b"):
+                await call.write(message)
+            await call.done_writing()
+            if arity == "client_stream":
+                return [await call]
+            return [await call.read(), await call.read()]
+
+    expected = [b"a b"] if arity == "client_stream" else [b"a", b"b"]
+    assert expected == asyncio.run(main())

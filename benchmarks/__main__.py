@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,9 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from . import chart, experiments, growth, results
 from .goals import goals, losses
 from .laboratory import Laboratory
+from .load import loader
 from .machine import about
 from .plan import FULL, QUICK, Plan
+from .process import cores, pin
 from .report import report
+
+_WIDTH = 110
+"""Columns of the tables where there is no terminal to tell."""
 
 
 def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
@@ -21,11 +27,12 @@ def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=experiments.steps(plan) + growth.steps(plan))
-        with Laboratory(lambda: progress.advance(task)) as laboratory:
-            progress.update(task, description="unary calls")
-            costs, told = experiments.costs(laboratory, plan)
-            progress.update(task, description="streams")
-            throughput = experiments.throughput(laboratory, plan)
+        core, other = cores()
+        pin(other)
+        with Laboratory(loader(), core, lambda: progress.advance(task)) as laboratory:
+            progress.update(task, description="calls and streams")
+            calls = experiments.calls(laboratory, plan)
+            told = {key: asdict(counts) for key, counts in calls.told.items()}
             progress.update(task, description="latency")
             latencies = experiments.latencies(laboratory, plan)
             progress.update(task, description="growth")
@@ -34,9 +41,9 @@ def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
             memory, told["memory"] = experiments.memory(laboratory, plan)
             found = results.Results(
                 about=about(laboratory, quick=quick),
-                costs=costs,
+                costs=calls.costs,
                 told=told,
-                throughput=throughput,
+                throughput=calls.throughput,
                 memory=memory,
                 latencies=latencies,
                 growth=grown,
@@ -57,6 +64,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
     where = results.QUICK if options.quick else results.FULL
     if not options.show:
         results.write(run(QUICK if options.quick else FULL, console, quick=options.quick), where.results)

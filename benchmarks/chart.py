@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from html import escape
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from .goals import added
-from .variants import UNARY
+from .variants import TITLES, UNARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from .results import Results
     from .variants import Variant
 
+NAMED: Final = ("grpcio", "opentelemetry-sdk", "prometheus_client", "structlog")
+"""The packages whose versions stand below the chart."""
+
 _WIDTH: Final = 860
-_LABELS: Final = 350
+_LABELS: Final = 372
 """Where the bars start."""
 _BARS: Final = _WIDTH - _LABELS - 90
 _ROW: Final = 24
@@ -53,10 +57,12 @@ class _Row:
 
 def draw(results: Results) -> str:
     """Draw what every stack adds to a unary call."""
-    groups = {
-        group: [_Row(variant, added(results, variant.key)) for variant in variants if variant.stack != "bare"]
-        for group, variants in UNARY.items()
-    }
+    groups: dict[str, list[_Row]] = defaultdict(list)
+    for group, variants in UNARY.items():
+        for variant in variants:
+            if variant.stack != "bare":
+                title = group if variant.sampled else f"{group}, calls not sampled"
+                groups[title].append(_Row(variant, added(results, variant.key)))
     most = max(max(row.added) for rows in groups.values() for row in rows)
     body = list(_groups(groups, _BARS / most))
     height = _HEAD + _ROW * (sum(map(len, groups.values())) + len(groups)) + 10 * len(groups) + _FOOT
@@ -91,7 +97,7 @@ def _row(row: _Row, y: float, scale: float) -> Iterator[str]:
     middle, low, high = (scale * value for value in (median(row.added), min(row.added), max(row.added)))
     kind = "ours" if row.variant.stack.startswith("ours") else "theirs"
     top, line = y + (_ROW - _BAR) / 2, y + _ROW / 2
-    yield _text(32, y + 17, row.variant.title)
+    yield _text(32, y + 17, TITLES[row.variant.stack])
     yield f'<rect class="{kind}" x="{_LABELS}" y="{top:.1f}" width="{middle:.1f}" height="{_BAR}" rx="2"/>'
     yield (f'<line class="spread" x1="{_LABELS + low:.1f}" x2="{_LABELS + high:.1f}" y1="{line:.1f}" y2="{line:.1f}"/>')
     yield _text(_LABELS + max(middle, high) + 8, y + 17, f"{median(row.added):.0f}")
@@ -100,12 +106,11 @@ def _row(row: _Row, y: float, scale: float) -> Iterator[str]:
 def _footnotes(results: Results) -> list[str]:
     about = results["about"]
     versions = about["versions"]
-    names = ("grpcio", "opentelemetry-sdk", "prometheus_client", "structlog")
     return [
         f"{about['machine']}; each process on a core of its own, load from {about['load']}"
         if about["pinned"]
         else f"{about['machine']}; load from {about['load']}",
-        f"Python {about['python']}, " + ", ".join(f"{name} {versions[name]}" for name in names),
+        f"Python {about['python']}, " + ", ".join(f"{name} {versions[name]}" for name in NAMED),
     ]
 
 

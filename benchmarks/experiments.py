@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .laboratory import Laboratory
+    from .measured import Measured
     from .plan import Plan
     from .variants import Variant
 
@@ -25,10 +26,21 @@ _BARE = VARIANTS["server-sync-bare"]
 Costs = dict[str, list[float]]
 
 
-def costs(laboratory: Laboratory, plan: Plan) -> tuple[Costs, dict[str, dict[str, int]]]:
-    """Measure what a unary call costs each variant, and count what each tells of them."""
-    found: Costs = defaultdict(list)
-    told: dict[str, Told] = defaultdict(Told)
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What calls came to, by variant; a number per repetition."""
+
+    costs: Costs = field(default_factory=lambda: defaultdict(list))
+    """µs of CPU per unary call."""
+    throughput: Costs = field(default_factory=lambda: defaultdict(list))
+    """Messages a second."""
+    told: dict[str, Told] = field(default_factory=lambda: defaultdict(Told))
+    """What was told of the unary calls."""
+
+
+def calls(laboratory: Laboratory, plan: Plan) -> Calls:
+    """Measure what a unary call costs each variant, and how fast a stream is, bare and with ours."""
+    found = Calls()
     for repetition in range(plan.repetitions):
         for variants in UNARY.values():
             with laboratory.measure(shuffled(variants, repetition)) as measured:
@@ -36,25 +48,20 @@ def costs(laboratory: Laboratory, plan: Plan) -> tuple[Costs, dict[str, dict[str
                     one.unary(laboratory.loader, plan.warm_up)
                 for one in measured:
                     trial = one.unary(laboratory.loader, plan.calls)
-                    found[one.variant.key].append(trial.microseconds)
-                    told[one.variant.key] += one.told
+                    found.costs[one.variant.key].append(trial.microseconds)
+                    found.told[one.variant.key] += one.told
                     laboratory.advance()
-    return found, {key: asdict(of_variant) for key, of_variant in told.items()}
-
-
-def throughput(laboratory: Laboratory, plan: Plan) -> Costs:
-    """Measure how many messages a second a stream has, bare and with ours."""
-    found: Costs = defaultdict(list)
-    for repetition in range(plan.repetitions):
-        for variants in STREAMING.values():
-            with laboratory.measure(shuffled(variants, repetition)) as measured:
-                for one in measured:
-                    one.streams(laboratory.loader, 1, STREAM_MESSAGES // 10)
-                for one in measured:
-                    trial = one.streams(laboratory.loader, plan.streams)
-                    found[one.variant.key].append(plan.streams * STREAM_MESSAGES / trial.seconds)
-                    laboratory.advance()
+                _streams(laboratory, plan, [one for one in measured if one.variant in STREAMING], found.throughput)
     return found
+
+
+def _streams(laboratory: Laboratory, plan: Plan, measured: Sequence[Measured], found: Costs) -> None:
+    for one in measured:
+        one.streams(laboratory.loader, 1, STREAM_MESSAGES // 10)
+    for one in measured:
+        trial = one.streams(laboratory.loader, plan.streams)
+        found[one.variant.key].append(plan.streams * STREAM_MESSAGES / trial.seconds)
+        laboratory.advance()
 
 
 def memory(laboratory: Laboratory, plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
@@ -92,7 +99,7 @@ def steps(plan: Plan) -> int:
     """Count how often a plan's experiments here advance."""
     few, many = plan.memory
     return (
-        plan.repetitions * sum(len(variants) for group in (UNARY, STREAMING) for variants in group.values())
+        plan.repetitions * (len(VARIANTS) + len(STREAMING))
         + plan.latency_repetitions * 3
         + 2
         + ceil((many - few) / (few // 2))

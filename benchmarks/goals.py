@@ -54,19 +54,19 @@ class Goal:
 
 
 _ADDED: Final = (
-    ("sync server: ours / assembled stack", "server-sync-ours", "server-sync-assembled", 0.45),
-    ("sync server: ours / official traces alone", "server-sync-ours", "server-sync-official", 0.80),
+    ("sync server: ours / assembled", "server-sync-ours", "server-sync-assembled", 0.45),
+    ("sync server: ours / official", "server-sync-ours", "server-sync-official", 0.80),
     (
-        "sync server, not sampled: ours / assembled stack",
+        "sync server, not sampled: ours / assembled",
         "server-sync-ours-unsampled",
         "server-sync-assembled-unsampled",
         0.45,
     ),
-    ("sync client: ours / official traces alone", "client-sync-ours", "client-sync-official", 0.80),
-    ("asyncio server: ours / official traces alone", "server-aio-ours", "server-aio-official", 0.80),
-    ("asyncio client: ours / official traces alone", "client-aio-ours", "client-aio-official", 0.80),
+    ("sync client: ours / official", "client-sync-ours", "client-sync-official", 0.80),
+    ("asyncio server: ours / official", "server-aio-ours", "server-aio-official", 0.80),
+    ("asyncio client: ours / official", "client-aio-ours", "client-aio-official", 0.80),
     (
-        "sync server, metrics alone: ours / grpcio-observability",
+        "metrics alone: ours / grpcio-observability",
         "server-sync-ours-metrics",
         "server-sync-grpcio-observability",
         None,
@@ -104,7 +104,7 @@ def _of_streams(results: Results) -> list[Goal]:
     rates = results["throughput"]
     return [
         Goal(
-            f"{party}, 10,000 messages of 100 B, a second: ours / bare",
+            f"streams, {party}: ours / bare, messages/s",
             _ratios(rates[f"{key}-ours"], rates[f"{key}-bare"]),
             at_least=0.97,
         )
@@ -114,7 +114,7 @@ def _of_streams(results: Results) -> list[Goal]:
 
 def _of_memory(results: Results) -> Goal:
     (few, before), (many, after) = ((int(calls), size) for calls, size in results["memory"].items())
-    return Goal(f"memory after {many:,} calls / after {few:,}", [after / before], 1.05)
+    return Goal(f"memory: after {many:,} calls / {few:,}", [after / before], 1.05)
 
 
 def _of_latency(results: Results) -> Goal:

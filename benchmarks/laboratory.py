@@ -7,9 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from .load import loader
 from .measured import Measured
-from .process import Process, cores, pin
+from .process import Process
 from .variants import Variant
 
 if TYPE_CHECKING:
@@ -21,20 +20,19 @@ if TYPE_CHECKING:
 
 class Laboratory:
     """
-    Starts what is measured, on a core of its own where there are two, and all the rest on the other.
+    Starts what is measured, on `core` if one is given; all the rest stays where the caller is.
 
     `advance` is called whenever something has been measured, for a progress bar.
     """
 
-    def __init__(self, advance: Callable[[], object] = lambda: None) -> None:
-        self.loader: Loader = loader()
+    def __init__(self, loader: Loader, core: int | None = None, advance: Callable[[], object] = lambda: None) -> None:
+        self.loader = loader
         self.advance = advance
-        self._core, other = cores()
-        self.pinned = other is not None
+        self.pinned = core is not None
+        self._core = core
         self._open = ExitStack()
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         self._files = 0
-        pin(other)
         self._receiver, self._endpoint = self._receive()
         self._hung_endpoint = self._receive("--hung")[1]
 
@@ -57,7 +55,7 @@ class Laboratory:
             endpoint = self._hung_endpoint if hung else self._endpoint
             processes = [self._start(started, "subject", v.key, *options, endpoint=endpoint) for v in variants]
             yield [
-                Measured(variant, process, log, self._spans)
+                started.enter_context(Measured(variant, process, log, self._spans))
                 for variant, (process, log) in zip(variants, processes, strict=True)
             ]
 

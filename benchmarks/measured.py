@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from protos import echo_pb2
 
@@ -15,6 +15,7 @@ from .trial import Told, Trial
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from .load import Loader
     from .process import Process
@@ -44,6 +45,14 @@ class Measured:
         self._log = log.open("rb")
         self._spans = spans
         self.address = f"127.0.0.1:{process.ready()['port']}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.close()
 
     def unary(
         self,

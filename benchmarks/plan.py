@@ -57,18 +57,18 @@ FULL = Plan(
 
 QUICK = Plan(
     repetitions=5,
-    warm_up=300,
-    calls=1_200,
+    warm_up=200,
+    calls=1_000,
     streams=1,
-    memory=(3_000, 30_000),
-    latency_repetitions=3,
-    latency_seconds=1.0,
-    growth_repetitions=2,
-    growth_calls=300,
+    memory=(2_000, 20_000),
+    latency_repetitions=2,
+    latency_seconds=0.7,
+    growth_repetitions=1,
+    growth_calls=400,
     growth={
         "methods": (1, 1_000),
-        "concurrent calls": (1, 16, 256),
-        "message bytes": (16, 4_096, 1_048_576),
-        "messages per stream": (1, 100, 10_000),
+        "concurrent calls": (1, 256),
+        "message bytes": (16, 1_048_576),
+        "messages per stream": (1, 10_000),
     },
 )

@@ -34,6 +34,7 @@ def report(console: Console, results: Results, goals: Sequence[Goal]) -> None:
 def _tables(results: Results, goals: Sequence[Goal]) -> Iterator[Table]:
     yield _costs(results)
     yield _streams(results)
+    yield _latencies(results)
     for dimension, points in results["growth"].items():
         yield _growth(dimension, points)
     yield _goals(goals)
@@ -54,7 +55,7 @@ def _costs(results: Results) -> Table:
         for variant in variants:
             told = results["told"][variant.key]
             table.add_row(
-                variant.title,
+                variant.stack + ("" if variant.sampled else ", not sampled"),
                 spread(results["costs"][variant.key]),
                 "" if variant.stack == "bare" else spread(added(results, variant.key)),
                 f"{told['calls']:,}",
@@ -64,16 +65,23 @@ def _costs(results: Results) -> Table:
 
 
 def _streams(results: Results) -> Table:
-    table = _table("Messages a second, streams of 10,000 messages of 100 B", "", "messages/s")
+    table = _table("Streams of 10,000 messages of 100 B", "", "messages/s")
     for key, rates in results["throughput"].items():
         variant = VARIANTS[key]
         table.add_row(f"{variant.style} {variant.side}, {variant.stack}", spread(rates))
     return table
 
 
+def _latencies(results: Results) -> Table:
+    table = _table("99th percentile at half load, ms", "sync server", "ms")
+    for name, receiver in (("bare", ""), ("live", "ours, receiver live"), ("hung", "ours, receiver hung")):
+        table.add_row(receiver or name, spread(results["latencies"][name], ".2f"))
+    return table
+
+
 def _growth(dimension: str, points: dict[str, dict[str, list[float]]]) -> Table:
     unit = "stream" if "stream" in dimension else "call"
-    table = _table(f"µs of CPU per {unit}, by {dimension}", dimension, *STACKS, "official adds", "ours adds")
+    table = _table(f"µs of CPU per {unit}, by {dimension}", dimension, *STACKS, "+ official", "+ ours")
     for point, costs in points.items():
         middle = {stack: median(costs[stack]) for stack in STACKS}
         table.add_row(
@@ -85,7 +93,7 @@ def _growth(dimension: str, points: dict[str, dict[str, list[float]]]) -> Table:
 
 
 def _goals(goals: Sequence[Goal]) -> Table:
-    table = _table("Goals: medians of the repetitions' own ratios", "", "ratio", "goal", "")
+    table = _table("Goals: ratios within each repetition", "", "ratio", "goal", "")
     for goal in goals:
         table.add_row(goal.text, spread(goal.ratios, ".2f"), goal.limit, _MARKS[goal.met])
     return table
@@ -96,14 +104,14 @@ def _about(results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
         f"{about['machine']}; Python {about['python']}; {versions}; load from {about['load']}.",
-        "Median (lowest to highest) of the repetitions."
+        "Median (lowest-highest) of the repetitions."
         + ("" if about["pinned"] else " Nothing was pinned: there is one core, or no way to."),
     ]
     if about["quick"]:
-        lines.append("A quick run: few calls, memory over 30,000 calls and not 1,000,000. The full run decides.")
+        lines.append("A quick run: fewer calls, points and repetitions, and less memory's time. The full run decides.")
     return "\n".join(lines)
 
 
 def spread(values: Sequence[float], form: str = ",.0f") -> str:
     """Tell the median, and from where to where the values go."""
-    return f"{median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+    return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"

@@ -12,11 +12,11 @@ Signal = Literal["lines", "handled", "spans"]
 
 TITLES: Final[dict[Stack, str]] = {
     "bare": "bare grpcio",
-    "ours": "ours: logs, metrics and traces",
-    "official": "OpenTelemetry's interceptor: traces alone",
-    "assembled": "assembled: that, py-grpc-prometheus, structlog",
+    "ours": "ours: logs, metrics, traces",
+    "official": "OpenTelemetry's: traces alone",
+    "assembled": "OpenTelemetry's, py-grpc-prometheus, structlog",
     "ours-metrics": "ours: metrics alone",
-    "grpcio-observability": "grpcio-observability: metrics alone",
+    "grpcio-observability": "gRPC's own plugin: metrics alone",
 }
 
 SIGNALS: Final[dict[Stack, frozenset[Signal]]] = {
@@ -45,11 +45,6 @@ class Variant:
         return f"{self.side}-{self.style}-{self.stack}" + ("" if self.sampled else "-unsampled")
 
     @property
-    def title(self) -> str:
-        """The name for people."""
-        return TITLES[self.stack] + ("" if self.sampled else ", not sampled")
-
-    @property
     def bare(self) -> Variant:
         """The same without any instrumentation."""
         return Variant(self.side, self.style, "bare")
@@ -66,11 +61,11 @@ UNARY: Final[dict[str, tuple[Variant, ...]]] = {
         Variant("server", "sync", "ours"),
         Variant("server", "sync", "official"),
         Variant("server", "sync", "assembled"),
+        Variant("server", "sync", "ours-metrics"),
+        Variant("server", "sync", "grpcio-observability"),
         Variant("server", "sync", "ours", sampled=False),
         Variant("server", "sync", "official", sampled=False),
         Variant("server", "sync", "assembled", sampled=False),
-        Variant("server", "sync", "ours-metrics"),
-        Variant("server", "sync", "grpcio-observability"),
     ),
     "asyncio server": (
         Variant("server", "aio", "bare"),
@@ -90,9 +85,7 @@ UNARY: Final[dict[str, tuple[Variant, ...]]] = {
 }
 """The groups of variants that take part in a round together, each led by what the others are compared with."""
 
-STREAMING: Final[dict[str, tuple[Variant, ...]]] = {
-    group: tuple(variant for variant in variants if variant.stack in ("bare", "ours") and variant.sampled)
-    for group, variants in UNARY.items()
-}
-
 VARIANTS: Final[dict[str, Variant]] = {variant.key: variant for variants in UNARY.values() for variant in variants}
+
+STREAMING: Final = tuple(v for v in VARIANTS.values() if v.stack in ("bare", "ours") and v.sampled)
+"""The variants whose streams are measured."""

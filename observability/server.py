@@ -15,25 +15,23 @@ import grpc.aio
 
 from .call import (
     CUT_OFF_DETAILS,
-    METHOD_LIMIT,
     Call,
     Observation,
     Observer,
-    arity,
     deadline_of,
     final_code,
-    method_at,
     set_current_call,
     status_code,
     unserved_code,
 )
 from .handlers import PlainContext, WrappedHandler, each, is_abort
+from .method import METHOD_LIMIT, arity, method_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import TracebackType
 
-    from .call import Method
+    from .method import Method
 
 _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
 _PARSE_DETAILS: Final = "Exception deserializing request!"
@@ -92,6 +90,8 @@ class _ServedCall(WrappedHandler):
 
     message_failure: grpc.StatusCode
     """What grpc answers when a message cannot be parsed or serialised."""
+    none_fails: bool
+    """Whether grpc takes None for such a failure, from a function that parses or serialises."""
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler)
@@ -129,11 +129,12 @@ class _ServedCall(WrappedHandler):
         try:
             request = self._deserializer(data) if self._deserializer else data
         except BaseException:
-            self._refuse(_PARSE_DETAILS)
+            self._refuse_request()
             raise
-        if request is None:
-            self._refuse(_PARSE_DETAILS)
-        self.call.received += 1
+        if request is None and self.none_fails:
+            self._refuse_request()
+        else:
+            self.call.received += 1
         return request
 
     def _serialize(self, response: Any) -> Any:
@@ -142,15 +143,16 @@ class _ServedCall(WrappedHandler):
         except BaseException as error:
             self._refuse(_SERIALIZE_DETAILS, error)
             raise
-        if data is None:
+        if data is None and self.none_fails:
             self._refuse(_SERIALIZE_DETAILS)
-        self.call.sent += 1
+        else:
+            self.call.sent += 1
         return data
 
     def _serialize_only(self, response: Any) -> Any:
         """Serialise a call's only response, with which it ends."""
         data = self._serialize(response)
-        if data is not None and self._alive():
+        if self._refusal is None and self._alive():
             # Even where the handler raised: an interceptor before us has turned that into a response.
             self._error = None
             self._decide(grpc.StatusCode.OK)
@@ -159,6 +161,9 @@ class _ServedCall(WrappedHandler):
     def _decide(self, answer: grpc.StatusCode) -> None:
         """Note how grpc answers, and when: its callback comes later, as soon as its thread has a turn."""
         self._answer, self._seconds = answer, self._observation.seconds
+
+    def _refuse_request(self) -> None:
+        self._refuse(_PARSE_DETAILS)
 
     def _refuse(self, details: str, error: BaseException | None = None) -> None:
         if self._alive():
@@ -242,6 +247,7 @@ class _SyncCall(_ServedCall):
     __slots__ = ("_requests",)
 
     message_failure = grpc.StatusCode.INTERNAL
+    none_fails = True
 
     def _wrapped(self, behavior: Any) -> Any:
         self._behavior = behavior
@@ -305,6 +311,16 @@ class _SyncCall(_ServedCall):
             self._decide(grpc.StatusCode.UNKNOWN)
             self._error = None if is_abort(error, self._context) else error
 
+    def _refuse_request(self) -> None:
+        """End at once: where a handler answers all the same, grpc never tells of the call's end."""
+        super()._refuse_request()
+        if self._refusal is None:
+            return
+        if self._context is None:
+            self._end_unserved(cut_off=False)
+        else:
+            self._end(self._refusal, None)
+
     def _alive(self) -> bool:
         return self._context is None or cast("bool", self._context.is_active())
 
@@ -345,6 +361,7 @@ class _AioCall(_ServedCall):
     __slots__ = ("_over",)
 
     message_failure = grpc.StatusCode.UNKNOWN
+    none_fails = False
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler, observation)
@@ -458,10 +475,14 @@ class _Observing:
         return observation
 
     def _observe_failure(self, details: grpc.HandlerCallDetails, error: BaseException, started: float) -> None:
-        """Tell of a call that an interceptor after us has failed before there was a handler."""
+        """Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler."""
         method = self._methods.get(details.method) or method_at(details.method, "unary")
-        call = Call(method, "server", details.invocation_metadata)
-        Observation(call, self._observers, started).end(grpc.StatusCode.UNKNOWN, "", error)
+        observation = Observation(Call(method, "server", details.invocation_metadata), self._observers, started)
+        if isinstance(error, asyncio.CancelledError):
+            code = unserved_code(observation.seconds)
+            observation.end(code, CUT_OFF_DETAILS[code])
+        else:
+            observation.end(grpc.StatusCode.UNKNOWN, "", error)
 
     def _learn(self, path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Method:
         """Take in a method at its first call; of too many, or unknown ones, nothing is kept."""
@@ -511,7 +532,7 @@ class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
         started = time.perf_counter()
         try:
             handler = await continuation(handler_call_details)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._observe_failure(handler_call_details, error, started)
             raise
         if not self._enabled():

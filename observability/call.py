@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextvars
-import logging
-import re
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 import grpc
+
+from .faults import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence, Sequence
 
-Kind: TypeAlias = Literal["server", "client"]
-Type: TypeAlias = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+    from .method import Method, Type
 
-METHOD_LIMIT: Final = 1000
-"""How many methods that nobody declared are known by name; a catch-all handler can make up any number."""
+Kind: TypeAlias = Literal["server", "client"]
 
 _CUT_OFF_SLACK: Final = 0.025
 _CUT_OFF_SHARE: Final = 0.02
@@ -38,56 +34,7 @@ SERVER_FAULTS: Final = frozenset(
     }
 )
 
-_logger = logging.getLogger("observability")
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("observability_call", default=None)
-
-
-class PerMethod(dict[Key, Value], Generic[Key, Value]):
-    """What is made once per method and kept, for the first 1,000; made anew each time for the rest."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[[Key], Value]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, key: Key) -> Value:
-        value = self._make(key)
-        if len(self) < METHOD_LIMIT:
-            self[key] = value
-        return value
-
-
-class Method(NamedTuple):
-    """What is known of a method before it is called."""
-
-    service: str
-    """The full name of its service, such as echo.v1.EchoService."""
-    name: str
-    """Its own name, such as Echo."""
-    type: Type
-    """Its arity."""
-    known: bool
-    """Whether the server has a handler for it; a client's methods are always known."""
-
-
-_TYPES: Final[dict[tuple[bool, bool], Type]] = {
-    (False, False): "unary",
-    (True, False): "client_stream",
-    (False, True): "server_stream",
-    (True, True): "bidi_stream",
-}
-
-
-def arity(*, request_streaming: bool, response_streaming: bool) -> Type:
-    """Name the arity of a method by what streams."""
-    return _TYPES[bool(request_streaming), bool(response_streaming)]
-
-
-def method_at(path: str, type_: Type, *, known: bool = True) -> Method:
-    """Split a method path, `/package.Service/Method`; what has no slash is all service."""
-    service, _, name = path.removeprefix("/").rpartition("/")
-    return Method(service, name, type_, known) if service else Method(name, "", type_, known)
 
 
 class Watcher(Protocol):
@@ -322,38 +269,3 @@ CUT_OFF_DETAILS: Final = {
     grpc.StatusCode.DEADLINE_EXCEEDED: "Deadline Exceeded",
     grpc.StatusCode.CANCELLED: "Cancelled",
 }
-
-
-class Faults:
-    """Counts what went wrong in observers, and reports each observer's first fault."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._reported: set[str] = set()
-
-    def report(self, source: Any) -> None:
-        """Count the exception being handled, raised by `source`; log it if it is the first of its source."""
-        self.count += 1
-        name = getattr(source, "__qualname__", type(source).__qualname__)
-        if name not in self._reported and len(self._reported) < METHOD_LIMIT:
-            self._reported.add(name)
-            try:
-                _logger.exception(  # noqa: LOG004 - called where the exception is handled
-                    "observer %s failed; its further failures are only counted", name
-                )
-            except Exception:  # noqa: BLE001 - a logging handler that raises changes no call either
-                return
-
-
-faults: Final = Faults()
-report: Final = faults.report
-
-
-def endpoint(call: Call) -> str:
-    """Name the call's endpoint: `/` and its method in kebab-case, `/unknown` for an unknown method."""
-    return f"/{kebab(call.method)}" if call.descriptor.known else "/unknown"
-
-
-def kebab(name: str) -> str:
-    """Write a method's name in kebab-case: CallEcho is call-echo, GetHTTPPage is get-http-page."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 import grpc.aio
 
-from .call import METHOD_LIMIT, Call, Observation, Observer, method_at
+from .call import Call, Observation, Observer
 from .handlers import each
+from .method import METHOD_LIMIT, method_at
 from .results import (
     AioStreamStream,
     AioStreamUnary,
@@ -25,7 +26,7 @@ from .results import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from .call import Method, Type
+    from .method import Method, Type
 
 
 class _Fields(NamedTuple):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-BATCH_SIZE: Final = 128
+BATCH_SIZE: Final = 256
 """Spans per export unless OTEL_BSP_MAX_EXPORT_BATCH_SIZE is set: encoding 512 holds the interpreter for 13 ms."""
 QUEUE_SIZE: Final = 2048
 

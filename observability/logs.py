@@ -10,7 +10,8 @@ import grpc
 import structlog
 from opentelemetry import baggage, trace
 
-from .call import SERVER_FAULTS, current_call, endpoint, report
+from .call import SERVER_FAULTS, current_call
+from .faults import report
 from .log_writer import LogWriter
 from .rendering import RENDERERS, printed, safe_key, stacktrace
 
@@ -98,7 +99,7 @@ def _is_worth_it(outcome: Outcome, only: str | float) -> bool:
 
 
 def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
-    line: dict[str, Any] = {"endpoint": endpoint(call)}
+    line: dict[str, Any] = {"endpoint": call.descriptor.endpoint}
     if outcome.code is grpc.StatusCode.OK:
         line["status"] = "ok"
     else:
@@ -107,7 +108,7 @@ def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
     line["latency_ms"] = round(outcome.seconds * 1000, 3)
     line["level"] = level
     line["kind"] = call.kind
-    line["method"] = f"{call.service}/{call.method}"
+    line["method"] = call.descriptor.full_name
     line["code"] = outcome.code.name
     if call.kind == "server":
         if call.peer is not None:

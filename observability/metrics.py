@@ -10,7 +10,7 @@ import grpc
 import prometheus_client
 from google.protobuf import descriptor_pool
 
-from .call import METHOD_LIMIT, arity
+from .method import METHOD_LIMIT, arity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
-    from .call import Call, Finish, Kind, Method, Observer, Outcome
+    from .call import Call, Finish, Kind, Observer, Outcome
+    from .method import Method
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histograms' buckets, in seconds."""

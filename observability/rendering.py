@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -149,6 +150,7 @@ RENDERERS: Final[dict[str, Callable[[MutableMapping[str, Any]], str]]] = {
 }
 
 
+@functools.lru_cache(maxsize=1024)
 def safe_key(key: str) -> str:
     """Make a key that cannot end itself: other characters than letters, digits, `.`, `_` and `-` become `_`."""
     return key if key.isidentifier() and key.isascii() else _UNSAFE_KEY.sub("_", str(key)) or "_"

@@ -135,7 +135,8 @@ class Responses(_Observed):
 
     def __del__(self) -> None:
         """Be dropped, and cancel the call if it is still going on, as grpc does."""
-        self._call.cancel()
+        with contextlib.suppress(AttributeError):  # others' interceptors make a mere iterator of it
+            self._call.cancel()
         end_cancelled(self._observation, _DROPPED_DETAILS)
 
 

@@ -16,9 +16,9 @@ import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from .call import Observer, faults
 from .client import ClientInterceptor, aio_client_interceptors
 from .exporting import configure_tracing, service_attributes
+from .faults import faults
 from .listening import ListenError
 from .logs import configure_logging, log_calls
 from .metrics import measure_calls
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
+    from .call import Observer
     from .exporting import Tracing
     from .log_writer import LogWriter
 

@@ -13,8 +13,9 @@ from opentelemetry import trace
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from .call import SERVER_FAULTS, PerMethod, ignore
+from .call import SERVER_FAULTS, ignore
 from .logs import QUIET_SERVICES, is_quiet
+from .method import PerMethod
 from .rendering import VALUE_LIMIT, printed, stacktrace
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from .call import Call, Finish, Method, Observer, Outcome
+    from .call import Call, Finish, Observer, Outcome
+    from .method import Method
 
 # The RPC conventions are stable since 1.45.0; the Python package of constants stops at 1.44.
 RPC_SYSTEM_NAME: Final = "rpc.system.name"
@@ -49,17 +51,25 @@ class _FilterDetails(NamedTuple):
     metadata: Any
 
 
-class _MetadataGetter(Getter[Any]):
-    """Reads request metadata, pairs with duplicate keys; bytes are no business of a propagator's."""
+class _CarrierGetter(Getter[Any]):
+    """Reads what `_carrier` makes of request metadata."""
 
-    def get(self, carrier: Sequence[tuple[str, Any]], key: str) -> list[str] | None:
+    def get(self, carrier: dict[str, list[str]], key: str) -> list[str] | None:
         """Return the values of a key."""
-        key = key.lower()
-        return [value for name, value in carrier if name == key and isinstance(value, str)] or None
+        return carrier.get(key.lower())
 
-    def keys(self, carrier: Sequence[tuple[str, Any]]) -> list[str]:
+    def keys(self, carrier: dict[str, list[str]]) -> list[str]:
         """Return the keys."""
-        return [name for name, _ in carrier]
+        return list(carrier)
+
+
+def _carrier(metadata: Sequence[tuple[str, Any]]) -> dict[str, list[str]]:
+    """Order request metadata by its keys, in one pass; bytes are no business of a propagator's."""
+    carrier: dict[str, list[str]] = {}
+    for key, value in metadata:
+        if isinstance(value, str):
+            carrier.setdefault(key, []).append(value)
+    return carrier
 
 
 class _MetadataSetter(Setter[Any]):
@@ -73,7 +83,7 @@ class _MetadataSetter(Setter[Any]):
         carrier.append((key, value))
 
 
-_getter: Final = _MetadataGetter()
+_getter: Final = _CarrierGetter()
 _setter: Final = _MetadataSetter()
 
 
@@ -111,7 +121,7 @@ def default_filter() -> Callable[[Any], bool]:
 
 
 def _filter_details(call: Call) -> _FilterDetails:
-    return _FilterDetails(f"/{call.service}/{call.method}", call.metadata, call.metadata)
+    return _FilterDetails(f"/{call.descriptor.full_name}", call.metadata, call.metadata)
 
 
 class _Side:
@@ -166,12 +176,12 @@ def _attribute(value: Any) -> Any:
 class _Server(_Side):
     def carry(self, call: Call) -> Finish:
         """Carry the caller's context into the handler, without a span."""
-        contexts.attach(self._propagator.extract(call.metadata, getter=_getter))
+        contexts.attach(self._propagator.extract(_carrier(call.metadata), getter=_getter))
         return ignore
 
     def start(self, call: Call) -> Finish:
         """Start a server's span, and make it the handler's current one."""
-        parent = self._propagator.extract(call.metadata, getter=_getter)
+        parent = self._propagator.extract(_carrier(call.metadata), getter=_getter)
         span = self._span(call, parent, self._attributes(call.descriptor))
         # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
         contexts.attach(trace.set_span_in_context(span, parent))
@@ -233,7 +243,7 @@ def _record(span: Span, error: BaseException, text: str) -> None:
 
 
 def _method_attributes(method: Method) -> dict[str, Any]:
-    name = f"{method.service}/{method.name}"
+    name = method.full_name
     if method.known:
         return {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: name}
     return {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: "_OTHER", RPC_METHOD_ORIGINAL: name}

@@ -9,12 +9,13 @@ from opentelemetry.context import attach, detach
 
 from client.lines import fields
 from observability import ClientInterceptor, ServerInterceptor
-from observability.call import kebab
+from observability.method import kebab
 from observability.rendering import render_keyvalue
 from tests.package.rpc import (
     ARITIES,
     ECHOES,
     SERVICE,
+    STREAMS,
     as_asked,
     connected,
     echo,
@@ -81,7 +82,7 @@ def test_message_counts_of_a_stream(arity: str) -> None:
     with serving(ServerInterceptor(*server.observers), **{arity: ECHOES[arity]}) as address:
         with grpc.insecure_channel(address) as channel:
             answer = method(channel, arity)(requests(arity))
-            _ = answer if arity in ("unary", "client_stream") else list(answer)
+            _ = answer if arity not in STREAMS else list(answer)
         server.wait_for()
     line = line_of(server)
 

@@ -26,7 +26,7 @@ from observability import (
     metrics,
     trace_calls,
 )
-from observability.call import Faults, faults
+from observability.faults import Faults, faults
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, RESPONSES, talk
 from tests.package.told import Told

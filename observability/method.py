@@ -1,0 +1,77 @@
+"""What is known of a method before it is called, and kept for as many as there should be."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Type: TypeAlias = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+METHOD_LIMIT: Final = 1000
+"""How many methods that nobody declared are known by name; a catch-all handler can make up any number."""
+
+
+class PerMethod(dict[Key, Value], Generic[Key, Value]):
+    """What is made once per method and kept, for the first 1,000; made anew each time for the rest."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[[Key], Value]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: Key) -> Value:
+        value = self._make(key)
+        if len(self) < METHOD_LIMIT:
+            self[key] = value
+        return value
+
+
+class Method(NamedTuple):
+    """What is known of a method before it is called."""
+
+    service: str
+    """The full name of its service, such as echo.v1.EchoService."""
+    name: str
+    """Its own name, such as Echo."""
+    type: Type
+    """Its arity."""
+    known: bool
+    """Whether the server has a handler for it; a client's methods are always known."""
+    full_name: str
+    """Its service's and its own name, such as echo.v1.EchoService/Echo."""
+    endpoint: str
+    """`/` and its own name in kebab-case, such as /echo; `/unknown` for an unknown method."""
+
+
+_TYPES: Final[dict[tuple[bool, bool], Type]] = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+
+
+def arity(*, request_streaming: bool, response_streaming: bool) -> Type:
+    """Name the arity of a method by what streams."""
+    return _TYPES[bool(request_streaming), bool(response_streaming)]
+
+
+def method_at(path: str, type_: Type, *, known: bool = True) -> Method:
+    """Split a method path, `/package.Service/Method`; what has no slash is all service."""
+    full_name = path.removeprefix("/")
+    service, _, name = full_name.rpartition("/")
+    if not service:
+        service, name = name, ""
+    endpoint = f"/{kebab(name)}" if known else "/unknown"
+    return Method(service, name, type_, known, full_name, endpoint)
+
+
+def kebab(name: str) -> str:
+    """Write a method's name in kebab-case: CallEcho is call-echo, GetHTTPPage is get-http-page."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()

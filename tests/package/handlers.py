@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from observability import AioServerInterceptor, Observer, ServerInterceptor
-from tests.package.rpc import aio_connected, connected, method, requests
+from tests.package.rpc import STREAMS, aio_connected, connected, method, requests
 
 Step = Callable[[], None]
 """What a handler does at each of its steps: at its start, and for each message."""
@@ -44,7 +44,7 @@ class Kind:
         interceptor = AioServerInterceptor(*observers)
         async with aio_connected(interceptor, **{self.arity: self.make(step)}) as channel:
             call = method(channel, self.arity)(requests(self.arity), timeout=10)
-            if self.arity in ("unary", "client_stream"):
+            if self.arity not in STREAMS:
                 await call
             else:
                 _ = [response async for response in call]

@@ -11,6 +11,8 @@ import grpc.aio
 
 SERVICE = "test.v1.Words"
 ARITIES = ("unary", "client_stream", "server_stream", "bidi_stream")
+STREAMS = ("server_stream", "bidi_stream")
+"""The arities with many responses."""
 NAMES = {
     "unary": "Unary",
     "client_stream": "ClientStream",
@@ -19,7 +21,7 @@ NAMES = {
 }
 LOCAL = "127.0.0.1:0"
 
-_HANDLERS: dict[str, Callable[[Any], Any]] = {
+_HANDLERS: dict[str, Callable[..., Any]] = {
     "unary": grpc.unary_unary_rpc_method_handler,
     "client_stream": grpc.stream_unary_rpc_method_handler,
     "server_stream": grpc.unary_stream_rpc_method_handler,
@@ -102,7 +104,9 @@ class CatchAll(grpc.GenericRpcHandler):
 
 def service(**behaviors: Any) -> grpc.GenericRpcHandler:
     """Return a service with one method per arity that has a behaviour here, such as unary=."""
-    methods = {NAMES[arity]: _HANDLERS[arity](behavior) for arity, behavior in behaviors.items()}
+    methods = {
+        NAMES[arity]: _HANDLERS[arity](behavior, response_serializer=bytes) for arity, behavior in behaviors.items()
+    }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 
@@ -181,10 +185,10 @@ def talk(
 def _talk(arity: str, server: Sequence[Any], client: Sequence[Any], behavior: Any) -> list[bytes]:
     with connected(*server, client=client, **{arity: behavior}) as channel:
         answer = method(channel, arity)(requests(arity), timeout=10)
-        return [answer] if arity in ("unary", "client_stream") else list(answer)
+        return [answer] if arity not in STREAMS else list(answer)
 
 
 async def _aio_talk(arity: str, server: Sequence[Any], client: Sequence[Any], behavior: Any) -> list[bytes]:
     async with aio_connected(*server, client=client, **{arity: behavior}) as channel:
         call = method(channel, arity)(requests(arity), timeout=10)
-        return [await call] if arity in ("unary", "client_stream") else [response async for response in call]
+        return [await call] if arity not in STREAMS else [response async for response in call]

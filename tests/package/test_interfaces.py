@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +12,10 @@ import grpc.aio
 import pytest
 
 from observability import ClientInterceptor, aio_client_interceptors
-from tests.package.rpc import ARITIES, aio_connected, connected, method, requests
+from tests.package.endings import METADATA, aio_behaviors, behaviors
+from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 
-STREAMS = ("server_stream", "bidi_stream")
 ENDINGS = ("OK", "NOT_FOUND", "cancelled")
 # What a sync call can be asked once it is over, and what else can be done with it.
 QUESTIONS = (
@@ -44,63 +44,6 @@ AIO_QUESTIONS = (
     "wait_for_connection",
 )
 AIO_ACTIONS = ("add_done_callback", "cancel", "read", "write", "done_writing")
-METADATA = (("key", "one"), ("key", "two"))
-
-
-def behaviors(ending: str, leave: threading.Event) -> dict[str, Any]:
-    """Return handlers that come to this end; where the client is to cancel, they wait until told to leave."""
-
-    def begin(request: Any, context: grpc.ServicerContext) -> None:
-        _ = request if isinstance(request, bytes) else list(request)
-        context.send_initial_metadata(METADATA)
-        context.set_trailing_metadata(METADATA)
-
-    def end(context: grpc.ServicerContext) -> bytes:
-        if ending == "NOT_FOUND":
-            context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
-        if ending == "cancelled":
-            leave.wait(10)
-        return b"done"
-
-    def once(request: Any, context: grpc.ServicerContext) -> bytes:
-        begin(request, context)
-        return end(context)
-
-    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
-        begin(request, context)
-        yield b"first"
-        yield end(context)
-
-    return {"unary": once, "client_stream": once, "server_stream": stream, "bidi_stream": stream}
-
-
-def aio_behaviors(ending: str, begun: asyncio.Event) -> dict[str, Any]:
-    """Do the same for asyncio; tells when they have begun."""
-
-    async def begin(request: Any, context: Any) -> None:
-        # All of it: grpc.aio may call the end of a call that is still being written INTERNAL.
-        _ = request if isinstance(request, bytes) else [message async for message in request]
-        await context.send_initial_metadata(METADATA)
-        context.set_trailing_metadata(METADATA)
-        begun.set()
-
-    async def end(context: Any) -> bytes:
-        if ending == "NOT_FOUND":
-            await context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
-        if ending == "cancelled":
-            await asyncio.sleep(10)
-        return b"done"
-
-    async def once(request: Any, context: Any) -> bytes:
-        await begin(request, context)
-        return await end(context)
-
-    async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
-        await begin(request, context)
-        yield b"first"
-        yield await end(context)
-
-    return {"unary": once, "client_stream": once, "server_stream": stream, "bidi_stream": stream}
 
 
 # They change nothing: what grpc.aio returns through them is what it returns through any interceptor.

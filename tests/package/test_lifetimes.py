@@ -29,10 +29,8 @@ from observability import (
     measure_calls,
     trace_calls,
 )
-from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, aio_connected, connected, method, requests
+from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
-
-STREAMS = ("server_stream", "bidi_stream")
 
 
 class Endless:

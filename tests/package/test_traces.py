@@ -31,6 +31,7 @@ from tests.package.rpc import (
     ECHOES,
     NAMES,
     SERVICE,
+    STREAMS,
     aio_connected,
     aio_serving,
     as_asked,
@@ -80,7 +81,7 @@ class Pair:
             channel = grpc.intercept_channel(plain, ClientInterceptor(*self.client.observers, target=address))
             callable_ = method(channel, arity, name)
             request = requests(arity) if request is None else request
-            if arity in ("unary", "client_stream"):
+            if arity not in STREAMS:
                 callable_.future(request, metadata=metadata, timeout=10).exception()
             else:
                 _ = list(callable_(request, metadata=metadata, timeout=10))
@@ -489,7 +490,7 @@ def test_suppressed_aio_client_is_silent(arity: str) -> None:
             interceptors = aio_client_interceptors(*client.observers)
             async with grpc.aio.insecure_channel(address, interceptors=interceptors) as channel:
                 call = method(channel, arity)(requests(arity))
-                _ = await call if arity in ("unary", "client_stream") else [message async for message in call]
+                _ = await call if arity not in STREAMS else [message async for message in call]
 
     with suppress_instrumentation():
         asyncio.run(main())

@@ -1,0 +1,352 @@
+"""Living with others: stacked with other people's interceptors, results and outcomes stay right."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc
+import grpc.aio
+import grpc_interceptor
+import py_grpc_prometheus.prometheus_client_interceptor as prom_client  # type: ignore[import-untyped]  # it has no types
+import py_grpc_prometheus.prometheus_server_interceptor as prom_server  # type: ignore[import-untyped]  # it has no types
+import pytest
+import sentry_sdk.integrations.grpc.aio.client as sentry_aio_client
+import sentry_sdk.integrations.grpc.aio.server as sentry_aio_server
+import sentry_sdk.integrations.grpc.client as sentry_client
+import sentry_sdk.integrations.grpc.server as sentry_server
+from opentelemetry.instrumentation import grpc as official_
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
+
+from observability import (
+    AioHideExceptions,
+    AioServerInterceptor,
+    ClientInterceptor,
+    HideExceptions,
+    ServerInterceptor,
+    aio_client_interceptors,
+)
+from tests.package.endings import aio_behaviors, behaviors
+from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
+from tests.package.told import Told
+
+ENDINGS = ("OK", "NOT_FOUND", "UNKNOWN", "UNIMPLEMENTED")
+CASES = pytest.mark.parametrize(("ending", "arity"), list(itertools.product(ENDINGS, ARITIES)))
+# Without unknown methods that take a stream: grpc.aio may call the end of a call that is still being written INTERNAL.
+AIO_CASES = pytest.mark.parametrize(
+    ("ending", "arity"),
+    [
+        (ending, arity)
+        for ending, arity in itertools.product(ENDINGS, ARITIES)
+        if ending != "UNIMPLEMENTED" or arity in ("unary", "server_stream")
+    ],
+)
+official: Any = official_  # it has no types
+PROVIDER = TracerProvider(shutdown_on_exit=False)
+
+
+class Passing(grpc_interceptor.ServerInterceptor):
+    """grpc-interceptor's way to change nothing."""
+
+    def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        """Call the handler."""
+        del method_name
+        return method(request_or_iterator, context)
+
+
+class AioPassing(grpc_interceptor.AsyncServerInterceptor):
+    """The same for asyncio."""
+
+    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        """Call the handler."""
+        del method_name
+        response = method(request_or_iterator, context)
+        return response if hasattr(response, "__aiter__") else await response
+
+
+class PassingClient(grpc_interceptor.ClientInterceptor):
+    """The same for a client."""
+
+    def intercept(self, method: Any, request_or_iterator: Any, call_details: Any) -> Any:
+        """Make the call."""
+        return method(request_or_iterator, call_details)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Somebody else's interceptors; None where they have none."""
+
+    name: str
+    server: Callable[[], Any]
+    aio_server: Callable[[], Any] | None
+    client: Callable[[grpc.Channel], grpc.Channel]
+    aio_clients: Callable[[], list[Any]] | None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+NEIGHBOURS = [
+    Neighbour(
+        "opentelemetry",
+        lambda: official.server_interceptor(PROVIDER),
+        lambda: official.aio_server_interceptor(PROVIDER),
+        lambda channel: official.grpcext.intercept_channel(channel, official.client_interceptor(PROVIDER)),
+        lambda: official.aio_client_interceptors(PROVIDER),
+    ),
+    Neighbour(
+        "grpc-interceptor",
+        Passing,
+        AioPassing,
+        lambda channel: grpc.intercept_channel(channel, PassingClient()),
+        None,
+    ),
+    Neighbour(
+        "grpc-interceptor's exceptions",
+        grpc_interceptor.ExceptionToStatusInterceptor,
+        grpc_interceptor.AsyncExceptionToStatusInterceptor,
+        lambda channel: channel,
+        None,
+    ),
+    Neighbour(
+        "py-grpc-prometheus",
+        lambda: prom_server.PromServerInterceptor(registry=CollectorRegistry()),
+        None,
+        lambda channel: grpc.intercept_channel(
+            channel, prom_client.PromClientInterceptor(registry=CollectorRegistry())
+        ),
+        None,
+    ),
+    Neighbour(
+        "sentry",
+        sentry_server.ServerInterceptor,
+        sentry_aio_server.ServerInterceptor,
+        lambda channel: grpc.intercept_channel(channel, sentry_client.ClientInterceptor()),
+        lambda: [
+            sentry_aio_client.SentryUnaryUnaryClientInterceptor(),
+            sentry_aio_client.SentryUnaryStreamClientInterceptor(),
+        ],
+    ),
+]
+PLACES = pytest.mark.parametrize("place", ["outside", "inside"])
+Result = tuple[list[bytes], str]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Keep the stack traces of handlers that shall raise out of the tests' output."""
+    with caplog.at_level(logging.CRITICAL):
+        yield
+
+
+def talk(channel: grpc.Channel, arity: str, ending: str) -> Result:
+    """Make a call; return its responses and the code that its caller gets."""
+    call = method(channel, arity, "/nobody/knows" if ending == "UNIMPLEMENTED" else None)
+    responses: list[bytes] = []
+    try:
+        if arity in STREAMS:
+            responses.extend(call(requests(arity), timeout=10))
+        else:
+            responses.append(call(requests(arity), timeout=10))
+    except grpc.RpcError as error:
+        return responses, error.code().name
+    return responses, "OK"
+
+
+async def aio_talk(channel: grpc.aio.Channel, arity: str, ending: str) -> Result:
+    """Do the same on asyncio."""
+    call = method(channel, arity, "/nobody/knows" if ending == "UNIMPLEMENTED" else None)(requests(arity), timeout=10)
+    responses: list[bytes] = []
+    try:
+        if arity in STREAMS:
+            async for response in call:
+                responses.append(response)  # noqa: PERF401 - kept though the stream may fail
+        else:
+            responses.append(await call)
+    except grpc.aio.AioRpcError as error:
+        return responses, error.code().name
+    return responses, "OK"
+
+
+def served(arity: str, ending: str, *interceptors: Any) -> Result:
+    """Make a call of a server behind these interceptors."""
+    with connected(*interceptors, **behaviors(ending)) as channel:
+        return talk(channel, arity, ending)
+
+
+async def aio_served(arity: str, ending: str, *interceptors: Any, client: Any = ()) -> Result:
+    """Do the same on asyncio."""
+    async with aio_connected(*interceptors, client=client, **aio_behaviors(ending)) as channel:
+        return await aio_talk(channel, arity, ending)
+
+
+@CASES
+@PLACES
+@pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
+def test_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
+    """Beside another's interceptor on a server, ours changes no result, and tells the code that the caller gets."""
+    told = Told()
+    alone = served(arity, ending, neighbour.server())
+    both = [ServerInterceptor(*told.observers), neighbour.server()]
+    together = served(arity, ending, *(both if place == "outside" else both[::-1]))
+    told.wait_for()
+
+    assert alone == together
+    assert [together[1]] == told.codes
+
+
+@AIO_CASES
+@PLACES
+@pytest.mark.parametrize("neighbour", [neighbour for neighbour in NEIGHBOURS if neighbour.aio_server], ids=str)
+def test_aio_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
+    """So it is on asyncio."""
+    assert neighbour.aio_server
+    told = Told()
+    alone = asyncio.run(aio_served(arity, ending, neighbour.aio_server()))
+    both = [AioServerInterceptor(*told.observers), neighbour.aio_server()]
+    together = asyncio.run(aio_served(arity, ending, *(both if place == "outside" else both[::-1])))
+    told.wait_for()
+
+    assert alone == together
+    assert [together[1]] == told.codes
+
+
+@CASES
+@PLACES
+@pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
+def test_client(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
+    """Beside another's interceptor on a client, ours changes no result, and tells the code that the caller gets."""
+    told = Told()
+    ours = partial(intercepted, ClientInterceptor(*told.observers))
+    with connected(**behaviors(ending)) as channel:
+        alone = talk(neighbour.client(channel), arity, ending)
+        stacked = ours(neighbour.client(channel)) if place == "outside" else neighbour.client(ours(channel))
+        together = talk(stacked, arity, ending)
+        told.wait_for()
+
+    assert alone == together
+    assert [together[1]] == told.codes
+
+
+@AIO_CASES
+@PLACES
+@pytest.mark.parametrize("neighbour", [neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients], ids=str)
+def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
+    """So it is on asyncio."""
+    assert neighbour.aio_clients
+    told = Told()
+    ours = aio_client_interceptors(*told.observers)
+    alone = asyncio.run(aio_served(arity, ending, client=neighbour.aio_clients()))
+    stacked = [*ours, *neighbour.aio_clients()] if place == "outside" else [*neighbour.aio_clients(), *ours]
+    together = asyncio.run(aio_served(arity, ending, client=stacked))
+    told.wait_for()
+
+    assert alone == together
+    assert [together[1]] == told.codes
+
+
+OPENTELEMETRY, _, EXCEPTIONS, PROMETHEUS, SENTRY = NEIGHBOURS
+OURS = "ours"
+Order = tuple[Neighbour | str, ...]
+
+
+def orders(*neighbours: Neighbour) -> list[Order]:
+    """Return these neighbours and ours in every order, the innermost first."""
+    return list(itertools.permutations((OURS, *neighbours)))
+
+
+@pytest.mark.parametrize("arity", ["unary", "bidi_stream"])
+def test_every_order_on_a_server(arity: str) -> None:
+    """With all of them at once, in whatever order, a call has its result and its outcome."""
+    found = []
+    for order in orders(OPENTELEMETRY, EXCEPTIONS, PROMETHEUS, SENTRY):
+        told = Told()
+        ours = ServerInterceptor(*told.observers)
+        parts = [part.server() if isinstance(part, Neighbour) else ours for part in order]
+        _, code = served(arity, "OK", *parts)
+        told.wait_for()
+        found.append((order, code, told.codes))
+
+    assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
+
+
+@pytest.mark.parametrize("arity", ["unary", "bidi_stream"])
+def test_every_order_on_an_aio_server(arity: str) -> None:
+    """So it is on asyncio."""
+    found = []
+    for order in orders(OPENTELEMETRY, EXCEPTIONS, SENTRY):
+        told = Told()
+        ours = AioServerInterceptor(*told.observers)
+        neighbours = (part.aio_server if isinstance(part, Neighbour) else None for part in order)
+        _, code = asyncio.run(aio_served(arity, "OK", *(factory() if factory else ours for factory in neighbours)))
+        told.wait_for()
+        found.append((order, code, told.codes))
+
+    assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
+
+
+def fits(order: Order, arity: str) -> bool:
+    """
+    Tell whether the neighbours get on with each other in this order, without us.
+
+    py-grpc-prometheus makes a mere generator of a bidirectional call's responses, of which opentelemetry's
+    interceptor, further out, asks what only a call has.
+    """
+    return arity != "bidi_stream" or order.index(OPENTELEMETRY) < order.index(PROMETHEUS)
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+def test_every_order_on_a_client(arity: str) -> None:
+    """So it is on a client."""
+    found = []
+    with connected(**behaviors("OK")) as plain:
+        for order in orders(OPENTELEMETRY, PROMETHEUS, SENTRY):
+            if not fits(order, arity):
+                continue
+            told = Told()
+            ours = partial(intercepted, ClientInterceptor(*told.observers))
+            channel = plain
+            for part in order:
+                channel = part.client(channel) if isinstance(part, Neighbour) else ours(channel)
+            _, code = talk(channel, arity, "OK")
+            told.wait_for()
+            found.append((order, code, told.codes))
+
+    assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
+
+
+def intercepted(interceptor: ClientInterceptor, channel: grpc.Channel) -> grpc.Channel:
+    """Return a channel through our interceptor."""
+    return grpc.intercept_channel(channel, interceptor)
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_hidden_exceptions(stack: str, ours_first: bool) -> None:  # noqa: FBT001 - a parameter
+    """HideExceptions beside ours, in either order: the caller gets UNKNOWN, and that is told."""
+    told = Told()
+    if stack == "sync":
+        parts: list[Any] = [ServerInterceptor(*told.observers), HideExceptions()]
+        found = served("unary", "UNKNOWN", *(parts if ours_first else parts[::-1]))
+    else:
+        parts = [AioServerInterceptor(*told.observers), AioHideExceptions()]
+        found = asyncio.run(aio_served("unary", "UNKNOWN", *(parts if ours_first else parts[::-1])))
+    told.wait_for()
+
+    assert ([], "UNKNOWN") == found
+    assert ["UNKNOWN"] == told.codes
+
+
+def test_ours_twice() -> None:
+    """Ours may stand twice on one server: each tells the call, and both say the same."""
+    one, two = Told(), Told()
+    found = served("bidi_stream", "NOT_FOUND", ServerInterceptor(*one.observers), ServerInterceptor(*two.observers))
+    one.wait_for()
+    two.wait_for()
+
+    assert "NOT_FOUND" == found[1]
+    assert one.codes == two.codes == ["NOT_FOUND"]

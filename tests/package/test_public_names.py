@@ -1,0 +1,79 @@
+"""The package's public names."""
+
+import inspect
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import observability
+
+# The contract's names; ListenError is what a used port raises, for those who say so in their own words.
+NAMES = {
+    "AioHideExceptions",
+    "AioServerInterceptor",
+    "Call",
+    "ClientInterceptor",
+    "HideExceptions",
+    "ListenError",
+    "Observer",
+    "Outcome",
+    "ServerInterceptor",
+    "SettingError",
+    "Telemetry",
+    "aio_client_interceptors",
+    "current_call",
+    "log_calls",
+    "measure_calls",
+    "serve",
+    "serve_aio",
+    "trace_calls",
+}
+CALLABLES = sorted(NAMES - {"Observer"})
+
+
+def test_names() -> None:
+    """The package exports the contract's names and no others."""
+    assert sorted(NAMES) == observability.__all__
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_docstrings(name: str) -> None:
+    """Every public name has a docstring of its own."""
+    thing = getattr(observability, name)
+
+    assert inspect.getdoc(thing)
+    assert thing.__doc__
+    assert not re.match(rf"{name}\(", thing.__doc__)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLABLES if inspect.isclass(getattr(observability, name))])
+def test_docstrings_of_methods(name: str) -> None:
+    """So has every public method of a public class."""
+    class_ = getattr(observability, name)
+    functions = [function for key, function in vars(class_).items() if not key.startswith("_") and callable(function)]
+
+    assert [] == [function.__qualname__ for function in functions if not function.__doc__]
+
+
+@pytest.mark.parametrize("name", CALLABLES)
+def test_annotations(name: str) -> None:
+    """Every public function says what it takes and gives."""
+    thing = getattr(observability, name)
+    if inspect.isclass(thing):
+        return
+    signature = inspect.signature(thing)
+
+    assert signature.return_annotation is not signature.empty
+    assert [] == [parameter for parameter in signature.parameters.values() if parameter.annotation is parameter.empty]
+
+
+def test_version() -> None:
+    """The version is the distribution's."""
+    assert version("grpc-observability-kit") == observability.__version__
+
+
+def test_typed() -> None:
+    """The package says that it has types."""
+    assert Path(observability.__file__).with_name("py.typed").exists()

@@ -1,0 +1,104 @@
+"""Callers on grpc.aio channels that play a case; one conversation for all ways to make a call."""
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+from grpc import StatusCode
+
+from .cases import requests_stream, responses_stream
+from .clients import OPTIONS, requests, stub
+from .stage import Stage
+
+
+async def call(stage: Stage) -> StatusCode:
+    """Make the call, and return the code that its caller gets."""
+    case = stage.case
+    async with contextlib.AsyncExitStack() as channels:
+        if case.limited:
+            _holding = _hold(await channels.enter_async_context(grpc.aio.insecure_channel(stage.address)))
+            await asyncio.to_thread(stage.wait)
+        interceptors = stage.telemetry.aio_client_interceptors(target=stage.address)
+        channel = grpc.aio.insecure_channel(stage.address, (*OPTIONS, *case.channel_options), interceptors=interceptors)
+        await channels.enter_async_context(channel)
+        if case.timeout:
+            await channel.channel_ready()
+        conversation = asyncio.create_task(_converse(stage, stub(channel, stage)))
+        interruption = asyncio.create_task(_interrupt_later(stage, channel, conversation))
+        try:
+            return await conversation
+        except asyncio.CancelledError:
+            return StatusCode.CANCELLED
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        finally:
+            await interruption
+            if case.dropped:
+                gc.collect()  # a call that is dropped stands in cycles of grpc's
+
+
+def _hold(channel: Any) -> Any:
+    """Let another call take the server's only place."""
+    return channel.unary_unary("/hold")(b"")
+
+
+async def _interrupt_later(stage: Stage, channel: grpc.aio.Channel, conversation: asyncio.Task[Any]) -> None:
+    if stage.case.end in ("cancel_task", "stop_server", "close_channel"):
+        await asyncio.to_thread(stage.wait)
+    if stage.case.end == "cancel_task":
+        conversation.cancel()
+    elif stage.case.end == "stop_server":
+        await asyncio.to_thread(stage.stop)
+    elif stage.case.end == "close_channel":
+        await channel.close()
+
+
+async def _converse(stage: Stage, method: Any) -> StatusCode:
+    call = await _start(stage, method)
+    if not responses_stream(stage.way.arity):
+        await _interrupt(stage, call)
+        await call
+    elif stage.case.end == "drop_unread":
+        await _interrupt(stage, call)
+    else:
+        async for _ in _reading(call) if "read" in stage.way.client else call:
+            await _interrupt(stage, call)
+            if stage.case.dropped:
+                break
+    return StatusCode.CANCELLED if stage.case.dropped else StatusCode.OK
+
+
+async def _start(stage: Stage, method: Any) -> Any:
+    timeout = stage.case.timeout
+    if not requests_stream(stage.way.arity):
+        return method(stage.case.request, timeout=timeout)
+    if "write" not in stage.way.client:
+        return method(_aio_requests(stage), timeout=timeout)
+    call = method(timeout=timeout)
+    with contextlib.suppress(asyncio.InvalidStateError):  # the call is over already
+        for request in requests(stage):
+            await call.write(request)
+        await call.done_writing()
+    return call
+
+
+async def _aio_requests(stage: Stage) -> AsyncIterator[Any]:
+    for request in requests(stage):
+        yield request
+        await asyncio.sleep(0)
+
+
+async def _reading(call: Any) -> AsyncIterator[Any]:
+    while (response := await call.read()) is not grpc.aio.EOF:
+        yield response
+
+
+async def _interrupt(stage: Stage, call: Any) -> None:
+    if stage.case.dropped or stage.case.cancelled:
+        await asyncio.to_thread(stage.wait)
+    if stage.case.cancelled:
+        call.cancel()

@@ -1,0 +1,640 @@
+"""The outcomes of a call, as data: what the server does, how the caller ends it, and the code that each side tells."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+
+from grpc import StatusCode
+
+from .messages import FIRST, LARGE, LAST, UNPARSEABLE, UNSERIALISABLE, VANISHED, VANISHING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Arity: TypeAlias = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
+End: TypeAlias = Literal[
+    "finish", "cancel", "cancel_task", "cancel_late", "drop", "drop_unread", "drop_late", "stop_server", "close_channel"
+]
+
+ARITIES: Final[tuple[Arity, ...]] = ("unary", "client_stream", "server_stream", "bidi_stream")
+AIO_SERVERS: Final = ("aio", "aio_context", "aio_plain")
+SERVERS: Final = ("sync", *AIO_SERVERS)
+"""grpc.server; grpc.aio.server with async handlers, with those that use context.read and write, with plain ones."""
+
+_ONE: Final[tuple[Arity, ...]] = ("unary", "client_stream")
+_FROM_ONE: Final[tuple[Arity, ...]] = ("unary", "server_stream")
+_FROM_MANY: Final[tuple[Arity, ...]] = ("client_stream", "bidi_stream")
+_MANY: Final[tuple[Arity, ...]] = ("server_stream", "bidi_stream")
+CLIENTS: Final[dict[str, tuple[Arity, ...]]] = {
+    "call": _ONE,
+    "with_call": _ONE,
+    "future": _ONE,
+    "iterate": _MANY,
+    "aio_await": _ONE,
+    "aio_write": ("client_stream",),
+    "aio_iterate": _MANY,
+    "aio_read": ("server_stream",),
+    "aio_write_read": ("bidi_stream",),
+}
+"""The ways to make a call on grpc and grpc.aio channels, and the arities that have them."""
+
+_BLOCKING: Final = frozenset({"call", "with_call"})
+_AIO: Final = frozenset(client for client in CLIENTS if client.startswith("aio_"))
+_STREAMS: Final = frozenset(client for client in CLIENTS if CLIENTS[client] != _ONE and client != "aio_write")
+_ENDS: Final[dict[End, frozenset[str]]] = {
+    "finish": frozenset(CLIENTS),
+    "cancel": frozenset(CLIENTS) - _BLOCKING,
+    "cancel_task": _AIO,
+    "cancel_late": _STREAMS,
+    "drop": _STREAMS | {"future"},
+    "drop_unread": _STREAMS,
+    "drop_late": _STREAMS,
+    "stop_server": frozenset(CLIENTS),
+    "close_channel": frozenset(CLIENTS),
+}
+"""How a caller can end a call, and on which ways."""
+
+DETAILS: Final = "as asked"
+SOON: Final = 0.25
+"""Seconds until a deadline; grpc-timeout says so many exactly."""
+LATER: Final = 1.0
+"""Seconds until a deadline before which something else must have happened."""
+_RECEIVE_LITTLE: Final = (("grpc.max_receive_message_length", 100),)
+_SEND_LITTLE: Final = (("grpc.max_send_message_length", 100),)
+
+
+class Way(NamedTuple):
+    """How a call is made and served."""
+
+    arity: Arity
+    server: str
+    client: str
+
+
+def requests_stream(arity: Arity) -> bool:
+    """Tell whether requests are a stream."""
+    return arity in _FROM_MANY
+
+
+def responses_stream(arity: Arity) -> bool:
+    """Tell whether responses are a stream."""
+    return arity in _MANY
+
+
+class Status(NamedTuple):
+    """What context.abort_with_status takes."""
+
+    code: StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str], ...] = ()
+
+
+def succeed(_context: Any, _pause: Any) -> None:
+    """Do nothing but answer."""
+
+
+def abort(context: Any, _pause: Any) -> Any:
+    """End the call with a code of the handler's choice."""
+    return context.abort(StatusCode.INVALID_ARGUMENT, DETAILS)
+
+
+def abort_at_length(context: Any, _pause: Any) -> Any:
+    """End the call with a text that is longer than a caller accepts."""
+    return context.abort(StatusCode.INVALID_ARGUMENT, "x" * 20_000)
+
+
+def abort_with_status(context: Any, _pause: Any) -> Any:
+    """End the call with a status object."""
+    return context.abort_with_status(Status(StatusCode.FAILED_PRECONDITION, DETAILS))
+
+
+def set_code(context: Any, _pause: Any) -> None:
+    """Choose a code, and go on to answer."""
+    context.set_code(StatusCode.NOT_FOUND)
+    context.set_details(DETAILS)
+
+
+def fail(_context: Any, _pause: Any) -> None:
+    """Raise what nobody catches."""
+    raise ValueError("secret")
+
+
+def fail_with_code(context: Any, _pause: Any) -> None:
+    """Choose a code, then raise what nobody catches."""
+    context.set_code(StatusCode.DATA_LOSS)
+    raise ValueError("secret")
+
+
+def leave(_context: Any, _pause: Any) -> None:
+    """Ask the process to end, which ends no server."""
+    raise SystemExit("secret")
+
+
+def cancel_itself(_context: Any, _pause: Any) -> None:
+    """Let a cancellation escape that is not the call's but, say, an inner task's."""
+    raise asyncio.CancelledError("secret")
+
+
+def hang(_context: Any, pause: Callable[[], Any]) -> Any:
+    """Wait until the call is over."""
+    return pause()
+
+
+def anyhow(_way: Way) -> bool:
+    """Allow every way."""
+    return True
+
+
+def not_plain_stream(way: Way) -> bool:
+    """Leave out plain generators on asyncio servers, whose abort right after a yield grpc loses half the time."""
+    return way.server != "aio_plain" or not responses_stream(way.arity)
+
+
+def not_plain(way: Way) -> bool:
+    """Leave out plain handlers on asyncio servers, whose context has no abort_with_status."""
+    return way.server != "aio_plain"
+
+
+def on(*servers: str) -> Callable[[Way], bool]:
+    """Allow these servers only."""
+    return lambda way: way.server in servers
+
+
+def from_sync(way: Way) -> bool:
+    """Allow clients of grpc channels only."""
+    return not way.client.startswith("aio_")
+
+
+def from_aio(way: Way) -> bool:
+    """Allow clients of grpc.aio channels only."""
+    return way.client.startswith("aio_")
+
+
+def waiting(way: Way) -> bool:
+    """Allow the plainest client only."""
+    return way.client in ("call", "iterate")
+
+
+def iterating(way: Way) -> bool:
+    """Allow clients that hand over all requests at once, and no plain generator."""
+    return not_plain_stream(way) and "write" not in way.client
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    One outcome, and how it comes to pass.
+
+    `client` and `server` are the codes that each side tells, None where it never sees the call; `error` is whether
+    the server tells of an exception. The handler reads its requests (of an `endless` stream one), sends `first`, where
+    responses are a stream, does its `act`, and answers with `last`. `end` is what the caller does about it. `early`
+    is whether the call ends while requests may still be written. Where the server has no port (`absent`), no place
+    (`limited`), no thread (`pool_busy`) or an interceptor that waits (`delayed`), the handler never starts.
+    """
+
+    name: str
+    says: str
+    client: StatusCode | None
+    server: StatusCode | None
+    act: Callable[[Any, Any], Any] = succeed
+    end: End = "finish"
+    error: bool = False
+    timeout: float | None = None
+    method: str = "Method"
+    request: Any = FIRST
+    endless: bool = False
+    first: Any = FIRST
+    last: Any = LAST
+    hide: bool = False
+    early: bool = False
+    absent: bool = False
+    limited: bool = False
+    pool_busy: bool = False
+    delayed: bool = False
+    server_options: tuple[tuple[str, int], ...] = ()
+    channel_options: tuple[tuple[str, int], ...] = ()
+    arities: tuple[Arity, ...] = ARITIES
+    possible: Callable[[Way], bool] = anyhow
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the caller cancels its call by the call itself."""
+        return self.end in ("cancel", "cancel_late")
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the caller lets go of its call."""
+        return self.end in ("drop", "drop_unread", "drop_late")
+
+
+def agreed(name: str, says: str, code: StatusCode, **how: Any) -> Case:
+    """Describe an outcome that both sides tell with the same code."""
+    return Case(name, says, client=code, server=code, **how)
+
+
+def ways(case: Case) -> Iterator[Way]:
+    """List the ways on which a case can come to pass."""
+    for arity in case.arities:
+        for server in SERVERS:
+            if server == "aio_context" and arity == "unary":
+                continue  # nothing to read or write
+            for client, arities in CLIENTS.items():
+                way = Way(arity, server, client)
+                if arity in arities and client in _ENDS[case.end] and case.possible(way):
+                    yield way
+
+
+AGREED: Final = (
+    agreed("ok", "A call that is answered is OK.", StatusCode.OK),
+    agreed(
+        "abort",
+        "context.abort gives the call its code.",
+        StatusCode.INVALID_ARGUMENT,
+        act=abort,
+        possible=not_plain_stream,
+    ),
+    agreed(
+        "abort_first",
+        "So does an abort before the first message of a stream.",
+        StatusCode.INVALID_ARGUMENT,
+        act=abort,
+        first=None,
+        arities=_MANY,
+    ),
+    agreed(
+        "abort_early",
+        "So does an abort while requests are still being written.",
+        StatusCode.INVALID_ARGUMENT,
+        act=abort,
+        endless=True,
+        early=True,
+        arities=_FROM_MANY,
+        possible=iterating,
+    ),
+    agreed(
+        "abort_with_status",
+        "context.abort_with_status gives the call its code.",
+        StatusCode.FAILED_PRECONDITION,
+        act=abort_with_status,
+        possible=not_plain,
+    ),
+    agreed("set_code", "context.set_code gives an answered call its code.", StatusCode.NOT_FOUND, act=set_code),
+    agreed(
+        "exception",
+        "An exception that the handler does not catch is UNKNOWN, and told with the call.",
+        StatusCode.UNKNOWN,
+        act=fail,
+        error=True,
+    ),
+    agreed(
+        "exception_hidden",
+        "So is one whose text is kept from the caller.",
+        StatusCode.UNKNOWN,
+        act=fail,
+        error=True,
+        hide=True,
+    ),
+    agreed(
+        "exception_with_code",
+        "An exception after context.set_code has the code that was set.",
+        StatusCode.DATA_LOSS,
+        act=fail_with_code,
+        error=True,
+    ),
+    agreed(
+        "exit",
+        "A SystemExit of the handler is answered at once, UNKNOWN, where exceptions are hidden.",
+        StatusCode.UNKNOWN,
+        act=leave,
+        error=True,
+        hide=True,
+    ),
+    agreed(
+        "own_cancellation",
+        "So is a CancelledError of the handler's own.",
+        StatusCode.UNKNOWN,
+        act=cancel_itself,
+        error=True,
+        hide=True,
+    ),
+    agreed(
+        "exit_unanswered",
+        "Where they are not, grpc.server leaves the caller waiting until its deadline.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=leave,
+        error=True,
+        timeout=LATER,
+        possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "unknown",
+        "An unknown method is UNIMPLEMENTED.",
+        StatusCode.UNIMPLEMENTED,
+        method="Missing",
+        early=True,
+    ),
+    agreed("cancel", "A call that its caller cancels is CANCELLED.", StatusCode.CANCELLED, act=hang, end="cancel"),
+    agreed(
+        "cancel_early",
+        "So is one cancelled while requests are still being written.",
+        StatusCode.CANCELLED,
+        act=hang,
+        end="cancel",
+        endless=True,
+        arities=_FROM_MANY,
+        possible=iterating,
+    ),
+    agreed(
+        "cancel_task", "So is one whose awaiting task is cancelled.", StatusCode.CANCELLED, act=hang, end="cancel_task"
+    ),
+    agreed("drop", "So is one that its caller drops half-way.", StatusCode.CANCELLED, act=hang, end="drop"),
+    agreed("drop_unread", "So is a stream that nobody reads.", StatusCode.CANCELLED, act=hang, end="drop_unread"),
+    agreed("close_channel", "So is one whose channel is closed.", StatusCode.CANCELLED, act=hang, end="close_channel"),
+    agreed(
+        "deadline",
+        "A call that is not over by its deadline, in the handler or half-way through a stream, is DEADLINE_EXCEEDED.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=hang,
+        timeout=SOON,
+    ),
+    agreed(
+        "deadline_early",
+        "So is one whose deadline comes while requests are still being written.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=hang,
+        endless=True,
+        timeout=SOON,
+        early=True,
+        arities=_FROM_MANY,
+        possible=iterating,
+    ),
+    agreed(
+        "deadline_before",
+        "So is one whose deadline comes in an interceptor, before the handler starts.",
+        StatusCode.DEADLINE_EXCEEDED,
+        delayed=True,
+        timeout=SOON,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "deadline_in_queue",
+        "So is one whose deadline comes while its plain handler waits for a thread of an asyncio server.",
+        StatusCode.DEADLINE_EXCEEDED,
+        pool_busy=True,
+        timeout=SOON,
+        possible=on("aio_plain"),
+    ),
+    agreed(
+        "limit",
+        "A call over the server's limit of concurrent calls is RESOURCE_EXHAUSTED.",
+        StatusCode.RESOURCE_EXHAUSTED,
+        limited=True,
+        early=True,
+    ),
+    agreed(
+        "request_unparseable",
+        "A request that cannot be parsed is INTERNAL on grpc.server.",
+        StatusCode.INTERNAL,
+        request=UNPARSEABLE,
+        early=True,
+        possible=on("sync"),
+    ),
+    agreed(
+        "request_unparseable_aio",
+        "It is UNKNOWN on grpc.aio.server.",
+        StatusCode.UNKNOWN,
+        request=UNPARSEABLE,
+        arities=_FROM_ONE,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "request_of_stream_unparseable_aio",
+        "It is there an exception for the handler of a stream of requests, and told as such.",
+        StatusCode.UNKNOWN,
+        request=UNPARSEABLE,
+        early=True,
+        error=True,
+        arities=_FROM_MANY,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "request_parsed_to_none",
+        "A request of which parsing makes None is INTERNAL on grpc.server.",
+        StatusCode.INTERNAL,
+        request=VANISHING,
+        early=True,
+        possible=on("sync"),
+    ),
+    agreed(
+        "request_parsed_to_none_aio",
+        "On grpc.aio.server it is a request like any other.",
+        StatusCode.OK,
+        request=VANISHING,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "answer_none",
+        "A handler that returns None, which cannot be serialised, is INTERNAL on grpc.server.",
+        StatusCode.INTERNAL,
+        last=None,
+        error=True,
+        arities=_ONE,
+        possible=on("sync"),
+    ),
+    agreed(
+        "answer_none_aio",
+        "It is UNKNOWN on grpc.aio.server.",
+        StatusCode.UNKNOWN,
+        last=None,
+        error=True,
+        arities=_ONE,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "second_unserialisable",
+        "So is a stream whose second message cannot be serialised: INTERNAL on grpc.server.",
+        StatusCode.INTERNAL,
+        last=UNSERIALISABLE,
+        error=True,
+        arities=_MANY,
+        possible=on("sync"),
+    ),
+    agreed(
+        "second_unserialisable_aio",
+        "It is UNKNOWN on grpc.aio.server.",
+        StatusCode.UNKNOWN,
+        last=UNSERIALISABLE,
+        error=True,
+        arities=_MANY,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "answer_serialised_to_none",
+        "An answer of which serialising makes None is INTERNAL on grpc.server.",
+        StatusCode.INTERNAL,
+        last=VANISHED,
+        possible=on("sync"),
+    ),
+    agreed(
+        "answer_serialised_to_none_aio",
+        "On grpc.aio.server it is an empty answer.",
+        StatusCode.OK,
+        last=VANISHED,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "answer_unparseable_aio",
+        "A caller on asyncio is handed None for an answer that cannot be parsed, and the call is OK.",
+        StatusCode.OK,
+        last=UNPARSEABLE,
+        possible=from_aio,
+    ),
+    Case(
+        "unreachable",
+        "A call to a server that is not there is UNAVAILABLE, and told by its caller alone.",
+        client=StatusCode.UNAVAILABLE,
+        server=None,
+        absent=True,
+    ),
+    Case(
+        "request_unserialisable",
+        "So is a call whose request cannot be serialised: INTERNAL.",
+        client=StatusCode.INTERNAL,
+        server=None,
+        request=UNSERIALISABLE,
+        arities=_FROM_ONE,
+        possible=from_sync,
+    ),
+    Case(
+        "request_too_large_to_send",
+        "So is a call whose request is larger than the client sends: RESOURCE_EXHAUSTED.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=None,
+        request=LARGE,
+        channel_options=_SEND_LITTLE,
+        arities=_FROM_ONE,
+    ),
+)
+"""Outcomes on which both sides agree, or that one side alone sees."""
+
+DIVERGING: Final = (
+    Case(
+        "finished_then_dropped",
+        "A stream that is dropped after the server has finished is CANCELLED for its caller, OK for the server.",
+        client=StatusCode.CANCELLED,
+        server=StatusCode.OK,
+        end="drop_late",
+    ),
+    Case(
+        "finished_then_cancelled",
+        "So is one that is cancelled then.",
+        client=StatusCode.CANCELLED,
+        server=StatusCode.OK,
+        end="cancel_late",
+    ),
+    Case(
+        "server_stops",
+        "A call whose server stops is UNAVAILABLE for its caller, CANCELLED for the server.",
+        client=StatusCode.UNAVAILABLE,
+        server=StatusCode.CANCELLED,
+        act=hang,
+        end="stop_server",
+    ),
+    Case(
+        "text_too_long",
+        "A status text of many kB turns the caller's code into RESOURCE_EXHAUSTED; the server sent its own.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.INVALID_ARGUMENT,
+        act=abort_at_length,
+        possible=not_plain_stream,
+    ),
+    Case(
+        "answer_too_large",
+        "An answer larger than the client accepts is RESOURCE_EXHAUSTED for it; the server has answered.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.OK,
+        last=LARGE,
+        channel_options=_RECEIVE_LITTLE,
+        arities=_ONE,
+    ),
+    Case(
+        "message_too_large",
+        "A message of a stream that is larger than that cuts the server's call off.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.CANCELLED,
+        act=hang,
+        first=LARGE,
+        channel_options=_RECEIVE_LITTLE,
+        arities=_MANY,
+    ),
+    Case(
+        "answer_unparseable",
+        "An answer that a sync client cannot parse is INTERNAL for it; the server has answered.",
+        client=StatusCode.INTERNAL,
+        server=StatusCode.OK,
+        last=UNPARSEABLE,
+        arities=_ONE,
+        possible=from_sync,
+    ),
+    Case(
+        "message_unparseable",
+        "A message of a stream that it cannot parse cuts the server's call off.",
+        client=StatusCode.INTERNAL,
+        server=StatusCode.CANCELLED,
+        act=hang,
+        first=UNPARSEABLE,
+        arities=_MANY,
+        possible=from_sync,
+    ),
+    Case(
+        "own_cancellation_unanswered",
+        "A CancelledError of an asyncio handler's own that nothing hides leaves the caller waiting until its deadline.",
+        client=StatusCode.DEADLINE_EXCEEDED,
+        server=StatusCode.UNKNOWN,
+        act=cancel_itself,
+        error=True,
+        timeout=LATER,
+        possible=lambda way: way.server != "sync" and waiting(way),
+    ),
+)
+"""Outcomes of which each side truly saw something else."""
+
+HIDDEN: Final = (
+    Case(
+        "answer_too_large_to_send",
+        "An answer larger than the server sends is refused by grpc's core after the handler's end.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.OK,
+        last=LARGE,
+        server_options=_SEND_LITTLE,
+        arities=_ONE,
+        possible=lambda way: way.arity == "unary" or way.server != "sync",
+    ),
+    Case(
+        "answer_to_stream_too_large_to_send",
+        "On grpc.server the request stream, where there is one, tells that the call was cut off.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.CANCELLED,
+        last=LARGE,
+        server_options=_SEND_LITTLE,
+        arities=("client_stream",),
+        possible=on("sync"),
+    ),
+    Case(
+        "message_too_large_to_send",
+        "A message of a stream that is larger than that cuts the call off.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.CANCELLED,
+        act=hang,
+        first=LARGE,
+        server_options=_SEND_LITTLE,
+        arities=_MANY,
+        possible=not_plain_stream,
+    ),
+)
+"""Outcomes that grpc hides from a server's interceptors, and what is told of them for now."""

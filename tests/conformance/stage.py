@@ -1,0 +1,50 @@
+"""What the two sides of one call share: the case that they play, and the events by which they wait for each other."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+from observability import Telemetry
+
+from .cases import Case, Way
+from .record import PATIENCE, Record
+
+
+class Stage:
+    """
+    The case being played, on one way.
+
+    `arrived` is set when a call comes in, `serving` when a handler waits in the middle of its work, `over` when the
+    call has ended on both sides. `address` and `stop` are the server's, once it serves; `stop` ends it at once.
+    """
+
+    address: str
+    stop: Callable[[], object]
+
+    def __init__(self, case: Case, way: Way, record: Record, telemetry: Telemetry) -> None:
+        self.case = case
+        self.way = way
+        self.telemetry = telemetry
+        self.arrived = threading.Event()
+        self.serving = threading.Event()
+        self.over = threading.Event()
+        self._record = record
+
+    def pause(self) -> None:
+        """Wait in a handler until the call is over."""
+        self.serving.set()
+        self.over.wait(PATIENCE)
+
+    async def pause_aio(self) -> None:
+        """Wait in an async handler, which its call's end cancels."""
+        self.serving.set()
+        await asyncio.sleep(PATIENCE)
+
+    def wait(self) -> None:
+        """Wait for the moment at which the caller ends the call: a handler waits, unless the case says otherwise."""
+        if self.case.end.endswith("_late"):
+            self._record.wait("server")
+        elif self.case.pool_busy:
+            self.arrived.wait(PATIENCE)
+        else:
+            self.serving.wait(PATIENCE)

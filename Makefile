@@ -48,6 +48,15 @@ stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (nee
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
 	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
 
+# An environment of its own: one of the peers works with the grpcio of exactly its own version alone.
+.venv-bench: benchmarks/requirements.txt
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch .venv-bench
+
+bench: .venv-bench ## What telling a call costs, beside others; QUICK=1 takes under 2 minutes
+	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
+
 protos: .venv ## Write the stubs from protos/echo.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. \
 		--grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/echo.proto
@@ -56,4 +65,4 @@ protos-check: protos
 	@git diff --exit-code --stat protos || { echo "protos/ does not match echo.proto: run make protos, and commit" >&2; exit 1; }
 
 clean: ## Remove what was built
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache

@@ -41,7 +41,7 @@ class Words:
         self._process = subprocess.Popen(
             [sys.executable, "-c", program, str(its_replies)],
             cwd=ROOT,
-            env=environment(**{"OTEL_TRACES_EXPORTER": "none", **variables}),
+            env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_TRACES_EXPORTER": "none", **variables}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

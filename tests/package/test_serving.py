@@ -44,7 +44,7 @@ class Served:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.package.programs.served", stack, address, json.dumps(options)],
             cwd=ROOT,
-            env=environment(**{"OTEL_TRACES_EXPORTER": "none", **(variables or {})}),
+            env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_TRACES_EXPORTER": "none", **(variables or {})}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",

@@ -1,0 +1,1 @@
+"""How users write against the package; mypy reads it, and nobody runs it."""

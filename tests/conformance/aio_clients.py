@@ -98,7 +98,7 @@ async def _reading(call: Any) -> AsyncIterator[Any]:
 
 
 async def _interrupt(stage: Stage, call: Any) -> None:
-    if stage.case.dropped or stage.case.cancelled:
+    if stage.case.interrupted:
         await asyncio.to_thread(stage.wait)
     if stage.case.cancelled:
         call.cancel()

@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 
 Arity: TypeAlias = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
 End: TypeAlias = Literal[
-    "finish", "cancel", "cancel_task", "cancel_late", "drop", "drop_unread", "drop_late", "stop_server", "close_channel"
+    "finish",
+    "cancel",
+    "cancel_task",
+    "cancel_late",
+    "cancel_at_last",
+    "drop",
+    "drop_unread",
+    "drop_late",
+    "stop_server",
+    "close_channel",
 ]
+"""What a caller does about its call: `late`, when the server has finished; `at_last`, just before the deadline."""
 
 ARITIES: Final[tuple[Arity, ...]] = ("unary", "client_stream", "server_stream", "bidi_stream")
 AIO_SERVERS: Final = ("aio", "aio_context", "aio_plain")
@@ -48,6 +58,7 @@ _ENDS: Final[dict[End, frozenset[str]]] = {
     "cancel": frozenset(CLIENTS) - _BLOCKING,
     "cancel_task": _AIO,
     "cancel_late": _STREAMS,
+    "cancel_at_last": frozenset(CLIENTS) - _BLOCKING,
     "drop": _STREAMS | {"future"},
     "drop_unread": _STREAMS,
     "drop_late": _STREAMS,
@@ -222,9 +233,14 @@ class Case:
         return self.name
 
     @property
+    def interrupted(self) -> bool:
+        """Whether the caller does something in the middle of its call, rather than read it to its end."""
+        return self.cancelled or self.dropped
+
+    @property
     def cancelled(self) -> bool:
         """Whether the caller cancels its call by the call itself."""
-        return self.end in ("cancel", "cancel_late")
+        return self.end in ("cancel", "cancel_late", "cancel_at_last")
 
     @property
     def dropped(self) -> bool:

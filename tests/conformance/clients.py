@@ -40,7 +40,7 @@ def call(stage: Stage) -> StatusCode:
     """Make the call, and return the code that its caller gets."""
     with grpc.insecure_channel(stage.address, (*OPTIONS, *stage.case.channel_options)) as plain:
         if stage.case.limited:
-            _hold(plain)
+            hold(plain)
             stage.wait()
         if stage.case.timeout:
             grpc.channel_ready_future(plain).result(PATIENCE)
@@ -55,8 +55,8 @@ def call(stage: Stage) -> StatusCode:
             return _code(error)
 
 
-def _hold(channel: Any) -> None:
-    """Let another call take the server's only place."""
+def hold(channel: Any) -> None:
+    """Make another call, which takes the server's only place and goes on until the end."""
     channel.unary_unary("/hold").future(b"").add_done_callback(lambda _future: None)  # which keeps it going
 
 
@@ -105,7 +105,7 @@ def _iterate(stage: Stage, method: Any, request: Any) -> StatusCode:
 
 
 def _interrupt(stage: Stage, call: Any) -> None:
-    if stage.case.dropped or stage.case.cancelled:
+    if stage.case.interrupted:
         stage.wait()
     if stage.case.cancelled:
         call.cancel()

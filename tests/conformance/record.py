@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from observability import Telemetry
 
-PATIENCE = 10.0
+PATIENCE = 15.0
 """Seconds that a test waits for what must come; it fails after them."""
 
 _globals = threading.Lock()

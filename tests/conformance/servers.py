@@ -113,9 +113,9 @@ class Gate(grpc.ServerInterceptor):
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Serve /hold, and pass on what else comes."""
+        self._stage.arrived.set()
         if handler_call_details.method == "/hold":
             return grpc.unary_unary_rpc_method_handler(lambda _request, _context: self._stage.pause())
-        self._stage.arrived.set()
         return continuation(handler_call_details)
 
 
@@ -127,9 +127,9 @@ class AioGate(grpc.aio.ServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Serve /hold, and pass on what else comes."""
+        self._stage.arrived.set()
         if handler_call_details.method == "/hold":
             return grpc.unary_unary_rpc_method_handler(self._hold)
-        self._stage.arrived.set()
         return await continuation(handler_call_details)
 
     async def _hold(self, _request: Any, _context: Any) -> None:

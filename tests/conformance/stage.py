@@ -9,6 +9,9 @@ from observability import Telemetry
 from .cases import Case, Way
 from .record import PATIENCE, Record
 
+AT_LAST = 0.08
+"""Seconds before its deadline at which a caller cancels at last."""
+
 
 class Stage:
     """
@@ -42,9 +45,11 @@ class Stage:
 
     def wait(self) -> None:
         """Wait for the moment at which the caller ends the call: a handler waits, unless the case says otherwise."""
-        if self.case.end.endswith("_late"):
+        if self.case.end in ("cancel_late", "drop_late"):
             self._record.wait("server")
         elif self.case.pool_busy:
             self.arrived.wait(PATIENCE)
         else:
             self.serving.wait(PATIENCE)
+        if self.case.end == "cancel_at_last":
+            self.over.wait((self.case.timeout or 0) - AT_LAST)

@@ -1,0 +1,36 @@
+"""The same service on asyncio, as it was."""
+
+import asyncio
+import sys
+from typing import Any
+
+import grpc.aio
+
+from protos.echo_pb2 import HealthCheckRequest, HealthCheckResponse
+from protos.echo_pb2_grpc import HealthServiceServicer, HealthServiceStub, add_HealthServiceServicer_to_server
+
+
+class Gate(HealthServiceServicer):
+    """Asks the service behind it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._behind = HealthServiceStub(channel)
+
+    async def Check(self, request: HealthCheckRequest, _context: Any) -> HealthCheckResponse:  # noqa: N802 - an RPC
+        """Answer what it answers."""
+        return await self._behind.Check(request, timeout=1)
+
+
+async def main(address: str, behind: str) -> int:
+    """Serve on `address`; the service behind is at `behind`."""
+    channel = grpc.aio.insecure_channel(behind)
+    server = grpc.aio.server()
+    add_HealthServiceServicer_to_server(Gate(channel), server)
+    server.add_insecure_port(address)
+    await server.start()
+    await server.wait_for_termination()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(*sys.argv[1:])))

@@ -1,0 +1,159 @@
+"""The examples: a service of somebody else's, and what five lines make of it."""
+
+import difflib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import IO, cast
+
+import grpc
+import pytest
+
+from client.lines import fields
+from client.processes import ROOT, Output, environment
+from protos.echo_pb2 import HealthCheckRequest, HealthCheckResponse
+from protos.echo_pb2_grpc import HealthServiceServicer, HealthServiceStub, add_HealthServiceServicer_to_server
+from tests.package.process import NOWHERE, sending
+from tests.package.rpc import LOCAL
+from tests.receiver import Receiver
+
+EXAMPLES = ROOT / "examples"
+PAIRS = [("gate.py", "gate_observed.py"), ("aio_gate.py", "aio_gate_observed.py")]
+OBSERVED = [observed for _, observed in PAIRS]
+
+
+class Behind(HealthServiceServicer):
+    """The service behind the gate."""
+
+    def Check(self, _request: HealthCheckRequest, _context: grpc.ServicerContext) -> HealthCheckResponse:  # noqa: N802
+        """Be well."""
+        return HealthCheckResponse(status="ok")
+
+
+@pytest.fixture
+def behind() -> Iterator[str]:
+    """Give the address of the service behind."""
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_HealthServiceServicer_to_server(Behind(), server)
+    address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
+    server.start()
+    yield address
+    server.stop(None).wait()
+
+
+class Example:
+    """An example as a process."""
+
+    def __init__(self, name: str, address: str, behind: str, endpoint: str) -> None:
+        variables = sending(endpoint, OTEL_EXPORTER_PROMETHEUS_PORT="0")
+        self._process = subprocess.Popen(
+            [sys.executable, EXAMPLES / name, address, behind],
+            env=environment(GRPC_VERBOSITY="NONE", **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self.stdout = Output(cast("IO[str]", self._process.stdout))
+        self.stderr = Output(cast("IO[str]", self._process.stderr))
+
+    def told(self, event: str) -> str:
+        """Return the address that it tells in a line of its own."""
+        [line] = self.stdout.wait_for(f" event={event} ") or [""]
+        return fields(line)["address"]
+
+    def end(self) -> int:
+        """Ask it to end; return its exit status."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(10)
+        finally:
+            self._process.kill()
+            self.stdout.wait_for_end()
+            self.stderr.wait_for_end()
+
+
+@contextmanager
+def example(name: str, behind: str, *, address: str = LOCAL, endpoint: str = NOWHERE) -> Iterator[Example]:
+    """Run an example."""
+    running = Example(name, address, behind, endpoint)
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+def check(address: str) -> str:
+    """Ask for the gate's health."""
+    with grpc.insecure_channel(address) as channel:
+        return HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=10, wait_for_ready=True).status
+
+
+@pytest.mark.parametrize("name", [name for name, _ in PAIRS])
+def test_service_as_it_was(name: str, behind: str) -> None:
+    """Somebody else's service works, and writes nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with example(name, behind, address=address) as running:
+        status = check(address)
+
+    assert "ok" == status
+    assert [] == running.stdout.lines()
+
+
+@pytest.mark.parametrize(("before", "after"), PAIRS)
+def test_five_lines(before: str, after: str) -> None:
+    """Five lines make the difference, beside what the file says of itself."""
+    plain, observed = ((EXAMPLES / name).read_text().splitlines()[1:] for name in (before, after))
+    added = [line for line in difflib.ndiff(plain, observed) if line.startswith("+ ")]
+
+    assert 5 == len(added)
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_observed_service(name: str, behind: str) -> None:
+    """With them the call that it serves and the call that it makes are told three times each, in one trace."""
+    with Receiver() as receiver, example(name, behind, endpoint=receiver.endpoint) as running:
+        status = check(running.told("listening"))
+        lines = [fields(line) for line in running.stdout.wait_for("code=OK", count=2)]
+        spans = receiver.wait_for(2)
+        scrape = metrics(running.told("metrics"))
+
+    assert "ok" == status
+    assert {"client", "server"} == {line["kind"] for line in lines} == {span.kind for span in spans}
+    assert 1 == len({line["trace_id"] for line in lines} | {span.trace_id for span in spans})
+    assert {"server", "client"} == set(re.findall(r'grpc_(\w+)_handled_total\{grpc_code="OK",.*\} 1\.0', scrape))
+
+
+def metrics(address: str) -> str:
+    """Return what /metrics says."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{address}/metrics", timeout=5) as response:
+        return str(response.read().decode())
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_observed_service_hides_what_is_behind(name: str) -> None:
+    """When nobody is behind, the caller learns that something is wrong, and the log what."""
+    with example(name, "127.0.0.1:1") as running:
+        with pytest.raises(grpc.RpcError, match="internal error"):
+            check(running.told("listening"))
+        [line] = running.stdout.wait_for("kind=server")
+
+    assert "UNKNOWN" == fields(line)["code"]
+    assert "127.0.0.1:1" in fields(line)["error"]
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_observed_service_ends(name: str, behind: str) -> None:
+    """SIGTERM ends it with status 0."""
+    with example(name, behind) as running:
+        running.told("listening")
+        status = running.end()
+
+    assert 0 == status

@@ -60,9 +60,7 @@ class Program:
     @property
     def home(self) -> Path:
         """Where the built program is kept, by everything that decides what it is."""
-        recipe = json.dumps(
-            [self.module, self.module_version, self.package, self.tags, self.variables, ENVIRONMENT]
-        )
+        recipe = json.dumps([self.module, self.module_version, self.package, self.tags, self.variables, ENVIRONMENT])
         fingerprint = sha256(f"{recipe} {sys.platform} {os.uname().machine}".encode()).hexdigest()[:12]
         return CACHE / f"{self.name}-{self.version}-{fingerprint}"
 
@@ -134,17 +132,11 @@ PROGRAMS = [
 def main() -> int:
     """Install what was asked for, and give the exit status."""
     names = [program.name for program in PROGRAMS]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "programs", nargs="*", metavar="PROGRAM", help=f"all, unless named: {', '.join(names)}"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"all, unless named: {', '.join(names)}")
     wanted = set(parser.parse_args().programs)
     if wanted - set(names):
-        parser.error(
-            f"no such program: {', '.join(sorted(wanted - set(names)))}; there are {', '.join(names)}"
-        )
+        parser.error(f"no such program: {', '.join(sorted(wanted - set(names)))}; there are {', '.join(names)}")
 
     programs = [program for program in PROGRAMS if not wanted or program.name in wanted]
     missing = [program for program in programs if not (program.home / program.name).exists()]
@@ -197,9 +189,7 @@ def _build(program: Program, title: str) -> None:
         for path in [module, *module.rglob("*")]:  # Go's module cache is read-only, folders as well
             path.chmod(path.stat().st_mode | 0o200)
         arguments = ["-tags", program.tags, "-ldflags", program.linker_flags]
-        total = len(
-            _go(program, ["list", "-deps", "-tags", program.tags, program.package], module).splitlines()
-        )
+        total = len(_go(program, ["list", "-deps", "-tags", program.tags, program.package], module).splitlines())
         command = ["go", "build", "-v", *arguments, "-o", str(built / program.name), program.package]
         log = _beside(program, "log")
         with log.open("w") as output:
@@ -222,9 +212,7 @@ def _go(program: Program, arguments: list[str], folder: Path) -> str:
         ["go", *arguments], cwd=folder, env=_environment(), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise BuildError(
-            f"{program.name}: go {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}"
-        )
+        raise BuildError(f"{program.name}: go {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 

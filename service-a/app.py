@@ -9,7 +9,7 @@ import click
 import grpc
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no stubs
 
-from observability import Telemetry, serve
+from observability import Telemetry, __version__, serve
 from programs.options import BYTES, option, run
 from programs.server import ServerOptions, new_server, refuse, server_options
 from protos.echo_pb2 import EchoRepeatRequest, EchoRequest, EchoResponse
@@ -79,7 +79,9 @@ def refuse_field(context: grpc.ServicerContext, field: str, why: str) -> None:
 def main(max_msg_bytes: int, **settings: Any) -> int:
     """Service A: EchoService and HealthService. Reads OTEL_… and LOG_… variables too."""
     options = ServerOptions(**settings)
-    with Telemetry.start("service-a", log_name="A", metrics_port=9464, services=SERVICES) as telemetry:
+    with Telemetry.start(
+        "service-a", log_name="A", version=__version__, metrics_port=9464, services=SERVICES
+    ) as telemetry:
         server = new_server(options, telemetry, SERVICES)
         echo = EchoService(max_msg_bytes=max_msg_bytes, max_joined_bytes=options.max_request_bytes)
         add_EchoServiceServicer_to_server(echo, server)

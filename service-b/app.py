@@ -11,7 +11,7 @@ import click
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
 
-from observability import Telemetry, current_call, serve
+from observability import Telemetry, __version__, current_call, serve
 from programs.options import TIMEOUT, PeerAddress, option, run
 from programs.server import ServerOptions, new_server, refuse, server_options
 from protos.echo_pb2 import CallEchoRequest, CallEchoResponse, EchoRequest
@@ -150,7 +150,12 @@ def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
     """Service B: CallEchoService and HealthService. Reads OTEL_… and LOG_… variables too."""
     options = ServerOptions(**settings)
     with Telemetry.start(
-        "service-b", log_name="B", metrics_port=9465, services=SERVICES, client_services=A_SERVICES
+        "service-b",
+        log_name="B",
+        version=__version__,
+        metrics_port=9465,
+        services=SERVICES,
+        client_services=A_SERVICES,
     ) as telemetry:
         channel = telemetry.intercept_channel(grpc.insecure_channel(service_a, CHANNEL_OPTIONS), target=service_a)
         server = new_server(options, telemetry, SERVICES)

@@ -27,6 +27,7 @@ GRACE_SECONDS: Final = 5.0
 """How long calls may go on after the server stops taking new ones."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _STOP_SLACK: Final = 0.5
+_SETTLE_SECONDS: Final = 0.02
 
 _logger = logging.getLogger("observability")
 
@@ -142,6 +143,8 @@ async def serve_aio(  # noqa: PLR0913 - each by name
     if isinstance(health, AioHealth):
         health.end_watches()
     await asyncio.wait([stopped], timeout=grace + _STOP_SLACK)
+    # To grpc.aio a call is over when its status is sent. What tells of it waits for the end of the call's own task.
+    await asyncio.sleep(_SETTLE_SECONDS)
     _logger.info("stopped")
     await asyncio.to_thread(telemetry.close)
     return 0

@@ -71,17 +71,17 @@ def fill(writer: LogWriter, count: int) -> list[str]:
     return lines
 
 
-def stick(writer: LogWriter) -> None:
+def stick(writer: LogWriter, pipe: Pipe) -> None:
     """Let the writer get stuck in a line that is more than the pipe holds, which nobody reads."""
     writer.write_now("x" * 1_000_000)
-    while writer._lines:
+    while select.select([], [pipe.stream], [], 0)[1]:
         time.sleep(0.001)
 
 
 def test_a_pipe_that_nobody_reads_is_bounded(pipe: Pipe) -> None:
     """Where nobody reads, lines wait up to the limit, and every one beyond is counted as dropped."""
     writer = LogWriter(pipe.stream)
-    stick(writer)
+    stick(writer, pipe)
     fill(writer, LINE_LIMIT + 10)
 
     assert (LINE_LIMIT, 10) == (len(writer._lines), writer.dropped)
@@ -90,7 +90,7 @@ def test_a_pipe_that_nobody_reads_is_bounded(pipe: Pipe) -> None:
 def test_what_was_kept_arrives_in_order(pipe: Pipe) -> None:
     """What waited arrives whole and in order once somebody reads again."""
     writer = LogWriter(pipe.stream)
-    stick(writer)
+    stick(writer, pipe)
     lines = fill(writer, LINE_LIMIT + 10)
 
     assert lines[:LINE_LIMIT] == pipe.read_lines(1 + LINE_LIMIT)[1:]
@@ -99,7 +99,7 @@ def test_what_was_kept_arrives_in_order(pipe: Pipe) -> None:
 def test_a_pipe_that_nobody_reads_stops_no_call(pipe: Pipe) -> None:
     """Calls are served while nobody reads the log, also when their lines are dropped."""
     writer = LogWriter(pipe.stream)
-    stick(writer)
+    stick(writer, pipe)
     fill(writer, LINE_LIMIT)
     logger: Any = structlog.wrap_logger(
         LineLogger(writer), processors=[lambda _logger, _level, fields: render_keyvalue(fields)]
@@ -114,7 +114,7 @@ def test_a_pipe_that_nobody_reads_stops_no_call(pipe: Pipe) -> None:
 def test_flush_is_bounded(pipe: Pipe) -> None:
     """A flush where nobody reads gives up in time, and says so."""
     writer = LogWriter(pipe.stream)
-    stick(writer)
+    stick(writer, pipe)
     start = time.monotonic()
 
     assert not writer.flush(0.1)
@@ -224,7 +224,7 @@ def test_closed_stream(pipe: Pipe) -> None:
 def test_stuck_write_does_not_go_astray(pipe: Pipe) -> None:
     """What is stuck when its stream is closed is not written to what is opened next under the same number."""
     writer = LogWriter(pipe.stream)
-    stick(writer)
+    stick(writer, pipe)
     number = pipe.stream.fileno()
     other = Pipe()
     pipe.stream.close()

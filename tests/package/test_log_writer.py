@@ -242,9 +242,10 @@ def test_non_blocking_output(pipe: Pipe) -> None:
     """An output that somebody has made non-blocking takes everything all the same."""
     os.set_blocking(pipe.stream.fileno(), False)
     writer = LogWriter(pipe.stream)
+    stick(writer, pipe)
     lines = fill(writer, 4000)
 
-    assert lines == pipe.read_lines(4000)
+    assert lines == pipe.read_lines(4001)[1:]
 
 
 def test_what_cannot_be_encoded_is_escaped(pipe: Pipe) -> None:

@@ -241,7 +241,7 @@ def test_unknown_service() -> None:
 def test_twice_on_one_registry() -> None:
     """A second measure_calls on a registry shares its metrics, and declares its own services."""
     registry = CollectorRegistry()
-    measure_calls(registry)
+    measure_calls(registry, services=["echo.v1.HealthService", ECHO])
     told = Told(registry=registry, measure={"services": [ECHO]})
     with serving(ServerInterceptor(*told.observers), unary=echo) as address:
         call_unary(address, f"/{SERVICE}/Unary")

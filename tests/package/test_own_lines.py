@@ -1,13 +1,15 @@
 """The application's own log lines and spans, and the call they belong to."""
 
+import io
 import logging
 from typing import Any
 
 import pytest
 import structlog
 
+from client.lines import fields
 from observability import current_call
-from observability.logs import LineHandler
+from observability.logs import LineHandler, configure_logging
 from tests.package.conftest import Log
 from tests.package.handlers import KINDS, Kind
 from tests.package.told import Told
@@ -164,6 +166,18 @@ def test_lines_that_look_like_a_calls(log: Log) -> None:
 
     expected = {"service": "A", "level": "info", "event": "call", "endpoint": "/mother", "kind": "long"}
     assert [expected] == log.lines()
+
+
+def test_configured_again(log: Log) -> None:
+    """Configuring once more replaces what was configured: a line is written once, to the new stream."""
+    stream = io.StringIO()
+    writer = configure_logging("B", log_format="keyvalue", level="info", stream=stream)
+    logging.getLogger("app").info("tea")
+    structlog.get_logger().info("tea")
+    writer.flush()
+
+    assert [] == log.lines()
+    assert ["B", "B"] == [fields(line)["service"] for line in stream.getvalue().splitlines()]
 
 
 def test_format_arguments_that_do_not_fit(log: Log) -> None:

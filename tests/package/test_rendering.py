@@ -272,6 +272,17 @@ def test_stacktrace_of_what_cannot_be_printed() -> None:
     assert "UnprintableError" in stacktrace(UnprintableError())
 
 
+def test_stacktrace_of_what_python_cannot_format() -> None:
+    """Nor does an exception that Python itself fails to format cost more than its stack trace."""
+
+    class UnnotableError(Exception):
+        @property
+        def __notes__(self) -> list[str]:  # type: ignore[override]  # that is what is wrong with it
+            raise RuntimeError("no notes")
+
+    assert "UnnotableError" in stacktrace(UnnotableError())
+
+
 @pytest.mark.parametrize("render", [render_keyvalue, render_json])
 def test_a_field_of_any_type_under_a_name_of_a_call_line_renders(render: Any) -> None:
     """An application's own latency_ms, error or stacktrace need not be what a call's is."""

@@ -242,7 +242,7 @@ def test_used_port(stack: str) -> None:
 
 
 @STACKS
-@pytest.mark.parametrize("address", ["no.such.host.invalid:0", "127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["no.such.host.invalid:0", "127.0.0.1:99999", "unix:/no/such/folder/socket"])
 def test_address_that_cannot_be_had(stack: str, address: str) -> None:
     """Any other address that cannot be had is a ListenError of one line too."""
     with Served(stack, address) as served:

@@ -350,13 +350,12 @@ def test_unknown_service() -> None:
         pass
 
 
+@pytest.mark.parametrize("engine", ["native", "contrib"])
 @pytest.mark.parametrize("excluded", ["test.v1.Words", " test.v1.Words , other.v1.Service"])
-def test_excluded_services(excluded: str) -> None:
+def test_excluded_services(excluded: str, engine: str) -> None:
     """OTEL_PYTHON_GRPC_EXCLUDED_SERVICES leaves the spans of the services it names out, and their lines in."""
-    with (
-        Receiver() as receiver,
-        Words(sending(receiver.endpoint, OTEL_PYTHON_GRPC_EXCLUDED_SERVICES=excluded)) as words,
-    ):
+    variables = {"OTEL_PYTHON_GRPC_EXCLUDED_SERVICES": excluded, "OBSERVABILITY_TRACES": engine}
+    with Receiver() as receiver, Words(sending(receiver.endpoint) | variables) as words:
         words.call()
         words.close()
         [line] = words.stdout.wait_for("kind=server")
@@ -390,6 +389,15 @@ def test_lines_carry_the_ids_of_their_spans(engine: str) -> None:
     assert {(span.kind, span.trace_id, span.span_id) for span in spans} == {
         (line["kind"], line["trace_id"], line["span_id"]) for line in lines
     }
+
+
+def test_target_info_of_ones_own() -> None:
+    """A target_info that the registry has already stays."""
+    before = "import prometheus_client; prometheus_client.REGISTRY.set_target_info({'mine': 'yes'})"
+    with Words(before=before) as words:
+        scrape = words.scrape()
+
+    assert ['target_info{mine="yes"} 1.0'] == re.findall(r"^target_info.*", scrape, re.MULTILINE)
 
 
 def test_listen_error_is_an_os_error() -> None:

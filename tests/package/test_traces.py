@@ -11,9 +11,10 @@ import grpc.aio
 import pytest
 from opentelemetry import baggage, trace
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
-from opentelemetry.context import attach, detach
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.instrumentation.grpc import filters
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
@@ -390,6 +391,32 @@ def test_propagator_of_ones_own() -> None:
     pair.call()
 
     assert pair.spans["server"].parent is None
+
+
+class Curious(TextMapPropagator):
+    """Reads every key that there is."""
+
+    fields: set[str] = set()  # noqa: RUF012 - as its base has it
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+        """Keep the keys."""
+        self.seen += getter.keys(carrier)
+        return context or Context()
+
+    def inject(self, carrier: Any, context: Any = None, setter: Any = None) -> None:
+        """Write nothing."""
+
+
+def test_propagator_that_reads_every_key() -> None:
+    """A propagator may ask for all keys of the metadata."""
+    curious = Curious()
+    server = Told(trace={"propagator": curious})
+    call_with([("uberctx-tenant", "acme")], server)
+
+    assert "uberctx-tenant" in curious.seen
 
 
 def test_unsampled_call_is_carried_on_and_told() -> None:

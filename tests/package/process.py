@@ -72,9 +72,9 @@ class Words:
             self._process.kill()
             self._process.wait()
 
-    def call(self, request: str = "OK", count: int = 1) -> list[str]:
-        """Make this many calls; return their codes."""
-        return cast("list[str]", self._do("call", request=request, count=count))
+    def call(self, request: str = "OK", count: int = 1, **metadata: str) -> list[str]:
+        """Make this many calls with this metadata; return their codes."""
+        return cast("list[str]", self._do("call", request=request, count=count, **metadata))
 
     def scrape(self) -> str:
         """Return what /metrics says, exemplars included."""

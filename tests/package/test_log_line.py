@@ -177,6 +177,31 @@ def test_unknown_method(name: str) -> None:
     assert name.strip("/") == line["method"].strip("/")
 
 
+HOSTILE_PATHS = [
+    "/a\nb/c",
+    "/a\r\n2026-02-04 10:00:00,000 service=A/x",
+    '/" code=OK forged="/x',
+    "/\x1b[2J/x",
+    "/\u2028\u202e/x",
+    "/back\\slash/x",
+    "/" + "x" * 5000 + "/y",
+]
+
+
+@pytest.mark.parametrize("path", HOSTILE_PATHS, ids=ascii)
+def test_hostile_path(path: str) -> None:
+    """A method path full of what breaks lines is one value of one line, cut at 1,024 bytes."""
+    server = Told()
+    with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
+        method(ch, "unary", path).future(b"a").exception()
+        server.wait_for()
+    text = render_keyvalue(line_of(server))
+
+    assert path[1:1025] == fields(text)["method"]
+    assert "UNIMPLEMENTED" == fields(text)["code"]
+    assert text.isprintable()
+
+
 @pytest.mark.parametrize("code", grpc.StatusCode)
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_level(side: str, code: grpc.StatusCode) -> None:

@@ -301,6 +301,20 @@ def test_a_declared_method_has_its_own_series_after_any_flood() -> None:
     assert 1 == told.value("grpc_server_started_total", **labels)
 
 
+def test_a_clients_names_are_bounded_too() -> None:
+    """Names that a client makes up add 1,000 series and then one for the rest, and grow no cache more."""
+    told = Told(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    interceptor = ClientInterceptor(*told.observers)
+    with connected(client=[interceptor], unary=echo) as channel:
+        for number in range(1_100):
+            method(channel, "unary", f"/made.v1.Up/Method{number}").future(b"", timeout=60).exception()
+        told.wait_for(1_100)
+
+    assert 1001 == len(series(told, "client"))
+    assert 1000 == len(interceptor._methods)
+    assert all(size <= 1000 for size in kept_by(told))
+
+
 def flood(address: str, prefix: str, count: int) -> None:
     """Call this many methods, all under different names, from a few threads."""
     with grpc.insecure_channel(address) as channel:
@@ -316,12 +330,12 @@ def flood(address: str, prefix: str, count: int) -> None:
             thread.join()
 
 
-def series(told: Told) -> set[tuple[str, str, str]]:
-    """Return the label sets of the server's started calls."""
+def series(told: Told, side: str = "server") -> set[tuple[str, str, str]]:
+    """Return the label sets of a side's started calls."""
     return {
         (sample.labels["grpc_type"], sample.labels["grpc_service"], sample.labels["grpc_method"])
         for metric in told.registry.collect()
-        if metric.name == "grpc_server_started"
+        if metric.name == f"grpc_{side}_started"
         for sample in metric.samples
     }
 

@@ -151,9 +151,13 @@ def test_json_lines() -> None:
     ]
 
 
-def test_log_calls_failed() -> None:
-    """OBSERVABILITY_LOG_CALLS=failed leaves out the lines of calls that succeed, and silences nobody else."""
-    with Words({"OBSERVABILITY_LOG_CALLS": "failed"}) as words:
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [("failed", {"NOT_FOUND"}), ("60000", {"NOT_FOUND"}), ("0.001", {"OK", "NOT_FOUND"}), ("all", {"OK", "NOT_FOUND"})],
+)
+def test_log_calls(calls: str, expected: set[str]) -> None:
+    """OBSERVABILITY_LOG_CALLS leaves out the lines of calls that succeeded, or in time, and silences nobody else."""
+    with Words({"OBSERVABILITY_LOG_CALLS": calls}) as words:
         words.call("OK")
         words.call("NOT_FOUND")
         words.log("tea")
@@ -161,8 +165,18 @@ def test_log_calls_failed() -> None:
         words.end()
         lines = [fields(line) for line in words.stdout.wait_for_end()]
 
-    assert {"NOT_FOUND"} == {line["code"] for line in lines if "code" in line}
+    assert expected == {line["code"] for line in lines if "code" in line}
     assert 2 == len([line for line in lines if line.get("event") == "tea"])
+
+
+def test_log_baggage() -> None:
+    """OBSERVABILITY_LOG_BAGGAGE names the entries of a call's baggage that stand on its line."""
+    with Words({"OBSERVABILITY_LOG_BAGGAGE": " tenant, user ,"}) as words:
+        words.call(baggage="tenant=acme,secret=s3cret")
+        [line] = words.stdout.wait_for("kind=server")
+
+    assert "acme" == fields(line)["tenant"]
+    assert {"user", "secret"}.isdisjoint(fields(line))
 
 
 def test_flush_at_close_loses_nothing() -> None:
@@ -236,7 +250,7 @@ def test_dropped_spans_are_counted_exactly() -> None:
             words.call("OK", 5)
             sent = len(receiver.wait_for(1))
             words.call("OK", 45)
-            dropped = value(words.scrape(), "observability_spans_dropped_total")
+            dropped = eventually(words, "observability_spans_dropped_total", lambda found: found >= 100 - sent - 10)
 
     assert 100 - sent - 10 == dropped
 

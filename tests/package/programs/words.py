@@ -37,12 +37,12 @@ class Words:
         self._channel = self._telemetry.intercept_channel(plain, target=address)
         return {"address": address, "metrics": self._telemetry.metrics_address}
 
-    def call(self, request: str, count: int = 1) -> list[str]:
+    def call(self, request: str, count: int = 1, **metadata: str) -> list[str]:
         """Make this many calls; return their codes."""
-        return [self._call(request) for _ in range(count)]
+        return [self._call(request, metadata) for _ in range(count)]
 
-    def _call(self, request: str) -> str:
-        future = method(self._channel, "unary").future(request.encode(), timeout=30)
+    def _call(self, request: str, metadata: dict[str, str]) -> str:
+        future = method(self._channel, "unary").future(request.encode(), timeout=30, metadata=list(metadata.items()))
         future.exception()
         return str(future.code().name)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _Fields(NamedTuple):
-    """What a call is made with; the fields of both grpc.ClientCallDetails and its asyncio twin."""
+    """What a call of a sync channel is made with."""
 
     method: Any
     timeout: float | None
@@ -77,6 +77,13 @@ def _details_with(details: Any, metadata: Any) -> _ClientCallDetails:
         details.credentials,
         details.wait_for_ready,
         getattr(details, "compression", None),
+    )
+
+
+def _aio_details_with(details: Any, metadata: grpc.aio.Metadata) -> grpc.aio.ClientCallDetails:
+    # grpc's own type, by which an interceptor after us may tell what it has: the official filters do.
+    return grpc.aio.ClientCallDetails(
+        details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
     )
 
 
@@ -161,7 +168,7 @@ class _AioObserving(_Observing):
             call.sent = 1
         try:
             # Never awaited here: that would swallow the caller's cancellation (otel-contrib#3271).
-            result = await continuation(_details_with(details, grpc.aio.Metadata(*call.metadata)), request)
+            result = await continuation(_aio_details_with(details, grpc.aio.Metadata(*call.metadata)), request)
         except BaseException as error:
             end_raised(observation, error)
             raise

@@ -184,8 +184,8 @@ def from_aio(way: Way) -> bool:
 
 
 def waiting(way: Way) -> bool:
-    """Allow the plainest client only."""
-    return way.client in ("call", "iterate")
+    """Allow the plainest clients only: these cases take a second each."""
+    return way.client in ("call", "iterate", "aio_await", "aio_iterate")
 
 
 def iterating(way: Way) -> bool:
@@ -269,14 +269,14 @@ AGREED: Final = (
     agreed("ok", "A call that is answered is OK.", StatusCode.OK),
     agreed(
         "abort",
-        "context.abort gives the call its code.",
+        "An abort gives the call its code.",
         StatusCode.INVALID_ARGUMENT,
         act=abort,
         possible=not_plain_stream,
     ),
     agreed(
         "abort_first",
-        "So does an abort before the first message of a stream.",
+        "An abort before the first message of a stream gives the call its code.",
         StatusCode.INVALID_ARGUMENT,
         act=abort,
         first=None,
@@ -284,7 +284,7 @@ AGREED: Final = (
     ),
     agreed(
         "abort_early",
-        "So does an abort while requests are still being written.",
+        "An abort while requests are still being written gives the call its code.",
         StatusCode.INVALID_ARGUMENT,
         act=abort,
         endless=True,
@@ -294,12 +294,12 @@ AGREED: Final = (
     ),
     agreed(
         "abort_with_status",
-        "context.abort_with_status gives the call its code.",
+        "An abort with a status object gives the call its code.",
         StatusCode.FAILED_PRECONDITION,
         act=abort_with_status,
         possible=not_plain,
     ),
-    agreed("set_code", "context.set_code gives an answered call its code.", StatusCode.NOT_FOUND, act=set_code),
+    agreed("set_code", "A code that is set gives an answered call its code.", StatusCode.NOT_FOUND, act=set_code),
     agreed(
         "exception",
         "An exception that the handler does not catch is UNKNOWN, and told with the call.",
@@ -309,7 +309,7 @@ AGREED: Final = (
     ),
     agreed(
         "exception_hidden",
-        "So is one whose text is kept from the caller.",
+        "An exception whose text is kept from the caller is UNKNOWN, and told with the call.",
         StatusCode.UNKNOWN,
         act=fail,
         error=True,
@@ -317,14 +317,14 @@ AGREED: Final = (
     ),
     agreed(
         "exception_with_code",
-        "An exception after context.set_code has the code that was set.",
+        "An exception after a code was set has that code.",
         StatusCode.DATA_LOSS,
         act=fail_with_code,
         error=True,
     ),
     agreed(
         "exit",
-        "A SystemExit of the handler is answered at once, UNKNOWN, where exceptions are hidden.",
+        "A handler's SystemExit is answered at once, UNKNOWN, where exceptions are hidden.",
         StatusCode.UNKNOWN,
         act=leave,
         error=True,
@@ -332,7 +332,7 @@ AGREED: Final = (
     ),
     agreed(
         "own_cancellation",
-        "So is a CancelledError of the handler's own.",
+        "A CancelledError of the handler's own is answered at once, UNKNOWN, where exceptions are hidden.",
         StatusCode.UNKNOWN,
         act=cancel_itself,
         error=True,
@@ -340,7 +340,7 @@ AGREED: Final = (
     ),
     agreed(
         "exit_unanswered",
-        "Where they are not, grpc.server leaves the caller waiting until its deadline.",
+        "A SystemExit that nothing hides leaves the caller of grpc.server waiting until its deadline.",
         StatusCode.DEADLINE_EXCEEDED,
         act=leave,
         error=True,
@@ -357,7 +357,7 @@ AGREED: Final = (
     agreed("cancel", "A call that its caller cancels is CANCELLED.", StatusCode.CANCELLED, act=hang, end="cancel"),
     agreed(
         "cancel_early",
-        "So is one cancelled while requests are still being written.",
+        "A call cancelled while requests are still being written is CANCELLED.",
         StatusCode.CANCELLED,
         act=hang,
         end="cancel",
@@ -366,21 +366,43 @@ AGREED: Final = (
         possible=iterating,
     ),
     agreed(
-        "cancel_task", "So is one whose awaiting task is cancelled.", StatusCode.CANCELLED, act=hang, end="cancel_task"
+        "cancel_task",
+        "A call whose awaiting task is cancelled is CANCELLED.",
+        StatusCode.CANCELLED,
+        act=hang,
+        end="cancel_task",
     ),
-    agreed("drop", "So is one that its caller drops half-way.", StatusCode.CANCELLED, act=hang, end="drop"),
-    agreed("drop_unread", "So is a stream that nobody reads.", StatusCode.CANCELLED, act=hang, end="drop_unread"),
-    agreed("close_channel", "So is one whose channel is closed.", StatusCode.CANCELLED, act=hang, end="close_channel"),
+    agreed(
+        "drop",
+        "A call that its caller drops half-way is CANCELLED.",
+        StatusCode.CANCELLED,
+        act=hang,
+        end="drop",
+    ),
+    agreed(
+        "drop_unread",
+        "A stream that nobody reads is CANCELLED.",
+        StatusCode.CANCELLED,
+        act=hang,
+        end="drop_unread",
+    ),
+    agreed(
+        "close_channel",
+        "A call whose channel is closed is CANCELLED.",
+        StatusCode.CANCELLED,
+        act=hang,
+        end="close_channel",
+    ),
     agreed(
         "deadline",
-        "A call that is not over by its deadline, in the handler or half-way through a stream, is DEADLINE_EXCEEDED.",
+        "A call not over by its deadline, in the handler or half-way through a stream, is DEADLINE_EXCEEDED.",
         StatusCode.DEADLINE_EXCEEDED,
         act=hang,
         timeout=SOON,
     ),
     agreed(
         "deadline_early",
-        "So is one whose deadline comes while requests are still being written.",
+        "A deadline that comes while requests are still being written is DEADLINE_EXCEEDED.",
         StatusCode.DEADLINE_EXCEEDED,
         act=hang,
         endless=True,
@@ -391,7 +413,7 @@ AGREED: Final = (
     ),
     agreed(
         "deadline_before",
-        "So is one whose deadline comes in an interceptor, before the handler starts.",
+        "A deadline that comes in an interceptor, before the handler starts, is DEADLINE_EXCEEDED.",
         StatusCode.DEADLINE_EXCEEDED,
         delayed=True,
         timeout=SOON,
@@ -399,7 +421,7 @@ AGREED: Final = (
     ),
     agreed(
         "deadline_in_queue",
-        "So is one whose deadline comes while its plain handler waits for a thread of an asyncio server.",
+        "A deadline that comes while a plain handler waits for a thread is DEADLINE_EXCEEDED.",
         StatusCode.DEADLINE_EXCEEDED,
         pool_busy=True,
         timeout=SOON,
@@ -422,7 +444,7 @@ AGREED: Final = (
     ),
     agreed(
         "request_unparseable_aio",
-        "It is UNKNOWN on grpc.aio.server.",
+        "A request that cannot be parsed is UNKNOWN on grpc.aio.server.",
         StatusCode.UNKNOWN,
         request=UNPARSEABLE,
         arities=_FROM_ONE,
@@ -430,7 +452,7 @@ AGREED: Final = (
     ),
     agreed(
         "request_of_stream_unparseable_aio",
-        "It is there an exception for the handler of a stream of requests, and told as such.",
+        "A stream's request that cannot be parsed is an exception for its handler on grpc.aio.server.",
         StatusCode.UNKNOWN,
         request=UNPARSEABLE,
         early=True,
@@ -448,7 +470,7 @@ AGREED: Final = (
     ),
     agreed(
         "request_parsed_to_none_aio",
-        "On grpc.aio.server it is a request like any other.",
+        "A request of which parsing makes None is like any other on grpc.aio.server.",
         StatusCode.OK,
         request=VANISHING,
         possible=on(*AIO_SERVERS),
@@ -464,7 +486,7 @@ AGREED: Final = (
     ),
     agreed(
         "answer_none_aio",
-        "It is UNKNOWN on grpc.aio.server.",
+        "A handler that returns None, which cannot be serialised, is UNKNOWN on grpc.aio.server.",
         StatusCode.UNKNOWN,
         last=None,
         error=True,
@@ -473,7 +495,7 @@ AGREED: Final = (
     ),
     agreed(
         "second_unserialisable",
-        "So is a stream whose second message cannot be serialised: INTERNAL on grpc.server.",
+        "A stream whose second message cannot be serialised is INTERNAL on grpc.server.",
         StatusCode.INTERNAL,
         last=UNSERIALISABLE,
         error=True,
@@ -482,7 +504,7 @@ AGREED: Final = (
     ),
     agreed(
         "second_unserialisable_aio",
-        "It is UNKNOWN on grpc.aio.server.",
+        "A stream whose second message cannot be serialised is UNKNOWN on grpc.aio.server.",
         StatusCode.UNKNOWN,
         last=UNSERIALISABLE,
         error=True,
@@ -498,14 +520,14 @@ AGREED: Final = (
     ),
     agreed(
         "answer_serialised_to_none_aio",
-        "On grpc.aio.server it is an empty answer.",
+        "An answer of which serialising makes None is an empty one on grpc.aio.server.",
         StatusCode.OK,
         last=VANISHED,
         possible=on(*AIO_SERVERS),
     ),
     agreed(
         "answer_unparseable_aio",
-        "A caller on asyncio is handed None for an answer that cannot be parsed, and the call is OK.",
+        "An asyncio caller is handed None for an answer that cannot be parsed, and the call is OK.",
         StatusCode.OK,
         last=UNPARSEABLE,
         possible=from_aio,
@@ -519,7 +541,7 @@ AGREED: Final = (
     ),
     Case(
         "request_unserialisable",
-        "So is a call whose request cannot be serialised: INTERNAL.",
+        "A call whose request cannot be serialised is INTERNAL, and told by its caller alone.",
         client=StatusCode.INTERNAL,
         server=None,
         request=UNSERIALISABLE,
@@ -528,7 +550,7 @@ AGREED: Final = (
     ),
     Case(
         "request_too_large_to_send",
-        "So is a call whose request is larger than the client sends: RESOURCE_EXHAUSTED.",
+        "A call with a request larger than the client sends is RESOURCE_EXHAUSTED, and told by its caller alone.",
         client=StatusCode.RESOURCE_EXHAUSTED,
         server=None,
         request=LARGE,
@@ -541,14 +563,14 @@ AGREED: Final = (
 DIVERGING: Final = (
     Case(
         "finished_then_dropped",
-        "A stream that is dropped after the server has finished is CANCELLED for its caller, OK for the server.",
+        "A stream dropped after the server has finished is CANCELLED for its caller, OK for the server.",
         client=StatusCode.CANCELLED,
         server=StatusCode.OK,
         end="drop_late",
     ),
     Case(
         "finished_then_cancelled",
-        "So is one that is cancelled then.",
+        "A stream cancelled after the server has finished is CANCELLED for its caller, OK for the server.",
         client=StatusCode.CANCELLED,
         server=StatusCode.OK,
         end="cancel_late",
@@ -563,7 +585,7 @@ DIVERGING: Final = (
     ),
     Case(
         "text_too_long",
-        "A status text of many kB turns the caller's code into RESOURCE_EXHAUSTED; the server sent its own.",
+        "A status text of many kB makes the caller's code RESOURCE_EXHAUSTED; the server sent its own.",
         client=StatusCode.RESOURCE_EXHAUSTED,
         server=StatusCode.INVALID_ARGUMENT,
         act=abort_at_length,
@@ -580,7 +602,7 @@ DIVERGING: Final = (
     ),
     Case(
         "message_too_large",
-        "A message of a stream that is larger than that cuts the server's call off.",
+        "A stream's message larger than the client accepts cuts the server's call off.",
         client=StatusCode.RESOURCE_EXHAUSTED,
         server=StatusCode.CANCELLED,
         act=hang,
@@ -599,7 +621,7 @@ DIVERGING: Final = (
     ),
     Case(
         "message_unparseable",
-        "A message of a stream that it cannot parse cuts the server's call off.",
+        "A stream's message that a sync client cannot parse cuts the server's call off.",
         client=StatusCode.INTERNAL,
         server=StatusCode.CANCELLED,
         act=hang,
@@ -609,7 +631,7 @@ DIVERGING: Final = (
     ),
     Case(
         "own_cancellation_unanswered",
-        "A CancelledError of an asyncio handler's own that nothing hides leaves the caller waiting until its deadline.",
+        "A CancelledError of the handler's own that nothing hides leaves an asyncio server's caller waiting.",
         client=StatusCode.DEADLINE_EXCEEDED,
         server=StatusCode.UNKNOWN,
         act=cancel_itself,
@@ -633,7 +655,7 @@ HIDDEN: Final = (
     ),
     Case(
         "answer_to_stream_too_large_to_send",
-        "On grpc.server the request stream, where there is one, tells that the call was cut off.",
+        "An answer to a stream larger than grpc.server sends cuts its call off.",
         client=StatusCode.RESOURCE_EXHAUSTED,
         server=StatusCode.CANCELLED,
         last=LARGE,
@@ -643,7 +665,7 @@ HIDDEN: Final = (
     ),
     Case(
         "message_too_large_to_send",
-        "A message of a stream that is larger than that cuts the call off.",
+        "A stream's message larger than the server sends cuts its call off.",
         client=StatusCode.RESOURCE_EXHAUSTED,
         server=StatusCode.CANCELLED,
         act=hang,

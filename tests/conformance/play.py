@@ -1,7 +1,8 @@
 """Plays a case on one way: a server, a caller and what their telemetry told."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from grpc import StatusCode
@@ -22,16 +23,28 @@ class Played(NamedTuple):
     milliseconds: float
 
 
+@contextmanager
+def staged(case: Case, way: Way, engine: str = "native") -> Iterator[Stage]:
+    """Serve a case, for a caller still to come."""
+    record = Record()
+    with record.telemetry(engine) as telemetry:
+        stage = Stage(case, way, record, telemetry)
+        with serving(stage):
+            yield stage
+
+
+def call(stage: Stage) -> StatusCode:
+    """Make the call, and return the code that its caller gets."""
+    return run(aio_clients.call(stage)) if stage.way.client.startswith("aio_") else clients.call(stage)
+
+
 def play(case: Case, way: Way, engine: str = "native") -> Played:
     """Play a case, until everything of it is over."""
-    record = Record()
-    with record.telemetry(engine) as telemetry, ExitStack() as served:
-        stage = Stage(case, way, record, telemetry)
-        served.enter_context(serving(stage))
+    with staged(case, way, engine) as stage:
         if case.absent:
-            served.close()
+            stage.stop()
         began = time.perf_counter()
-        got = run(aio_clients.call(stage)) if way.client.startswith("aio_") else clients.call(stage)
-        record.wait(*(kind for kind, code in (("client", case.client), ("server", case.server)) if code))
+        got = call(stage)
+        stage.record.wait(*(kind for kind, code in (("client", case.client), ("server", case.server)) if code))
         milliseconds = (time.perf_counter() - began) * 1000
-    return Played(record, got, milliseconds)
+    return Played(stage.record, got, milliseconds)

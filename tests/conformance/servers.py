@@ -20,6 +20,8 @@ from .stage import Stage
 SERVICE = "conformance.Service"
 _OPTIONS = (("grpc.so_reuseport", 0),)
 _THREADS = 2
+_STOPPED = 2.0
+"""Seconds to wait for a stopped server: where a request could not be parsed, grpc.server may never be done with it."""
 _MAKERS: dict[Arity, Callable[..., Any]] = {
     "unary": grpc.unary_unary_rpc_method_handler,
     "client_stream": grpc.stream_unary_rpc_method_handler,
@@ -171,13 +173,13 @@ def _serving_sync(stage: Stage, pool: ThreadPoolExecutor) -> Iterator[None]:
         maximum_concurrent_rpcs=1 if case.limited else None,
     )
     stage.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    stage.stop = lambda: server.stop(0)
+    stage.stop = lambda: server.stop(0).wait(_STOPPED)
     server.start()
     try:
         yield
     finally:
         stage.over.set()
-        server.stop(0).wait(PATIENCE)
+        stage.stop()
 
 
 @contextmanager
@@ -188,7 +190,7 @@ def _serving_aio(stage: Stage, pool: ThreadPoolExecutor) -> Iterator[None]:
         yield
     finally:
         stage.over.set()
-        run(server.stop(0))
+        stage.stop()
 
 
 async def _start_aio(stage: Stage, pool: ThreadPoolExecutor) -> grpc.aio.Server:

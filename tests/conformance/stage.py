@@ -9,8 +9,10 @@ from observability import Telemetry
 from .cases import Case, Way
 from .record import PATIENCE, Record
 
-AT_LAST = 0.08
+AT_LAST = 0.12
 """Seconds before its deadline at which a caller cancels at last."""
+
+_TURN = 0.02
 
 
 class Stage:
@@ -27,11 +29,11 @@ class Stage:
     def __init__(self, case: Case, way: Way, record: Record, telemetry: Telemetry) -> None:
         self.case = case
         self.way = way
+        self.record = record
         self.telemetry = telemetry
         self.arrived = threading.Event()
         self.serving = threading.Event()
         self.over = threading.Event()
-        self._record = record
 
     def pause(self) -> None:
         """Wait in a handler until the call is over."""
@@ -39,14 +41,17 @@ class Stage:
         self.over.wait(PATIENCE)
 
     async def pause_aio(self) -> None:
-        """Wait in an async handler, which its call's end cancels."""
+        """Wait in an async handler, which its call's end cancels as a rule."""
         self.serving.set()
-        await asyncio.sleep(PATIENCE)
+        for _ in range(int(PATIENCE / _TURN)):
+            if self.over.is_set():
+                break
+            await asyncio.sleep(_TURN)
 
     def wait(self) -> None:
         """Wait for the moment at which the caller ends the call: a handler waits, unless the case says otherwise."""
         if self.case.end in ("cancel_late", "drop_late"):
-            self._record.wait("server")
+            self.record.wait("server")
         elif self.case.pool_busy:
             self.arrived.wait(PATIENCE)
         else:

@@ -19,7 +19,7 @@ LATE = Case(
     server=StatusCode.DEADLINE_EXCEEDED,
     act=DEADLINE.act,
     end="cancel_at_last",
-    timeout=10.03,
+    timeout=10.0,
 )
 
 

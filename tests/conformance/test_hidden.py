@@ -16,10 +16,8 @@ from grpc import StatusCode
 from .cases import ARITIES, Arity, Case, Way, agreed, requests_stream, responses_stream, ways
 from .clients import hold, requests, stub
 from .messages import LARGE
-from .play import play
-from .record import PATIENCE, Record
-from .servers import serving
-from .stage import Stage
+from .play import play, staged
+from .record import PATIENCE
 
 TOO_LARGE = Case(
     "request_too_large",
@@ -52,28 +50,23 @@ def _queue(arity: Arity, *, timeout: float | None) -> dict[str, str]:
     Returns what the client and the server tell of it. grpc.server tells nothing before the pool has
     a thread for the call; it gets one when a later call on the same connection shows that the cut-off has arrived.
     """
-    record = Record()
     case = agreed("queued", "", StatusCode.CANCELLED, timeout=timeout, pool_busy=True)
-    with record.telemetry("native") as telemetry:
-        stage = Stage(case, Way(arity, "sync", "future"), record, telemetry)
-        with serving(stage), grpc.insecure_channel(stage.address) as plain:
-            channel = telemetry.intercept_channel(plain)
-            method = stub(channel, stage)
-            request = requests(stage) if requests_stream(arity) else stage.case.request
-            start = getattr(method, "future", method)
-            call = start(request, timeout=timeout)
-            stage.arrived.wait(PATIENCE)
-            time.sleep(QUEUED)
-            if timeout is None:
-                call.cancel()
-            with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError):
-                list(call) if responses_stream(arity) else call.result()
-            stage.arrived.clear()
-            hold(plain)
-            stage.arrived.wait(PATIENCE)
-            stage.over.set()
-            record.wait("client", "server")
-    return {line["kind"]: line["code"] for line in record.lines}
+    with staged(case, Way(arity, "sync", "future")) as stage, grpc.insecure_channel(stage.address) as plain:
+        method = stub(stage.telemetry.intercept_channel(plain), stage)
+        start = getattr(method, "future", method)
+        call = start(requests(stage) if requests_stream(arity) else case.request, timeout=timeout)
+        stage.arrived.wait(PATIENCE)
+        time.sleep(QUEUED)
+        if timeout is None:
+            call.cancel()
+        with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError):
+            list(call) if responses_stream(arity) else call.result()
+        stage.arrived.clear()
+        hold(plain)
+        stage.arrived.wait(PATIENCE)
+        stage.over.set()
+        stage.record.wait("client", "server")
+    return {line["kind"]: line["code"] for line in stage.record.lines}
 
 
 @pytest.mark.parametrize("arity", ARITIES)

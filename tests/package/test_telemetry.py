@@ -219,11 +219,11 @@ def test_missing_collector_is_one_warning_and_its_return_one_line() -> None:
             words.call("OK")
             eventually(words, "observability_span_export_failures_total", float(failures).__lt__)
         lost = value(words.scrape(), "observability_spans_dropped_total")
+        [line] = words.stdout.lines(" level=warning ")
         with Receiver(f"127.0.0.1:{port}") as receiver:
             while not receiver.spans():
                 words.call("OK")
             [back] = words.stdout.wait_for("spans are exported again")
-        [line] = words.stdout.lines(" level=warning ")
 
     assert lost >= 6
     assert {"level": "info", "logger": "observability"}.items() <= fields(back).items()

@@ -323,6 +323,22 @@ AGREED: Final = (
         error=True,
     ),
     agreed(
+        "exception_with_code_hidden",
+        "An exception after a code was set is UNKNOWN where exceptions are hidden.",
+        StatusCode.UNKNOWN,
+        act=fail_with_code,
+        error=True,
+        hide=True,
+    ),
+    agreed(
+        "abort_not_hidden",
+        "An abort is not an exception to hide.",
+        StatusCode.INVALID_ARGUMENT,
+        act=abort,
+        hide=True,
+        possible=not_plain_stream,
+    ),
+    agreed(
         "exit",
         "A handler's SystemExit is answered at once, UNKNOWN, where exceptions are hidden.",
         StatusCode.UNKNOWN,

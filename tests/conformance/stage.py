@@ -9,7 +9,7 @@ from observability import Telemetry
 from .cases import Case, Way
 from .record import PATIENCE, Record
 
-AT_LAST = 0.12
+AT_LAST = 0.1
 """Seconds before its deadline at which a caller cancels at last."""
 
 _TURN = 0.02

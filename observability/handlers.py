@@ -72,10 +72,16 @@ class PlainContext:
     """
     The context of a plain handler on an asyncio server, which remembers the status that the handler sets.
 
-    grpc's own has neither code() nor details().
+    grpc's own has neither code() nor details(). One serves all interceptors of a call, so that each knows what another
+    has set.
     """
 
     __slots__ = ("_code", "_context", "_details")
+
+    @classmethod
+    def of(cls, context: Any) -> PlainContext:
+        """Return such a context: this one, if it is one, else one around it."""
+        return context if isinstance(context, cls) else cls(context)
 
     def __init__(self, context: Any) -> None:
         self._context = context

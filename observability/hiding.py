@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
-from .handlers import WrappedHandler, each, is_abort
+from .handlers import PlainContext, WrappedHandler, each, is_abort
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -127,13 +127,13 @@ class _AioHidingHandler(WrappedHandler):
             raise
 
     def _plain(self, request: Any, context: Any) -> Any:
-        with _AnsweringPlain(context):
-            return self._behavior(request, context)
+        with _AnsweringPlain(context) as remembering:
+            return self._behavior(request, remembering)
         return None  # which grpc does not look at: the code is not OK
 
     def _plain_stream(self, request: Any, context: Any) -> Iterator[Any]:
-        with _AnsweringPlain(context):
-            yield from each(self._behavior(request, context))
+        with _AnsweringPlain(context) as remembering:
+            yield from each(self._behavior(request, remembering))
 
 
 class _AnsweringPlain:
@@ -146,10 +146,11 @@ class _AnsweringPlain:
     __slots__ = ("_context",)
 
     def __init__(self, context: Any) -> None:
-        self._context = context
+        self._context = PlainContext.of(context)
 
-    def __enter__(self) -> None:
-        """Start what may raise."""
+    def __enter__(self) -> PlainContext:
+        """Start what may raise, with this context."""
+        return self._context
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None

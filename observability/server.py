@@ -389,13 +389,13 @@ class _AioCall(_ServedCall):
                 yield response
 
     def _plain(self, run: Callable[..., Any], request: Any, context: Any) -> Any:
-        context = PlainContext(context)
+        context = PlainContext.of(context)
         run(self._enter, context)
         with self:
             return run(self._behavior, request, context)
 
     def _plain_stream(self, run: Callable[..., Any], request: Any, context: Any) -> Iterator[Any]:
-        context = PlainContext(context)
+        context = PlainContext.of(context)
         run(self._enter, context)
         with self:
             responses = run(self._behavior, request, context)

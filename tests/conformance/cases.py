@@ -153,6 +153,14 @@ def hang(_context: Any, pause: Callable[[], Any]) -> Any:
     return pause()
 
 
+def fail_late(_context: Any, pause: Callable[[], Any]) -> Any:
+    """Wait until the call is over, then raise; an async handler is cancelled before."""
+    waiting = pause()
+    if waiting is None:
+        raise ValueError("too late")
+    return waiting
+
+
 def anyhow(_way: Way) -> bool:
     """Allow every way."""
     return True
@@ -371,6 +379,14 @@ AGREED: Final = (
         early=True,
     ),
     agreed("cancel", "A call that its caller cancels is CANCELLED.", StatusCode.CANCELLED, act=hang, end="cancel"),
+    agreed(
+        "deadline_then_exception",
+        "An exception that a handler raises after its call's end changes nothing.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=fail_late,
+        timeout=SOON,
+        possible=on("sync", "aio_plain"),
+    ),
     agreed(
         "cancel_early",
         "A call cancelled while requests are still being written is CANCELLED.",

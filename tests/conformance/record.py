@@ -87,6 +87,11 @@ class Record:
             for span in self._spans(kind)
         ]
 
+    def messages(self, kind: str) -> tuple[float, float]:
+        """Tell how many messages one side has sent and received."""
+        sent, received = (self._values(f"grpc_{kind}_msg_{way}_total") for way in ("sent", "received"))
+        return sum(sent.values()), sum(received.values())
+
     def durations(self, kind: str) -> list[float]:
         """Tell how long the call took, in ms, by each signal of one side."""
         total = sum(self._values(f"grpc_{kind}_handling_seconds_sum").values())

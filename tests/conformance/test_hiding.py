@@ -1,0 +1,37 @@
+"""What HideExceptions and AioHideExceptions answer: at once, and with nothing of the handler's own."""
+
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from .cases import AGREED, ARITIES, SERVERS, Arity, Case, Way, requests_stream, responses_stream
+from .clients import requests, stub
+from .play import staged
+from .stage import Stage
+
+RAISING = [case for case in AGREED if case.name in ("exception_hidden", "exit", "own_cancellation")]
+AT_ONCE = 5.0
+"""Seconds within which an answer has come at once, on a busy machine; the call itself has no deadline."""
+
+
+def _ask(method: Any, stage: Stage) -> None:
+    answer = method(requests(stage) if requests_stream(stage.way.arity) else stage.case.request)
+    if responses_stream(stage.way.arity):
+        list(answer)
+
+
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("case", RAISING, ids=str)
+def test_answer(case: Case, server: str, arity: Arity) -> None:
+    """An exception, a SystemExit and a CancelledError of the handler's own are `internal error`, and that at once."""
+    with staged(case, Way(arity, server, "call")) as stage, grpc.insecure_channel(stage.address) as channel:
+        before = time.monotonic()
+        with pytest.raises(grpc.RpcError) as raised:
+            _ask(stub(channel, stage), stage)
+        error: Any = raised.value
+
+        assert (grpc.StatusCode.UNKNOWN, "internal error") == (error.code(), error.details())
+        assert time.monotonic() - before < AT_ONCE

@@ -1,0 +1,150 @@
+"""Handlers and interceptors of odd shapes, on both servers: what comes of them is told like any other outcome."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from observability import AioServerInterceptor, ServerInterceptor, aio_client_interceptors
+from tests.package.rpc import aio_connected, connected, method, requests
+from tests.package.told import Told
+
+STACKS = ("sync", "aio")
+
+
+class Broken(grpc.ServerInterceptor):
+    """An interceptor that fails every call."""
+
+    def intercept_service(self, *_call: Any) -> Any:
+        """Fail."""
+        raise ValueError("secret")
+
+
+class AioBroken(grpc.aio.ServerInterceptor):
+    """The same for asyncio."""
+
+    async def intercept_service(self, *_call: Any) -> Any:
+        """Fail."""
+        raise ValueError("secret")
+
+
+def serve(stack: str, told: Told, arity: str, behavior: Any, *, broken: bool = False) -> str:
+    """Serve one call with this behaviour, and return the code that its caller gets."""
+    if stack == "sync":
+        return _serve_sync(told, arity, behavior, [Broken()] if broken else [])
+    return asyncio.run(_serve_aio(told, arity, behavior, [AioBroken()] if broken else []))
+
+
+def _serve_sync(told: Told, arity: str, behavior: Any, further: list[Any]) -> str:
+    with connected(ServerInterceptor(*told.observers), *further, **{arity: behavior}) as channel:
+        try:
+            list(method(channel, arity)(requests(arity), timeout=10))
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code.name
+    return "OK"
+
+
+async def _serve_aio(told: Told, arity: str, behavior: Any, further: list[Any]) -> str:
+    async with aio_connected(AioServerInterceptor(*told.observers), *further, **{arity: behavior}) as channel:
+        try:
+            answer = method(channel, arity)(requests(arity), timeout=10)
+            _ = [response async for response in answer] if arity == "server_stream" else await answer
+        except grpc.aio.AioRpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def fails_at_once(_request: Any, _context: Any) -> Any:
+    """Raise before there is an iterator."""
+    raise ValueError("secret")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_streaming_handler_that_is_a_function(stack: str) -> None:
+    """A handler that raises before it returns its responses is UNKNOWN, with its exception."""
+    told = Told()
+
+    assert ("UNKNOWN", ["UNKNOWN"]) == (serve(stack, told, "server_stream", fails_at_once), told.codes)
+    assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
+
+
+def test_none_ends_a_stream() -> None:
+    """grpc.server takes None in a stream for its end, and so the call is OK."""
+    told = Told()
+
+    assert "OK" == serve("sync", told, "server_stream", lambda request, _context: iter([request, None, request]))
+    assert [("OK", 1)] == [(line["code"], line["sent"]) for line in told.lines]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_interceptor_that_fails(stack: str) -> None:
+    """A call that an interceptor after ours fails is UNKNOWN, with that exception."""
+    told = Told()
+
+    assert ("UNKNOWN", ["UNKNOWN"]) == (serve(stack, told, "unary", fails_at_once, broken=True), told.codes)
+    assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
+
+
+def test_suppressed_aio_server() -> None:
+    """A server that is started where instrumentation is suppressed tells nothing."""
+    told = Told()
+
+    with suppress_instrumentation():
+        assert "OK" == serve("aio", told, "unary", lambda request, _context: request)
+    assert [] == told.calls
+
+
+class Refusing(grpc.aio.UnaryUnaryClientInterceptor):
+    """A client's interceptor that refuses to make the call."""
+
+    async def intercept_unary_unary(self, *_call: Any) -> Any:
+        """Refuse."""
+        raise ValueError("refused")
+
+
+class Reading(grpc.aio.UnaryStreamClientInterceptor):
+    """A client's interceptor that reads the responses itself."""
+
+    async def intercept_unary_stream(
+        self, continuation: Callable[..., Awaitable[Any]], client_call_details: Any, request: Any
+    ) -> Any:
+        """Read by hand."""
+        call = await continuation(client_call_details, request)
+        return self._read(call)
+
+    async def _read(self, call: Any) -> Any:
+        while (response := await call.read()) is not grpc.aio.EOF:
+            yield response
+
+
+async def _call(told: Told, arity: str, *, outside: Any = (), inside: Any = ()) -> Any:
+    client = [*outside, *aio_client_interceptors(*told.observers), *inside]
+    behaviors: dict[str, Any] = {
+        "unary": lambda request, _context: request,
+        "server_stream": lambda request, _context: iter([request]),
+    }
+    async with aio_connected(client=client, **behaviors) as channel:
+        call = method(channel, arity)(requests(arity), timeout=10)
+        return await call if arity == "unary" else [response async for response in call]
+
+
+def test_aio_client_interceptor_that_refuses() -> None:
+    """A call that a client's interceptor after ours does not make is UNKNOWN, with that exception."""
+    told = Told()
+
+    with pytest.raises(ValueError, match="refused"):
+        asyncio.run(_call(told, "unary", inside=[Refusing()]))
+    assert [("UNKNOWN", ValueError)] == [(outcome.code.name, type(outcome.error)) for outcome in told.outcomes]
+
+
+def test_aio_client_interceptor_that_reads() -> None:
+    """A stream that an interceptor before ours reads by hand ends as it does."""
+    told = Told()
+
+    assert [b"a"] == asyncio.run(_call(told, "server_stream", outside=[Reading()]))
+    assert [("OK", 1)] == [(line["code"], line["received"]) for line in told.lines]

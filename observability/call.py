@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import grpc
 
@@ -140,8 +139,7 @@ def _attempt(tell: Callable[[Call], None], call: Call) -> None:
         report(tell)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a call ended."""
 
     code: grpc.StatusCode
@@ -152,14 +150,39 @@ class Outcome:
     """From the first sight of the call to its true end."""
     error: BaseException | None
     """The handler's uncaught exception, or None."""
+    sent: int = 0
+    """The messages handed to grpc by then: a handler that outlives its call may hand over more."""
+    received: int = 0
+    """The messages handed to the application by then."""
 
 
 Finish: TypeAlias = "Callable[[Outcome], None]"
 Observer: TypeAlias = "Callable[[Call], Finish]"
+Pending: TypeAlias = "list[tuple[Observer, Finish]]"
 
 
 def ignore(_outcome: Outcome) -> None:
     """Finish a call that is not observed."""
+
+
+def start(observers: Sequence[Observer], call: Call) -> Pending:
+    """Start observers of a call; what one raises is reported, and changes nothing for the call or the others."""
+    pending = []
+    for observer in observers:
+        try:
+            pending.append((observer, observer(call)))
+        except Exception:  # noqa: BLE001 - telemetry never changes a call
+            report(observer)
+    return pending
+
+
+def finish(pending: Pending, outcome: Outcome) -> None:
+    """Finish what `start` has started, in the same way."""
+    for observer, finish_one in pending:
+        try:
+            finish_one(outcome)
+        except Exception:  # noqa: BLE001 - telemetry never changes a call
+            report(observer)
 
 
 class Observation:
@@ -170,13 +193,7 @@ class Observation:
     def __init__(self, call: Call, observers: Sequence[Observer], started: float) -> None:
         self.call = call
         self._started = started
-        finishes = []
-        for observer in observers:
-            try:
-                finishes.append((observer, observer(call)))
-            except Exception:  # noqa: BLE001 - telemetry never changes a call
-                report(observer)
-        self._pending = [finishes]
+        self._pending = [start(observers, call)]
 
     @property
     def seconds(self) -> float:
@@ -196,15 +213,14 @@ class Observation:
         `seconds` is when the end was, if not now.
         """
         try:
-            finishes = self._pending.pop()
+            pending = self._pending.pop()
         except IndexError:
             return
-        outcome = Outcome(code, details, self.seconds if seconds is None else seconds, error)
-        for observer, finish in finishes:
-            try:
-                finish(outcome)
-            except Exception:  # noqa: BLE001 - telemetry never changes a call
-                report(observer)
+        call = self.call
+        finish(
+            pending,
+            Outcome(code, details, self.seconds if seconds is None else seconds, error, call.sent, call.received),
+        )
 
 
 def current_call() -> Call | None:

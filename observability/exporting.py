@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
@@ -88,11 +88,14 @@ class CountingProcessor(BatchSpanProcessor):
     A batch span processor that knows how many spans its full queue dropped.
 
     A span is dropped only while the queue is full, so what was ended, less what was handed on and what fits into
-    the queue, has been dropped; the largest such number is the total.
+    the queue, has been dropped; the largest such number is the total. `before_flush` lets spans end that wait to.
     """
 
-    def __init__(self, delivery: SpanDelivery, queue_size: int, batch_size: int) -> None:
+    def __init__(
+        self, delivery: SpanDelivery, queue_size: int, batch_size: int, before_flush: Callable[[], None]
+    ) -> None:
         self._delivery = delivery
+        self._before_flush = before_flush
         self._queue_size = queue_size
         self._ended = itertools.count(1)
         self._overflow = 0
@@ -105,6 +108,11 @@ class CountingProcessor(BatchSpanProcessor):
         overflow = next(self._ended) - self._delivery.handed - self._queue_size
         self._overflow = max(self._overflow, overflow)
         super().on_end(span)
+
+    def force_flush(self, timeout_millis: int | None = None) -> bool:
+        """Send what waits, and what waits to be told."""
+        self._before_flush()
+        return super().force_flush(timeout_millis)
 
     @property
     def dropped(self) -> int:
@@ -148,11 +156,12 @@ def service_attributes(name: str, version: str | None) -> dict[str, str]:
     return {**attributes, "service.version": version} if version else attributes
 
 
-def configure_tracing(attributes: dict[str, str]) -> Tracing:
+def configure_tracing(attributes: dict[str, str], before_flush: Callable[[], None]) -> Tracing:
     """
     Make the tracer provider that the environment describes, or take the global one where there is one already.
 
-    Call it within standard_settings, which leaves bad values out.
+    `before_flush` is called when the provider is to send what waits: it lets spans end that wait to. Call this
+    within standard_settings, which leaves bad values out.
     """
     present = trace.get_tracer_provider()
     if not isinstance(present, trace.ProxyTracerProvider):
@@ -169,16 +178,16 @@ def configure_tracing(attributes: dict[str, str]) -> Tracing:
             provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
         if "otlp" in wanted:
             tracing.delivery = _otlp_delivery()
-            tracing.processor = _batching(tracing.delivery)
+            tracing.processor = _batching(tracing.delivery, before_flush)
             provider.add_span_processor(tracing.processor)
     trace.set_tracer_provider(provider)
     return tracing
 
 
-def _batching(delivery: SpanDelivery) -> CountingProcessor:
+def _batching(delivery: SpanDelivery, before_flush: Callable[[], None]) -> CountingProcessor:
     queue_size = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") or QUEUE_SIZE)
     batch_size = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or min(BATCH_SIZE, queue_size))
-    return CountingProcessor(delivery, queue_size, batch_size)
+    return CountingProcessor(delivery, queue_size, batch_size, before_flush)
 
 
 def _otlp(name: str, default: str) -> str:
@@ -194,9 +203,9 @@ def _otlp_delivery() -> SpanDelivery:
         _logger.warning(
             "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf' needs the extra http, which is not installed: grpc is used"
         )
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415 - see below
+    from .encoding import CachingExporter  # noqa: PLC0415 - see below
 
-    return SpanDelivery(OTLPSpanExporter(), _otlp("ENDPOINT", "http://localhost:4317"))
+    return SpanDelivery(CachingExporter(), _otlp("ENDPOINT", "http://localhost:4317"))
 
 
 def _http_exporter() -> Any:

@@ -60,13 +60,18 @@ def level_of(outcome: Outcome) -> str:
     return "error" if outcome.code in SERVER_FAULTS else "warning"
 
 
-class _Event(str):
+class _CallEnded(str):
     """The event of a call's line: equal to the application's own event of that name, and not the same."""
 
-    __slots__ = ()
+    __slots__ = ("at_ns",)
+    at_ns: int
+    """When the call ended, in nanoseconds since the epoch: its line may be rendered later."""
 
 
-_CALL: Final = _Event("call")
+def _call_ended(at_ns: int) -> _CallEnded:
+    event = _CallEnded("call")
+    event.at_ns = at_ns
+    return event
 
 
 def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[str] = ()) -> Observer:
@@ -85,7 +90,8 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
         def finish(outcome: Outcome) -> None:
             if only == "all" or _is_worth_it(outcome, only):
                 level = "debug" if is_quiet(call.service) else level_of(outcome)
-                getattr(logger, level)(_CALL, **_line(call, outcome, level))
+                ended = _call_ended(call.started_ns + int(outcome.seconds * 1e9))
+                getattr(logger, level)(ended, **_line(call, outcome, level))
 
         return finish
 
@@ -116,8 +122,8 @@ def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
         if call.deadline is not None:
             line["deadline_ms"] = round(call.deadline * 1000)
     if call.type != "unary":
-        line["sent"] = call.sent
-        line["received"] = call.received
+        line["sent"] = outcome.sent
+        line["received"] = outcome.received
     if call.trace_id is not None:
         line["trace_id"] = call.trace_id
         line["span_id"] = call.span_id
@@ -169,12 +175,12 @@ class _Lines:
 
     def __call__(self, _logger: Any, level: str, fields: MutableMapping[str, Any]) -> str:
         """Be structlog's only processor."""
-        if fields.get("event") is _CALL:
-            del fields["event"]  # the line is complete as it is
-            return self._render(fields)
+        event = fields.pop("event", "")
+        if type(event) is _CallEnded:  # the line is complete as it is
+            return self._render(fields, event.at_ns)
         structlog.contextvars.merge_contextvars(_logger, level, fields)
         service = fields.pop("service", self.service)
-        return self.line(service, level, fields.pop("event", ""), fields, fields.pop("exc_info", None))
+        return self.line(service, level, event, fields, fields.pop("exc_info", None))
 
     def line(self, service: Any, level: str, event: Any, fields: MutableMapping[str, Any], exc_info: Any) -> str:
         """Render one of the application's own lines."""
@@ -185,7 +191,7 @@ class _Lines:
         error = _exception(exc_info)
         if error is not None:
             line["stacktrace"] = stacktrace(error)
-        return self._render(line)
+        return self._render(line, None)
 
 
 def _exception(exc_info: Any) -> BaseException | None:

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pool
 from .method import METHOD_LIMIT, arity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
@@ -43,6 +43,23 @@ class WithoutCreated:
         for metric in self._metric.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+class _Settling:
+    """A collector without samples of its own, registered before the others: what is to be done before a scrape."""
+
+    def __init__(self) -> None:
+        self.settle: list[Callable[[], None]] = []
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell the registry that no names are taken."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Do what is to be done."""
+        for settle in self.settle:
+            settle()
+        return ()
 
 
 class _Series:
@@ -84,10 +101,10 @@ class _Series:
 
         def finish(outcome: Outcome) -> None:
             self.in_flight.dec()
-            if call.received:
-                self.received.inc(call.received)
-            if call.sent:
-                self.sent.inc(call.sent)
+            if outcome.received:
+                self.received.inc(outcome.received)
+            if outcome.sent:
+                self.sent.inc(outcome.sent)
             handled, handling = self.outcome(outcome.code)
             handled.inc()
             if call.sampled:
@@ -115,6 +132,8 @@ class _Metrics:
         self._lock = threading.Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._room = METHOD_LIMIT
+        self.settling = _Settling()
+        registry.register(self.settling)
 
         def register(metric: Any) -> Any:
             registry.register(WithoutCreated(metric))
@@ -199,11 +218,7 @@ def measure_calls(
     call, and those of `client_services` on the client's side. `buckets` are upper bounds in seconds; the first
     measure_calls of a registry decides them. Raises ValueError for a service that no imported module defines.
     """
-    with _registries_lock:
-        metrics = _registries.get(registry)
-        if metrics is None:
-            metrics = {kind: _Metrics(registry, kind, buckets) for kind in _KINDS}
-            _registries[registry] = metrics
+    metrics = _metrics_of(registry, buckets)
     metrics["server"].declare(services)
     metrics["client"].declare(client_services)
 
@@ -211,6 +226,22 @@ def measure_calls(
         return metrics[call.kind].series(call.descriptor).start(call)
 
     return observe
+
+
+def _metrics_of(registry: CollectorRegistry, buckets: Sequence[float] = BUCKETS) -> dict[Kind, _Metrics]:
+    with _registries_lock:
+        metrics = _registries.get(registry)
+        if metrics is None:
+            metrics = {kind: _Metrics(registry, kind, buckets) for kind in _KINDS}
+            _registries[registry] = metrics
+        return metrics
+
+
+def before_scrapes(registry: CollectorRegistry, settle: Callable[[], None]) -> Callable[[], None]:
+    """Do this before each scrape of the calls' metrics; return what ends it."""
+    waiting = _metrics_of(registry)["server"].settling.settle
+    waiting.append(settle)
+    return lambda: waiting.remove(settle)
 
 
 _KINDS: Final[tuple[Kind, Kind]] = ("server", "client")

@@ -107,9 +107,9 @@ def printed(value: Any) -> str:
 _encode: Final = json.JSONEncoder(allow_nan=False, default=printed).encode
 
 
-def render_keyvalue(fields: MutableMapping[str, Any]) -> str:
-    """Render one line: UTC time, then key=value in the order of the fields."""
-    parts = [clock()]
+def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
+    """Render one line: UTC time, that of `at_ns` or now, then key=value in the order of the fields."""
+    parts = [clock(at_ns)]
     unknown = fields.get("endpoint") == "/unknown"
     for key, value in fields.items():
         if key == "latency_ms" and type(value) is float:
@@ -127,9 +127,9 @@ def render_keyvalue(fields: MutableMapping[str, Any]) -> str:
     return " ".join(parts)
 
 
-def render_json(fields: MutableMapping[str, Any]) -> str:
+def render_json(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
     """Render one line of JSON with the same keys, `time` first, in RFC 3339."""
-    parts = [f'"time": "{clock().replace(" ", "T").replace(",", ".")}Z"']
+    parts = [f'"time": "{clock(at_ns).replace(" ", "T").replace(",", ".")}Z"']
     parts += [f"{_encode(str(key))}: {_json_value(key, value)}" for key, value in fields.items() if key != "time"]
     return f"{{{', '.join(parts)}}}"
 
@@ -144,7 +144,7 @@ def _json_value(key: str, value: Any) -> str:
     return _encode(_cut_start(text) if key == "stacktrace" else cut(text))
 
 
-RENDERERS: Final[dict[str, Callable[[MutableMapping[str, Any]], str]]] = {
+RENDERERS: Final[dict[str, Callable[[MutableMapping[str, Any], int | None], str]]] = {
     "keyvalue": render_keyvalue,
     "json": render_json,
 }
@@ -156,10 +156,9 @@ def safe_key(key: str) -> str:
     return key if key.isidentifier() and key.isascii() else _UNSAFE_KEY.sub("_", str(key)) or "_"
 
 
-def clock() -> str:
-    """Tell the time, UTC, as YYYY-MM-DD HH:MM:SS,mmm."""
-    nanoseconds = time.time_ns()
-    second, rest = divmod(nanoseconds, 1_000_000_000)
+def clock(at_ns: int | None = None) -> str:
+    """Write a time in nanoseconds since the epoch, or now, as UTC: YYYY-MM-DD HH:MM:SS,mmm."""
+    second, rest = divmod(time.time_ns() if at_ns is None else at_ns, 1_000_000_000)
     text = _second.get(second)
     if text is None:
         _second.clear()

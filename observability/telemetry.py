@@ -21,10 +21,11 @@ from .exporting import configure_tracing, service_attributes
 from .faults import faults
 from .listening import ListenError
 from .logs import configure_logging, log_calls
-from .metrics import measure_calls
+from .metrics import before_scrapes, measure_calls
 from .rendering import cuts
 from .server import AioServerInterceptor, ServerInterceptor
 from .settings import check_settings, setting, standard_settings
+from .teller import Teller
 from .traces import default_filter, follow_spans, trace_calls
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Telemetry:
         tracing: Tracing,
         registry: CollectorRegistry,
         log_writer: LogWriter | None,
+        teller: Teller,
         observers: list[Observer],
         contrib: Contrib | None,
         flush_seconds: float,
@@ -64,6 +66,7 @@ class Telemetry:
         self.log_writer = log_writer
         self.services: tuple[str, ...] = ()
         self.metrics_address: str | None = None
+        self._teller = teller
         self._observers = observers
         self._contrib = contrib
         self._flush_seconds = flush_seconds
@@ -115,7 +118,8 @@ class Telemetry:
         services = tuple(services)
         with standard_settings():
             attributes = service_attributes(service_name, version)
-            tracing = configure_tracing(attributes)
+            teller = Teller()
+            tracing = configure_tracing(attributes, before_flush=teller.settle)
             wanted = _filter(filter_)
             contrib = Contrib(tracing.provider, wanted or default_filter()) if _is_contrib() else None
             observers = [
@@ -127,12 +131,14 @@ class Telemetry:
                 tracing=tracing,
                 registry=registry,
                 log_writer=writer,
-                observers=observers,
+                teller=teller,
+                observers=[teller.later(*observers)],
                 contrib=contrib,
                 flush_seconds=flush_seconds,
             )
             telemetry.services = services
             telemetry._describe(attributes)
+            telemetry._on_close.callback(before_scrapes(registry, teller.settle))
             if serve_metrics:
                 telemetry._serve_metrics(metrics_port)
         atexit.register(telemetry.close)
@@ -163,7 +169,8 @@ class Telemetry:
         atexit.unregister(self.close)
         with self._on_close.pop_all():
             deadline = time.monotonic() + self._flush_seconds
-            self.tracing.close(self._flush_seconds)
+            self._teller.flush(self._flush_seconds)
+            self.tracing.close(max(0.0, deadline - time.monotonic()))
             if self.log_writer is not None:
                 self.log_writer.flush(max(0.05, deadline - time.monotonic()))
 

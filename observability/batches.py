@@ -1,0 +1,87 @@
+"""A queue that a thread of its own empties, all that waits at once."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Item = TypeVar("Item")
+
+_EXIT_SECONDS: Final = 0.2
+
+
+class Batches(Generic[Item]):
+    """
+    A bounded queue, and the thread that hands what waits in it to `take`: all at once, in order.
+
+    An item waits `delay` seconds at most, and no time at all after `hurry`. What costs little for many items
+    together, and much for each by itself, is done so: the processor's caches are full of it by the second one.
+    """
+
+    def __init__(self, take: Callable[[list[Item]], None], *, name: str, delay: float, limit: int) -> None:
+        self._take = take
+        self._name = name
+        self._delay = delay
+        self._limit = limit
+        self._items: deque[Item | threading.Event] = deque()
+        self._start()
+        start, end = weakref.WeakMethod(self._start), weakref.WeakMethod(self._end)
+        os.register_at_fork(after_in_child=lambda: (method := start()) and method())
+        atexit.register(lambda: (method := end()) and method())
+
+    def __len__(self) -> int:
+        """Tell how many wait."""
+        return len(self._items)
+
+    def put(self, item: Item) -> bool:
+        """Queue an item, or tell that there is no room for it."""
+        if len(self._items) >= self._limit:
+            return False
+        self._items.append(item)
+        if not self._waiting.is_set():
+            self._waiting.set()
+        return True
+
+    def hurry(self) -> None:
+        """Let what waits be taken now."""
+        self._urgent.set()
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until what waits now is taken, for this long at most; tell whether it is."""
+        taken = threading.Event()
+        self._items.append(taken)
+        self._urgent.set()
+        self._waiting.set()
+        return taken.wait(seconds)
+
+    def _start(self) -> None:
+        """Start the thread; a forked process has none of its parent's, and what waits is the parent's to take."""
+        self._items.clear()
+        self._waiting = threading.Event()
+        self._urgent = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
+
+    def _end(self) -> None:
+        """Let what came after the last flush be taken, before the thread dies with the process."""
+        if self._items:
+            self.flush(_EXIT_SECONDS)
+
+    def _run(self) -> None:
+        while True:
+            self._waiting.wait()
+            self._urgent.wait(self._delay)
+            self._urgent.clear()
+            self._waiting.clear()
+            items = [self._items.popleft() for _ in range(len(self._items))]
+            self._take([item for item in items if not isinstance(item, threading.Event)])
+            for item in items:
+                if isinstance(item, threading.Event):
+                    item.set()

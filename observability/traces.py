@@ -176,23 +176,63 @@ def _attribute(value: Any) -> Any:
 class _Server(_Side):
     def carry(self, call: Call) -> Finish:
         """Carry the caller's context into the handler, without a span."""
-        contexts.attach(self._propagator.extract(_carrier(call.metadata), getter=_getter))
+        call.watch(_Carried(self))
         return ignore
 
     def start(self, call: Call) -> Finish:
-        """Start a server's span, and make it the handler's current one."""
-        parent = self._propagator.extract(_carrier(call.metadata), getter=_getter)
-        span = self._span(call, parent, self._attributes(call.descriptor))
+        """Give the call a span, which starts with its handler: what is done before is done on grpc's one thread."""
+        served = _ServedSpan(self)
+        call.watch(served)
+        return functools.partial(served.finish, call)
+
+    def parent(self, call: Call) -> Context:
+        """Read the caller's context."""
+        return self._propagator.extract(_carrier(call.metadata), getter=_getter)
+
+    def span(self, call: Call, parent: Context) -> Span:
+        """Start the call's span."""
+        return self._span(call, parent, self._attributes(call.descriptor))
+
+
+class _Carried:
+    """Makes the caller's context the handler's."""
+
+    __slots__ = ("_side",)
+
+    def __init__(self, side: _Server) -> None:
+        self._side = side
+
+    def entered(self, call: Call) -> None:
+        """Attach it where the handler starts."""
         # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
-        contexts.attach(trace.set_span_in_context(span, parent))
+        contexts.attach(self._side.parent(call))
 
-        def finish(outcome: Outcome) -> None:
-            if span.is_recording():
-                attributes = _peer_attributes(call.peer) if call.peer else {}
-                _conclude(span, outcome, attributes, failed=outcome.code in SERVER_FAULTS)
-            span.end(call.started_ns + int(outcome.seconds * 1e9))
+    def left(self, call: Call) -> None:
+        """Leave it as it is."""
 
-        return finish
+
+class _ServedSpan(_Carried):
+    """The span of one call, and the handler's current one."""
+
+    __slots__ = ("_span",)
+
+    def __init__(self, side: _Server) -> None:
+        super().__init__(side)
+        self._span: Span | None = None
+
+    def entered(self, call: Call) -> None:
+        """Start it with the handler, from the call's own first sight on."""
+        parent = self._side.parent(call)
+        self._span = self._side.span(call, parent)
+        contexts.attach(trace.set_span_in_context(self._span, parent))  # never detached, as above
+
+    def finish(self, call: Call, outcome: Outcome) -> None:
+        """End it with the call; one whose handler never started has a span as well."""
+        span = self._span or self._side.span(call, self._side.parent(call))
+        if span.is_recording():
+            attributes = _peer_attributes(call.peer) if call.peer else {}
+            _conclude(span, outcome, attributes, failed=outcome.code in SERVER_FAULTS)
+        span.end(call.started_ns + int(outcome.seconds * 1e9))
 
 
 class _Client(_Side):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import grpc
 
@@ -36,16 +37,6 @@ SERVER_FAULTS: Final = frozenset(
 _current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("observability_call", default=None)
 
 
-class Watcher(Protocol):
-    """Is told when a call's handler starts and when it ends, which may be after the call's own end."""
-
-    def entered(self, call: Call) -> None:
-        """Tell that the call's handler starts; runs where the handler runs, in its context."""
-
-    def left(self, call: Call) -> None:
-        """Tell that the call's handler has ended."""
-
-
 class Call:
     """
     One call on one side, from its start to its end.
@@ -59,8 +50,6 @@ class Call:
     """
 
     __slots__ = (
-        "_annotators",
-        "_watchers",
         "deadline",
         "descriptor",
         "fields",
@@ -103,40 +92,10 @@ class Call:
         self.sampled = False
         self.queue_seconds: float | None = None
         self.fields: dict[str, Any] | None = None
-        self._annotators: tuple[Callable[[dict[str, Any]], None], ...] = ()
-        self._watchers: tuple[Watcher, ...] = ()
 
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""
         self.fields = {**(self.fields or {}), **fields}
-        for annotator in self._annotators:
-            annotator(fields)
-
-    def on_annotate(self, annotator: Callable[[dict[str, Any]], None]) -> None:
-        """Hand every later annotation to this function as well."""
-        self._annotators += (annotator,)
-
-    def watch(self, watcher: Watcher) -> None:
-        """Tell this watcher when the call's handler starts and ends."""
-        self._watchers += (watcher,)
-
-    def entered(self) -> None:
-        """Tell the watchers that the handler starts."""
-        for watcher in self._watchers:
-            _attempt(watcher.entered, self)
-
-    def left(self) -> None:
-        """Tell the watchers that the handler has ended."""
-        for watcher in self._watchers:
-            _attempt(watcher.left, self)
-
-
-def _attempt(tell: Callable[[Call], None], call: Call) -> None:
-    """Let an observer do this; what it raises is reported, since telemetry never changes a call."""
-    try:
-        tell(call)
-    except Exception:  # noqa: BLE001 - whatever it is
-        report(tell)
 
 
 class Outcome(NamedTuple):
@@ -158,47 +117,164 @@ class Outcome(NamedTuple):
 
 Finish: TypeAlias = "Callable[[Outcome], None]"
 Observer: TypeAlias = "Callable[[Call], Finish]"
-Pending: TypeAlias = "list[tuple[Observer, Finish]]"
 
 
-def ignore(_outcome: Outcome) -> None:
-    """Finish a call that is not observed."""
+class Signal:
+    """
+    An observer that is told of more than a call's start and end.
+
+    One serves all calls and keeps nothing of them: what `started` returns is handed to the other methods. What a
+    signal does not override costs nothing.
+    """
+
+    def __call__(self, call: Call) -> Finish:
+        """Be a plain observer."""
+        return partial(self.ended, call, self.started(call))
+
+    def started(self, call: Call) -> Any:
+        """Be told that a call starts: on a server, on the one thread that serves."""
+
+    def entered(self, call: Call, state: Any) -> None:
+        """Be told that a server's handler starts, where it runs and in its context."""
+
+    def left(self, call: Call, state: Any) -> None:
+        """Be told that the handler has ended, which may be after the call's own end."""
+
+    def annotated(self, call: Call, state: Any, fields: dict[str, Any]) -> None:
+        """Be told of fields that the application has added."""
+
+    def ended(self, call: Call, state: Any, outcome: Outcome) -> None:
+        """Be told of the call's true end."""
 
 
-def start(observers: Sequence[Observer], call: Call) -> Pending:
-    """Start observers of a call; what one raises is reported, and changes nothing for the call or the others."""
-    pending = []
-    for observer in observers:
-        try:
-            pending.append((observer, observer(call)))
-        except Exception:  # noqa: BLE001 - telemetry never changes a call
-            report(observer)
-    return pending
+class _Plain(Signal):
+    """Somebody's own observer, a plain function."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.__qualname__ = getattr(observer, "__qualname__", type(observer).__qualname__)
+
+    def started(self, call: Call) -> Finish:
+        return self._observer(call)
+
+    def ended(self, _call: Call, state: Finish, outcome: Outcome) -> None:
+        state(outcome)
 
 
-def finish(pending: Pending, outcome: Outcome) -> None:
-    """Finish what `start` has started, in the same way."""
-    for observer, finish_one in pending:
-        try:
-            finish_one(outcome)
-        except Exception:  # noqa: BLE001 - telemetry never changes a call
-            report(observer)
+_FAILED: Final = object()
+"""Stands for what a signal returns whose start has failed: it is told no more of that call."""
 
 
-class Observation:
-    """Starts every observer of a call, and finishes each exactly once, by whichever end comes first."""
+class Signals(Signal):
+    """
+    Observers as one, told of each call in their order.
 
-    __slots__ = ("_pending", "_started", "call")
+    What one of them raises is reported, and changes nothing for the call or the others.
+    """
 
-    def __init__(self, call: Call, observers: Sequence[Observer], started: float) -> None:
-        self.call = call
+    def __init__(self, *observers: Observer) -> None:
+        self._all = tuple(one if isinstance(one, Signal) else _Plain(one) for one in observers)
+        self._nothing = [None] * len(self._all)
+        self._starting = self._who("started")
+        self._entering = self._who("entered")
+        self._leaving = self._who("left")
+        self._annotating = self._who("annotated")
+        self._ending = self._who("ended")
+
+    @classmethod
+    def of(cls, observers: Sequence[Observer]) -> Signals:
+        """Take observers that are one already as they are, and make one of any others."""
+        first = observers[0] if len(observers) == 1 else None
+        return first if isinstance(first, Signals) else cls(*observers)
+
+    def _who(self, moment: str) -> tuple[tuple[int, Any], ...]:
+        """Find the methods of those who want to be told of a moment, and their places."""
+        return tuple(
+            (place, getattr(one, moment))
+            for place, one in enumerate(self._all)
+            if getattr(type(one), moment) is not getattr(Signal, moment)
+        )
+
+    def started(self, call: Call) -> list[Any]:
+        """Tell of a call's start; return what each observer keeps of it."""
+        states: list[Any] = self._nothing.copy()
+        for place, started in self._starting:
+            try:
+                states[place] = started(call)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - telemetry never changes a call
+                states[place] = _FAILED
+                report(self._all[place])
+        return states
+
+    def entered(self, call: Call, state: list[Any]) -> None:
+        """Tell that the handler starts."""
+        self._tell(self._entering, state, call)
+
+    def left(self, call: Call, state: list[Any]) -> None:
+        """Tell that the handler has ended."""
+        self._tell(self._leaving, state, call)
+
+    def annotated(self, call: Call, state: list[Any], fields: dict[str, Any]) -> None:
+        """Tell of fields that the application has added."""
+        self._tell(self._annotating, state, call, fields)
+
+    def ended(self, call: Call, state: list[Any], outcome: Outcome) -> None:
+        """Tell of the end."""
+        self._tell(self._ending, state, call, outcome)
+
+    def _tell(self, whom: tuple[tuple[int, Any], ...], states: list[Any], call: Call, *what: Any) -> None:
+        for place, tell in whom:
+            state = states[place]
+            if state is _FAILED:
+                continue
+            try:
+                tell(call, state, *what)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - telemetry never changes a call
+                report(self._all[place])
+
+
+class Observation(Call):
+    """A call that is told of, and ends once, by whichever end comes first."""
+
+    __slots__ = ("_open", "_signals", "_started", "_states")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - made for every call, for which names cost
+        self,
+        descriptor: Method,
+        kind: Kind,
+        metadata: MutableSequence[Any] | Sequence[Any],
+        signals: Signals,
+        started: float,
+        deadline: float | None = None,
+        peer: str | None = None,
+    ) -> None:
+        super().__init__(descriptor, kind, metadata, deadline, peer)
         self._started = started
-        self._pending = [start(observers, call)]
+        self._signals = signals
+        self._open = [True]
+        self._states = signals.started(self)
 
     @property
     def seconds(self) -> float:
         """How long the call has been going on."""
         return time.perf_counter() - self._started
+
+    def annotate(self, **fields: Any) -> None:
+        """Add fields to the call's log line, and to its span as attributes, at once."""
+        super().annotate(**fields)
+        self._signals.annotated(self, self._states, fields)
+
+    def entered(self) -> None:
+        """Tell that the handler starts."""
+        self._signals.entered(self, self._states)
+
+    def left(self) -> None:
+        """Tell that the handler has ended."""
+        self._signals.left(self, self._states)
 
     def end(
         self,
@@ -208,19 +284,17 @@ class Observation:
         seconds: float | None = None,
     ) -> None:
         """
-        Finish every observer; a later end changes nothing. Never raises: grpc's callbacks must not.
+        Tell of the end; a later end changes nothing. Never raises: grpc's callbacks must not.
 
         `seconds` is when the end was, if not now.
         """
         try:
-            pending = self._pending.pop()
+            self._open.pop()
         except IndexError:
             return
-        call = self.call
-        finish(
-            pending,
-            Outcome(code, details, self.seconds if seconds is None else seconds, error, call.sent, call.received),
-        )
+        if seconds is None:
+            seconds = time.perf_counter() - self._started
+        self._signals.ended(self, self._states, Outcome(code, details, seconds, error, self.sent, self.received))
 
 
 def current_call() -> Call | None:

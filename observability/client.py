@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 import grpc.aio
 
-from .call import Call, Observation, Observer
+from .call import Observation, Observer, Signals
 from .handlers import each
 from .method import METHOD_LIMIT, method_at
 from .results import (
@@ -52,15 +52,15 @@ class _Observing:
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
         self._enabled = is_instrumentation_enabled
-        self._observers = observers
+        self._signals = Signals.of(observers)
         self._target = target
         self._methods: dict[Any, Method] = {}
 
     def _observe(self, details: Any, type_: Type) -> Observation:
         started = time.perf_counter()
         method = self._methods.get(details.method) or self._learn(details.method, type_)
-        call = Call(method, "client", list(details.metadata or ()), details.timeout, self._target)
-        return Observation(call, self._observers, started)
+        metadata = list(details.metadata or ())
+        return Observation(method, "client", metadata, self._signals, started, details.timeout, self._target)
 
     def _learn(self, path: str | bytes, type_: Type) -> Method:
         method = method_at(path.decode() if isinstance(path, bytes) else path, type_)
@@ -87,13 +87,13 @@ def _aio_details_with(details: Any, metadata: grpc.aio.Metadata) -> grpc.aio.Cli
     )
 
 
-def _counted(call: Call, requests: Iterator[Any]) -> Iterator[Any]:
+def _counted(call: Observation, requests: Iterator[Any]) -> Iterator[Any]:
     for request in each(requests):
         call.sent += 1
         yield request
 
 
-async def _aio_counted(call: Call, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def _aio_counted(call: Observation, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         call.sent += 1
         yield request
@@ -132,7 +132,7 @@ class ClientInterceptor(
         if not self._enabled():
             return continuation(details, request)
         observation = self._observe(details, type_)
-        call = observation.call
+        call = observation
         if type_ in ("client_stream", "bidi_stream"):
             request = _counted(call, request)
         else:
@@ -160,7 +160,7 @@ class _AioObserving(_Observing):
         if not self._enabled():
             return await continuation(details, request)
         observation = self._observe(details, self._type)
-        call = observation.call
+        call = observation
         if self._type in ("client_stream", "bidi_stream"):
             count: Any = _aio_counted if isinstance(request, AsyncIterable) else _counted
             request = count(call, request)

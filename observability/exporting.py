@@ -83,6 +83,10 @@ class SpanDelivery(SpanExporter):
         return self._exporter.force_flush(timeout_millis)
 
 
+def _at_once() -> None:
+    """Do nothing: no span waits to be ended."""
+
+
 class CountingProcessor(BatchSpanProcessor):
     """
     A batch span processor that knows how many spans its full queue dropped.
@@ -91,11 +95,9 @@ class CountingProcessor(BatchSpanProcessor):
     the queue, has been dropped; the largest such number is the total. `before_flush` lets spans end that wait to.
     """
 
-    def __init__(
-        self, delivery: SpanDelivery, queue_size: int, batch_size: int, before_flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, delivery: SpanDelivery, queue_size: int, batch_size: int) -> None:
+        self.before_flush: Callable[[], None] = _at_once
         self._delivery = delivery
-        self._before_flush = before_flush
         self._queue_size = queue_size
         self._ended = itertools.count(1)
         self._overflow = 0
@@ -111,7 +113,7 @@ class CountingProcessor(BatchSpanProcessor):
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
         """Send what waits, and what waits to be told."""
-        self._before_flush()
+        self.before_flush()
         return super().force_flush(timeout_millis)
 
     @property
@@ -128,6 +130,11 @@ class Tracing:
         self.processor: CountingProcessor | None = None
         self.delivery: SpanDelivery | None = None
         self._owned = owned
+
+    def before_flush(self, settle: Callable[[], None]) -> None:
+        """Do this before the provider sends what waits: there are spans that wait to be ended."""
+        if self.processor is not None:
+            self.processor.before_flush = settle
 
     def close(self, seconds: float) -> None:
         """Send the spans that wait, for this long at most."""
@@ -156,12 +163,11 @@ def service_attributes(name: str, version: str | None) -> dict[str, str]:
     return {**attributes, "service.version": version} if version else attributes
 
 
-def configure_tracing(attributes: dict[str, str], before_flush: Callable[[], None]) -> Tracing:
+def configure_tracing(attributes: dict[str, str]) -> Tracing:
     """
     Make the tracer provider that the environment describes, or take the global one where there is one already.
 
-    `before_flush` is called when the provider is to send what waits: it lets spans end that wait to. Call this
-    within standard_settings, which leaves bad values out.
+    Call it within standard_settings, which leaves bad values out.
     """
     present = trace.get_tracer_provider()
     if not isinstance(present, trace.ProxyTracerProvider):
@@ -178,16 +184,16 @@ def configure_tracing(attributes: dict[str, str], before_flush: Callable[[], Non
             provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(out=sys.stderr)))
         if "otlp" in wanted:
             tracing.delivery = _otlp_delivery()
-            tracing.processor = _batching(tracing.delivery, before_flush)
+            tracing.processor = _batching(tracing.delivery)
             provider.add_span_processor(tracing.processor)
     trace.set_tracer_provider(provider)
     return tracing
 
 
-def _batching(delivery: SpanDelivery, before_flush: Callable[[], None]) -> CountingProcessor:
+def _batching(delivery: SpanDelivery) -> CountingProcessor:
     queue_size = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") or QUEUE_SIZE)
     batch_size = int(os.environ.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") or min(BATCH_SIZE, queue_size))
-    return CountingProcessor(delivery, queue_size, batch_size, before_flush)
+    return CountingProcessor(delivery, queue_size, batch_size)
 
 
 def _otlp(name: str, default: str) -> str:

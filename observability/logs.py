@@ -10,7 +10,7 @@ import grpc
 import structlog
 from opentelemetry import baggage, trace
 
-from .call import SERVER_FAULTS, current_call
+from .call import SERVER_FAULTS, Signal, current_call
 from .faults import report
 from .log_writer import LogWriter
 from .rendering import RENDERERS, printed, safe_key, stacktrace
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
     from typing import TextIO
 
-    from .call import Call, Finish, Observer, Outcome
+    from .call import Call, Observer, Outcome
 
 LINE_KEYS: Final = frozenset(
     [
@@ -81,21 +81,34 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
     `only` is all, failed, or a number of milliseconds: then only calls that failed or took longer have a line.
     `baggage_keys` names the W3C baggage entries that become fields of the line.
     """
+    return _Logged(logger, only, baggage_keys)
 
-    def observe(call: Call) -> Finish:
-        if baggage_keys:
-            found = {key: baggage.get_baggage(key) for key in baggage_keys}
-            call.fields = {key: value for key, value in found.items() if value is not None}
 
-        def finish(outcome: Outcome) -> None:
-            if only == "all" or _is_worth_it(outcome, only):
-                level = "debug" if is_quiet(call.service) else level_of(outcome)
-                ended = _call_ended(call.started_ns + int(outcome.seconds * 1e9))
-                getattr(logger, level)(ended, **_line(call, outcome, level))
+class _Logged(Signal):
+    """Logs calls."""
 
-        return finish
+    def __init__(self, logger: Any, only: str | float, baggage_keys: Sequence[str]) -> None:
+        self._logger = logger
+        self._only = only
+        self._baggage_keys = baggage_keys
 
-    return observe
+    def entered(self, call: Call, _state: None) -> None:
+        self._read_baggage(call)
+
+    def started(self, call: Call) -> None:
+        if call.kind == "client":
+            self._read_baggage(call)
+
+    def _read_baggage(self, call: Call) -> None:
+        if self._baggage_keys:
+            found = {key: baggage.get_baggage(key) for key in self._baggage_keys}
+            call.fields = {key: value for key, value in found.items() if value is not None} | (call.fields or {})
+
+    def ended(self, call: Call, _state: None, outcome: Outcome) -> None:
+        if self._only == "all" or _is_worth_it(outcome, self._only):
+            level = "debug" if is_quiet(call.service) else level_of(outcome)
+            ended = _call_ended(call.started_ns + int(outcome.seconds * 1e9))
+            getattr(self._logger, level)(ended, **_line(call, outcome, level))
 
 
 def _is_worth_it(outcome: Outcome, only: str | float) -> bool:

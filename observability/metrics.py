@@ -10,6 +10,7 @@ import grpc
 import prometheus_client
 from google.protobuf import descriptor_pool
 
+from .call import Signal
 from .method import METHOD_LIMIT, arity
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
-    from .call import Call, Finish, Kind, Observer, Outcome
+    from .call import Call, Kind, Observer, Outcome
     from .method import Method
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -63,7 +64,7 @@ class _Settling:
 
 
 class _Series:
-    """The children of one method on one side; it also watches the handlers of a server's calls."""
+    """The children of one method on one side."""
 
     def __init__(self, metrics: _Metrics, labels: tuple[str, str, str]) -> None:
         self._metrics = metrics
@@ -74,8 +75,8 @@ class _Series:
         self.sent = metrics.sent.labels(*labels)
         self.in_flight = metrics.in_flight.labels(*labels)
         if metrics.kind == "server":
-            self._queue = metrics.queue.labels(*labels)
-            self._running = metrics.running.labels(*labels)
+            self.queue = metrics.queue.labels(*labels)
+            self.running = metrics.running.labels(*labels)
 
     def outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
         """Return the counter and the histogram of this method's calls that end with this code."""
@@ -91,37 +92,6 @@ class _Series:
         for code in grpc.StatusCode:
             self._metrics.handled.labels(*self._labels, code.name)
         self.outcome(grpc.StatusCode.OK)
-
-    def start(self, call: Call) -> Finish:
-        """Count a call's start."""
-        self.started.inc()
-        self.in_flight.inc()
-        if call.kind == "server":
-            call.watch(self)
-
-        def finish(outcome: Outcome) -> None:
-            self.in_flight.dec()
-            if outcome.received:
-                self.received.inc(outcome.received)
-            if outcome.sent:
-                self.sent.inc(outcome.sent)
-            handled, handling = self.outcome(outcome.code)
-            handled.inc()
-            if call.sampled:
-                handling.observe(outcome.seconds, {"trace_id": call.trace_id, "span_id": call.span_id})
-            else:
-                handling.observe(outcome.seconds)
-
-        return finish
-
-    def entered(self, call: Call) -> None:
-        """Note how long the call waited for its handler."""
-        self._queue.observe(call.queue_seconds)
-        self._running.inc()
-
-    def left(self, _call: Call) -> None:
-        """Note that the handler has ended."""
-        self._running.dec()
 
 
 class _Metrics:
@@ -222,10 +192,41 @@ def measure_calls(
     metrics["server"].declare(services)
     metrics["client"].declare(client_services)
 
-    def observe(call: Call) -> Finish:
-        return metrics[call.kind].series(call.descriptor).start(call)
+    return _Measured(metrics)
 
-    return observe
+
+class _Measured(Signal):
+    """Counts and times calls, each in the series of its method."""
+
+    def __init__(self, metrics: dict[Kind, _Metrics]) -> None:
+        self._metrics = metrics
+
+    def started(self, call: Call) -> _Series:
+        series = self._metrics[call.kind].series(call.descriptor)
+        series.started.inc()
+        series.in_flight.inc()
+        return series
+
+    def entered(self, _call: Call, state: _Series) -> None:
+        state.running.inc()
+
+    def left(self, _call: Call, state: _Series) -> None:
+        state.running.dec()
+
+    def ended(self, call: Call, state: _Series, outcome: Outcome) -> None:
+        state.in_flight.dec()
+        if call.queue_seconds is not None:
+            state.queue.observe(call.queue_seconds)
+        if outcome.received:
+            state.received.inc(outcome.received)
+        if outcome.sent:
+            state.sent.inc(outcome.sent)
+        handled, handling = state.outcome(outcome.code)
+        handled.inc()
+        if call.sampled:
+            handling.observe(outcome.seconds, {"trace_id": call.trace_id, "span_id": call.span_id})
+        else:
+            handling.observe(outcome.seconds)
 
 
 def _metrics_of(registry: CollectorRegistry, buckets: Sequence[float] = BUCKETS) -> dict[Kind, _Metrics]:

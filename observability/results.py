@@ -33,7 +33,7 @@ def end_with(observation: Observation, call: Any) -> None:
     """End a unary call of a sync channel with the status that it has got."""
     code = call.code()
     if code is grpc.StatusCode.OK:
-        observation.call.received = 1
+        observation.received = 1
         observation.end(code)
     elif code is grpc.StatusCode.INTERNAL and not isinstance(call.exception(), grpc.RpcError):
         end_raised(observation, call.exception())  # what an interceptor after us raised
@@ -121,7 +121,7 @@ class Responses(_Observed):
         except Exception as error:
             end_raised(self._observation, error)
             raise
-        self._observation.call.received += 1
+        self._observation.received += 1
         return response
 
     next = __next__
@@ -153,7 +153,7 @@ def follow(call: Any, observation: Observation) -> Any:
 def _end_unary(observation: Observation, call: Any) -> None:
     code = _settled(call.code())
     if code is grpc.StatusCode.OK:
-        observation.call.received = 1
+        observation.received = 1
         observation.end(code)
     else:
         observation.end(code, _settled(call.details()) or "")
@@ -252,7 +252,7 @@ class _AioResponses(_AioObserved):
         except BaseException as error:
             end_raised(self._observation, error)
             raise
-        self._observation.call.received += 1
+        self._observation.received += 1
         return response
 
     async def read(self) -> Any:
@@ -285,6 +285,6 @@ class AioStreamUnary(_AioObserved, grpc.aio.StreamUnaryCall):  # type: ignore[ty
         except BaseException as error:
             end_raised(self._observation, error)
             raise
-        self._observation.call.received = 1
+        self._observation.received = 1
         self._observation.end(grpc.StatusCode.OK)
         return response

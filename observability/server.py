@@ -15,9 +15,9 @@ import grpc.aio
 
 from .call import (
     CUT_OFF_DETAILS,
-    Call,
     Observation,
     Observer,
+    Signals,
     deadline_of,
     final_code,
     set_current_call,
@@ -95,7 +95,7 @@ class _ServedCall(WrappedHandler):
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler)
-        self.call = observation.call
+        self.call = observation
         self._observation = observation
         self._accepted = False
         self._context: Any = None
@@ -456,7 +456,7 @@ class _Observing:
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
         self._enabled = is_instrumentation_enabled
-        self._observers = observers
+        self._signals = Signals.of(observers)
         self._methods: dict[str, Method] = {}
 
     def _observe(
@@ -467,9 +467,8 @@ class _Observing:
     ) -> Observation:
         """Start a call's observation; of an unknown method, end it too."""
         method = self._methods.get(details.method) or self._learn(details.method, handler)
-        call = Call(method, "server", details.invocation_metadata)
-        set_current_call(call)
-        observation = Observation(call, self._observers, started)
+        observation = Observation(method, "server", details.invocation_metadata, self._signals, started)
+        set_current_call(observation)
         if handler is None:
             observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
         return observation
@@ -477,7 +476,7 @@ class _Observing:
     def _observe_failure(self, details: grpc.HandlerCallDetails, error: BaseException, started: float) -> None:
         """Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler."""
         method = self._methods.get(details.method) or method_at(details.method, "unary")
-        observation = Observation(Call(method, "server", details.invocation_metadata), self._observers, started)
+        observation = Observation(method, "server", details.invocation_metadata, self._signals, started)
         if isinstance(error, asyncio.CancelledError):
             code = unserved_code(observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
-    from .call import Observer
     from .exporting import Tracing
     from .log_writer import LogWriter
 
@@ -57,7 +56,6 @@ class Telemetry:
         registry: CollectorRegistry,
         log_writer: LogWriter | None,
         teller: Teller,
-        observers: list[Observer],
         contrib: Contrib | None,
         flush_seconds: float,
     ) -> None:
@@ -67,7 +65,6 @@ class Telemetry:
         self.services: tuple[str, ...] = ()
         self.metrics_address: str | None = None
         self._teller = teller
-        self._observers = observers
         self._contrib = contrib
         self._flush_seconds = flush_seconds
         self._on_close = contextlib.ExitStack()
@@ -118,21 +115,20 @@ class Telemetry:
         services = tuple(services)
         with standard_settings():
             attributes = service_attributes(service_name, version)
-            teller = Teller()
-            tracing = configure_tracing(attributes, before_flush=teller.settle)
+            tracing = configure_tracing(attributes)
             wanted = _filter(filter_)
             contrib = Contrib(tracing.provider, wanted or default_filter()) if _is_contrib() else None
-            observers = [
+            teller = Teller(
                 follow_spans(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted),
                 measure_calls(registry, services, client_services=client_services),
                 log_calls(structlog.get_logger().bind(service=name), only=_log_calls(), baggage_keys=_log_baggage()),
-            ]
+            )
+            tracing.before_flush(teller.settle)
             telemetry = cls(
                 tracing=tracing,
                 registry=registry,
                 log_writer=writer,
                 teller=teller,
-                observers=[teller.later(*observers)],
                 contrib=contrib,
                 flush_seconds=flush_seconds,
             )
@@ -146,22 +142,22 @@ class Telemetry:
 
     def server_interceptors(self) -> list[grpc.ServerInterceptor]:
         """Return what tells of the calls of a grpc.server; put HideExceptions before it."""
-        ours = ServerInterceptor(*self._observers)
+        ours = ServerInterceptor(self._teller)
         return [self._contrib.server(), ours] if self._contrib else [ours]
 
     def aio_server_interceptors(self) -> list[grpc.aio.ServerInterceptor]:
         """Return what tells of the calls of a grpc.aio.server; put AioHideExceptions before it."""
-        ours = AioServerInterceptor(*self._observers)
+        ours = AioServerInterceptor(self._teller)
         return [self._contrib.aio_server(), ours] if self._contrib else [ours]
 
     def intercept_channel(self, channel: grpc.Channel, *, target: str | None = None) -> grpc.Channel:
         """Return this channel, its calls told; `target` is its address, which grpc does not tell."""
-        channel = grpc.intercept_channel(channel, ClientInterceptor(*self._observers, target=target))
+        channel = grpc.intercept_channel(channel, ClientInterceptor(self._teller, target=target))
         return self._contrib.intercept_channel(channel) if self._contrib else channel
 
     def aio_client_interceptors(self, *, target: str | None = None) -> list[grpc.aio.ClientInterceptor]:
         """Return what tells of the calls of a grpc.aio channel; `target` is its address."""
-        ours = aio_client_interceptors(*self._observers, target=target)
+        ours = aio_client_interceptors(self._teller, target=target)
         return [*self._contrib.aio_clients(), *ours] if self._contrib else ours
 
     def close(self) -> None:

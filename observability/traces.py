@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from .call import SERVER_FAULTS, ignore
+from .call import SERVER_FAULTS, Signal
 from .logs import QUIET_SERVICES, is_quiet
 from .method import PerMethod
 from .rendering import VALUE_LIMIT, printed, stacktrace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from .call import Call, Finish, Observer, Outcome
+    from .call import Call, Observer, Outcome
     from .method import Method
 
 # The RPC conventions are stable since 1.45.0; the Python package of constants stops at 1.44.
@@ -101,16 +101,7 @@ def trace_calls(
     """
     from opentelemetry import propagate  # noqa: PLC0415 - its import raises for a bad OTEL_PROPAGATORS
 
-    tracer = tracer_provider.get_tracer("observability")
-    carried = propagator or propagate.get_global_textmap()
-    server, client = _Server(tracer, carried), _Client(tracer, carried)
-
-    def observe(call: Call) -> Finish:
-        side = server if call.kind == "server" else client
-        wanted = not is_quiet(call.service) if filter_ is None else filter_(_filter_details(call))
-        return side.start(call) if wanted else side.carry(call)
-
-    return observe
+    return _Traced(tracer_provider.get_tracer("observability"), propagator or propagate.get_global_textmap(), filter_)
 
 
 def default_filter() -> Callable[[Any], bool]:
@@ -124,13 +115,74 @@ def _filter_details(call: Call) -> _FilterDetails:
     return _FilterDetails(f"/{call.descriptor.full_name}", call.metadata, call.metadata)
 
 
-class _Side:
-    """What a server's and a client's spans share."""
+class _CallSpan:
+    """The span of one call, once there is one."""
 
-    def __init__(self, tracer: Tracer, propagator: TextMapPropagator) -> None:
+    __slots__ = ("span",)
+    span: Span | None
+
+
+class _Traced(Signal):
+    """Traces calls, and carries the context of those that have no span."""
+
+    def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
         self._tracer = tracer
         self._propagator = propagator
+        self._filter = filter_
         self._known: PerMethod[Method, dict[str, Any]] = PerMethod(_method_attributes)
+
+    def started(self, call: Call) -> _CallSpan | None:
+        wanted = not is_quiet(call.service) if self._filter is None else self._filter(_filter_details(call))
+        if call.kind == "client":
+            return self._start_client(call, wanted=wanted)
+        if not wanted:
+            return None
+        # A server's starts with its handler: what is done before is done on grpc's one serving thread.
+        state = _CallSpan()
+        state.span = None
+        return state
+
+    def _start_client(self, call: Call, *, wanted: bool) -> _CallSpan | None:
+        """Start a client's span and write its context into the call's metadata; it is nobody's current span."""
+        if not wanted:
+            self._propagator.inject(call.metadata, setter=_setter)
+            return None
+        attributes = self._attributes(call.descriptor)
+        if call.peer is not None:
+            attributes = attributes | _target_attributes(call.peer)
+        state = _CallSpan()
+        state.span = self._span(call, None, attributes)
+        self._propagator.inject(call.metadata, trace.set_span_in_context(state.span), _setter)
+        return state
+
+    def entered(self, call: Call, state: _CallSpan | None) -> None:
+        """Make the call's span, or else the caller's context, the handler's."""
+        context = self._parent(call)
+        if state is not None:
+            state.span = self._span(call, context, self._attributes(call.descriptor))
+            context = trace.set_span_in_context(state.span, context)
+        # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
+        contexts.attach(context)
+
+    def annotated(self, _call: Call, state: _CallSpan | None, fields: dict[str, Any]) -> None:
+        if state is not None and state.span is not None:
+            _annotate(state.span, fields)
+
+    def ended(self, call: Call, state: _CallSpan | None, outcome: Outcome) -> None:
+        if state is None:
+            return
+        # A call whose handler never started has a span as well.
+        span = state.span or self._span(call, self._parent(call), self._attributes(call.descriptor))
+        if span.is_recording():
+            server = call.kind == "server"
+            attributes = _peer_attributes(call.peer) if server and call.peer else {}
+            failed = outcome.code in SERVER_FAULTS if server else outcome.code is not grpc.StatusCode.OK
+            _conclude(span, outcome, attributes, failed=failed)
+        span.end(call.started_ns + int(outcome.seconds * 1e9))
+
+    def _parent(self, call: Call) -> Context:
+        """Read the caller's context."""
+        return self._propagator.extract(_carrier(call.metadata), getter=_getter)
 
     def _attributes(self, method: Method) -> dict[str, Any]:
         """Tell what is known before the call; of unknown methods, of which there is no end, nothing is kept."""
@@ -153,15 +205,13 @@ class _Side:
 
 
 def identify(call: Call, span: Span) -> None:
-    """Give a call the ids of its span, and its span the call's later annotations."""
+    """Give a call the ids of its span."""
     context = span.get_span_context()
     if not context.is_valid:
         return
     call.trace_id = trace.format_trace_id(context.trace_id)
     call.span_id = trace.format_span_id(context.span_id)
     call.sampled = context.trace_flags.sampled
-    if span.is_recording():
-        call.on_annotate(functools.partial(_annotate, span))
 
 
 def _annotate(span: Span, fields: dict[str, Any]) -> None:
@@ -171,90 +221,6 @@ def _annotate(span: Span, fields: dict[str, Any]) -> None:
 
 def _attribute(value: Any) -> Any:
     return value if isinstance(value, str | bool | int | float) else printed(value)
-
-
-class _Server(_Side):
-    def carry(self, call: Call) -> Finish:
-        """Carry the caller's context into the handler, without a span."""
-        call.watch(_Carried(self))
-        return ignore
-
-    def start(self, call: Call) -> Finish:
-        """Give the call a span, which starts with its handler: what is done before is done on grpc's one thread."""
-        served = _ServedSpan(self)
-        call.watch(served)
-        return functools.partial(served.finish, call)
-
-    def parent(self, call: Call) -> Context:
-        """Read the caller's context."""
-        return self._propagator.extract(_carrier(call.metadata), getter=_getter)
-
-    def span(self, call: Call, parent: Context) -> Span:
-        """Start the call's span."""
-        return self._span(call, parent, self._attributes(call.descriptor))
-
-
-class _Carried:
-    """Makes the caller's context the handler's."""
-
-    __slots__ = ("_side",)
-
-    def __init__(self, side: _Server) -> None:
-        self._side = side
-
-    def entered(self, call: Call) -> None:
-        """Attach it where the handler starts."""
-        # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
-        contexts.attach(self._side.parent(call))
-
-    def left(self, call: Call) -> None:
-        """Leave it as it is."""
-
-
-class _ServedSpan(_Carried):
-    """The span of one call, and the handler's current one."""
-
-    __slots__ = ("_span",)
-
-    def __init__(self, side: _Server) -> None:
-        super().__init__(side)
-        self._span: Span | None = None
-
-    def entered(self, call: Call) -> None:
-        """Start it with the handler, from the call's own first sight on."""
-        parent = self._side.parent(call)
-        self._span = self._side.span(call, parent)
-        contexts.attach(trace.set_span_in_context(self._span, parent))  # never detached, as above
-
-    def finish(self, call: Call, outcome: Outcome) -> None:
-        """End it with the call; one whose handler never started has a span as well."""
-        span = self._span or self._side.span(call, self._side.parent(call))
-        if span.is_recording():
-            attributes = _peer_attributes(call.peer) if call.peer else {}
-            _conclude(span, outcome, attributes, failed=outcome.code in SERVER_FAULTS)
-        span.end(call.started_ns + int(outcome.seconds * 1e9))
-
-
-class _Client(_Side):
-    def carry(self, call: Call) -> Finish:
-        """Carry the current context on, without a span."""
-        self._propagator.inject(call.metadata, setter=_setter)
-        return ignore
-
-    def start(self, call: Call) -> Finish:
-        """Start a client's span and write its context into the call's metadata; it is nobody's current span."""
-        attributes = self._attributes(call.descriptor)
-        if call.peer is not None:
-            attributes = attributes | _target_attributes(call.peer)
-        span = self._span(call, None, attributes)
-        self._propagator.inject(call.metadata, trace.set_span_in_context(span), _setter)
-
-        def finish(outcome: Outcome) -> None:
-            if span.is_recording():
-                _conclude(span, outcome, {}, failed=outcome.code is not grpc.StatusCode.OK)
-            span.end(call.started_ns + int(outcome.seconds * 1e9))
-
-        return finish
 
 
 def _conclude(span: Span, outcome: Outcome, attributes: dict[str, Any], *, failed: bool) -> None:
@@ -312,28 +278,32 @@ def _address(name: str, address_key: str, port_key: str) -> dict[str, Any]:
     return address if match[2] is None else {**address, port_key: int(match[2])}
 
 
-class _FollowSpan:
-    """Reads a call's ids from the current span where somebody else's interceptor has made it: around the handler."""
-
-    def entered(self, call: Call) -> None:
-        """Read them where the handler starts."""
-        identify(call, trace.get_current_span())
-
-    def left(self, call: Call) -> None:
-        """Leave them as they are."""
-
-
 def follow_spans(filter_: Callable[[Any], bool]) -> Observer:
     """Give calls the ids of the spans that another instrumentation makes further out, of the calls it wants."""
-    watcher = _FollowSpan()
+    return _FollowedSpan(filter_)
 
-    def observe(call: Call) -> Finish:
-        if not filter_(_filter_details(call)):
-            return ignore
-        if call.kind == "server":
-            call.watch(watcher)
-        else:
-            identify(call, trace.get_current_span())
-        return ignore
 
-    return observe
+class _FollowedSpan(Signal):
+    """Reads a call's ids from the current span where somebody else's interceptor has made it."""
+
+    def __init__(self, filter_: Callable[[Any], bool]) -> None:
+        self._filter = filter_
+
+    def started(self, call: Call) -> _CallSpan | None:
+        if not self._filter(_filter_details(call)):
+            return None
+        state = _CallSpan()
+        state.span = None
+        if call.kind == "client":
+            self.entered(call, state)
+        return state
+
+    def entered(self, call: Call, state: _CallSpan | None) -> None:
+        """Read them: a server's are known around its handler alone."""
+        if state is not None:
+            state.span = trace.get_current_span()
+            identify(call, state.span)
+
+    def annotated(self, _call: Call, state: _CallSpan | None, fields: dict[str, Any]) -> None:
+        if state is not None and state.span is not None:
+            _annotate(state.span, fields)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from .method import Method
 
+_ELSEWHERE_DETAILS: Final = "Ended before its handler started, by another interceptor"
 _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
 _PARSE_DETAILS: Final = "Exception deserializing request!"
 _SERIALIZE_DETAILS: Final = "Failed to serialize response!"
@@ -112,6 +113,12 @@ class _ServedCall(WrappedHandler):
         """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
         self._accepted = True
         return cast("bool", self._handler.request_streaming)
+
+    @property
+    def response_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
+        """Whether responses are a stream."""
+        self._accepted = True
+        return cast("bool", self._handler.response_streaming)
 
     @property
     def request_deserializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
@@ -226,9 +233,18 @@ class _ServedCall(WrappedHandler):
         self._observation.end(code, details, error, None if answer is None else self._seconds)
 
     def _end_unserved(self, *, cut_off: bool) -> None:
-        """End the observation of a call whose handler never started."""
+        """
+        End the observation of a call whose handler never started.
+
+        Where a request was parsed, or requests are a stream, a handler has been called all the same: that of an
+        interceptor before us, of whose answer nothing is seen but an only response.
+        """
         if self._refusal is not None:
             self._observation.end(self._refusal, self._refusal_details)
+        elif self._answer is not None:
+            self._observation.end(self._answer, seconds=self._seconds)
+        elif not cut_off and self._accepted and (self.call.received or self._handler.request_streaming):
+            self._observation.end(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self._accepted:
             code = unserved_code(self._observation.seconds)
             self._observation.end(code, CUT_OFF_DETAILS[code])
@@ -250,7 +266,7 @@ class _SyncCall(_ServedCall):
     none_fails = True
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._behavior = behavior
+        self._accepted, self._behavior = True, behavior
         wrapped: Any = self._stream if self._handler.response_streaming else self._unary
         if getattr(behavior, "experimental_non_blocking", False):
             wrapped = partial(self._non_blocking)
@@ -368,7 +384,7 @@ class _AioCall(_ServedCall):
         self._over = False
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._behavior = behavior
+        self._accepted, self._behavior = True, behavior
         if inspect.isasyncgenfunction(behavior):
             return self._generate
         if inspect.iscoroutinefunction(behavior):
@@ -499,7 +515,8 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
     """
     Tells these observers of every call that a grpc.server serves, refuses or does not know.
 
-    Observers are started in the order given: trace_calls first, so that the others see its ids.
+    Observers are started in the order given: trace_calls first, so that the others see its ids. Put it before
+    other people's interceptors: how one that stands before it answers by itself cannot be seen.
     """
 
     def intercept_service(

@@ -24,7 +24,7 @@ from .results import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from .method import Method, Type
 
@@ -87,8 +87,8 @@ def _aio_details_with(details: Any, metadata: grpc.aio.Metadata) -> grpc.aio.Cli
     )
 
 
-def _counted(call: Call, requests: Iterator[Any]) -> Iterator[Any]:
-    for request in each(requests):
+def _counted(call: Call, requests: Iterable[Any]) -> Iterator[Any]:
+    for request in requests:
         call.sent += 1
         yield request
 
@@ -134,7 +134,7 @@ class ClientInterceptor(
         observation = self._observe(details, type_)
         call = observation.call
         if type_ in ("client_stream", "bidi_stream"):
-            request = _counted(call, request)
+            request = _counted(call, each(request))
         else:
             call.sent = 1
         try:

@@ -414,7 +414,7 @@ class _AioCall(_ServedCall):
         context = PlainContext.of(context)
         run(self._enter, context)
         with self:
-            responses = run(self._behavior, request, context)
+            responses = run(iter, run(self._behavior, request, context))
             while True:
                 try:
                     response = run(next, responses)

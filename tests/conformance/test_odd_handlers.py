@@ -9,8 +9,8 @@ import grpc.aio
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from observability import AioServerInterceptor, ServerInterceptor, aio_client_interceptors
-from tests.package.rpc import aio_connected, connected, method, requests
+from observability import AioHideExceptions, AioServerInterceptor, ServerInterceptor, aio_client_interceptors
+from tests.package.rpc import AIO_ECHOES, RESPONSES, aio_connected, connected, method, requests
 from tests.package.told import Told
 
 STACKS = ("sync", "aio")
@@ -79,6 +79,35 @@ def test_none_ends_a_stream() -> None:
 
     assert "OK" == serve("sync", told, "server_stream", lambda request, _context: iter([request, None, request]))
     assert [("OK", 1)] == [(line["code"], line["sent"]) for line in told.lines]
+
+
+@pytest.mark.parametrize("hiding", [False, True])
+def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a parameter
+    """grpc.aio.server takes any iterable of a plain handler's, and so do we."""
+    told = Told()
+
+    async def call() -> list[bytes]:
+        interceptors = [*([AioHideExceptions()] if hiding else []), AioServerInterceptor(*told.observers)]
+        async with aio_connected(*interceptors, server_stream=lambda request, _context: [request] * 2) as channel:
+            return [response async for response in method(channel, "server_stream")(b"a", timeout=10)]
+
+    assert [b"a", b"a"] == asyncio.run(call())
+    assert [("OK", 2)] == [(line["code"], line["sent"]) for line in told.lines]
+
+
+@pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
+def test_list_of_requests_on_asyncio(arity: str) -> None:
+    """A grpc.aio channel takes any iterable of requests, and so do we."""
+    told = Told()
+
+    async def call() -> list[bytes]:
+        client = aio_client_interceptors(*told.observers)
+        async with aio_connected(client=client, **{arity: AIO_ECHOES[arity]}) as channel:
+            call = method(channel, arity)([b"a", b"b", b"c"], timeout=10)
+            return [await call] if arity == "client_stream" else [response async for response in call]
+
+    assert RESPONSES[arity] == asyncio.run(call())
+    assert [("OK", 3)] == [(line["code"], line["sent"]) for line in told.lines]
 
 
 @pytest.mark.parametrize("stack", STACKS)

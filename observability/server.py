@@ -427,6 +427,11 @@ class _AioCall(_ServedCall):
         with _letting_go:
             return None if self._over else super()._peer(context)
 
+    def _completed(self) -> None:
+        super()._completed()
+        # Here the handler itself reads and writes: a message that failed is no matter where it has gone on without.
+        self._refusal, self._refusal_details, self._error = None, "", None
+
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
             self._remaining = deadline_of(self._context.time_remaining())

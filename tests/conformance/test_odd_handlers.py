@@ -1,7 +1,8 @@
 """Handlers and interceptors of odd shapes, on both servers: what comes of them is told like any other outcome."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -12,6 +13,8 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from observability import AioHideExceptions, AioServerInterceptor, ServerInterceptor, aio_client_interceptors
 from tests.package.rpc import AIO_ECHOES, RESPONSES, aio_connected, connected, method, requests
 from tests.package.told import Told
+
+from .messages import FIRST, UNPARSEABLE, UNSERIALISABLE, parse, serialize
 
 STACKS = ("sync", "aio")
 
@@ -93,6 +96,63 @@ def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a
 
     assert [b"a", b"a"] == asyncio.run(call())
     assert [("OK", 2)] == [(line["code"], line["sent"]) for line in told.lines]
+
+
+async def reads_on(_messages: Any, context: Any) -> bytes:
+    """Read by hand, over a request that cannot be parsed."""
+    with contextlib.suppress(ValueError):
+        while await context.read() is not grpc.aio.EOF:
+            pass
+    return b"done"
+
+
+async def iterates_on(messages: AsyncIterator[bytes], _context: Any) -> bytes:
+    """Read what comes before a request that cannot be parsed."""
+    with contextlib.suppress(ValueError):
+        _ = [message async for message in messages]
+    return b"done"
+
+
+def plainly_on(messages: Iterator[bytes], _context: Any) -> bytes:
+    """Do the same in a plain handler."""
+    with contextlib.suppress(ValueError):
+        _ = list(messages)
+    return b"done"
+
+
+async def writes_on(messages: Any, context: Any) -> None:
+    """Write by hand, over a response that cannot be serialised."""
+    _ = [message async for message in messages]
+    with contextlib.suppress(TypeError):
+        await context.write(UNSERIALISABLE)
+    await context.write(b"done")
+
+
+@pytest.mark.parametrize(
+    ("behavior", "messages"),
+    [
+        (reads_on, [FIRST, UNPARSEABLE]),
+        (iterates_on, [FIRST, UNPARSEABLE]),
+        (plainly_on, [FIRST, UNPARSEABLE]),
+        (writes_on, [FIRST]),
+    ],
+)
+def test_handler_that_goes_on_after_a_bad_message(behavior: Any, messages: list[bytes]) -> None:
+    """A handler on grpc.aio.server may catch what comes of a bad message, and answer: that is OK."""
+    told = Told()
+    make: Any = grpc.stream_stream_rpc_method_handler if behavior is writes_on else grpc.stream_unary_rpc_method_handler
+    handler = grpc.method_handlers_generic_handler("odd", {"Method": make(behavior, parse, serialize)})
+
+    async def call() -> bytes:
+        async with aio_connected(AioServerInterceptor(*told.observers), handlers=[handler]) as channel:
+            arity = "bidi_stream" if behavior is writes_on else "client_stream"
+            call = method(channel, arity, "/odd/Method")(messages, timeout=10)
+            answer: bytes = await (call.read() if behavior is writes_on else call)
+            return answer
+
+    assert b"done" == asyncio.run(call())
+    told.wait_for()
+    assert [("OK", "", None)] == [(outcome.code.name, outcome.details, outcome.error) for outcome in told.outcomes]
 
 
 @pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])

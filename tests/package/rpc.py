@@ -151,10 +151,14 @@ async def aio_connected(
 
 
 @contextlib.asynccontextmanager
-async def aio_serving(*interceptors: Any, limit: int | None = None, **behaviors: Any) -> AsyncIterator[str]:
+async def aio_serving(
+    *interceptors: Any, handlers: Sequence[Any] = (), limit: int | None = None, **behaviors: Any
+) -> AsyncIterator[str]:
     """Do the same on asyncio."""
     with ThreadPoolExecutor(4) as pool:  # for plain handlers
-        server = grpc.aio.server(pool, [service(**behaviors)], list(interceptors), maximum_concurrent_rpcs=limit)
+        server = grpc.aio.server(
+            pool, [service(**behaviors), *handlers], list(interceptors), maximum_concurrent_rpcs=limit
+        )
         address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
         await server.start()
         try:

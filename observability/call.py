@@ -79,15 +79,16 @@ class Call:
         "type",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what is known at its start
         self,
         descriptor: Method,
         kind: Kind,
         metadata: MutableSequence[Any] | Sequence[Any],
+        started_ns: int,
         deadline: float | None = None,
         peer: str | None = None,
     ) -> None:
-        self.started_ns = time.time_ns()
+        self.started_ns = started_ns
         self.descriptor = descriptor
         self.service = descriptor.service
         self.method = descriptor.name

@@ -57,9 +57,9 @@ class _Observing:
         self._methods: dict[Any, Method] = {}
 
     def _observe(self, details: Any, type_: Type) -> Observation:
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         method = self._methods.get(details.method) or self._learn(details.method, type_)
-        call = Call(method, "client", list(details.metadata or ()), details.timeout, self._target)
+        call = Call(method, "client", list(details.metadata or ()), started_ns, details.timeout, self._target)
         return Observation(call, self._observers, started)
 
     def _learn(self, path: str | bytes, type_: Type) -> Method:

@@ -485,20 +485,30 @@ class _Observing:
         details: grpc.HandlerCallDetails,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
         started: float,
+        started_ns: int,
     ) -> Observation:
         """Start a call's observation; of an unknown method, end it too."""
         method = self._methods.get(details.method) or self._learn(details.method, handler)
-        call = Call(method, "server", details.invocation_metadata)
+        call = Call(method, "server", details.invocation_metadata, started_ns)
         set_current_call(call)
         observation = Observation(call, self._observers, started)
         if handler is None:
             observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
         return observation
 
-    def _observe_failure(self, details: grpc.HandlerCallDetails, error: BaseException, started: float) -> None:
-        """Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler."""
-        method = self._methods.get(details.method) or method_at(details.method, "unary")
-        observation = Observation(Call(method, "server", details.invocation_metadata), self._observers, started)
+    def _observe_failure(
+        self, details: grpc.HandlerCallDetails, error: BaseException, started: float, started_ns: int
+    ) -> None:
+        """
+        Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler.
+
+        Whether there is one is not known but from an earlier call: any caller can make up a name.
+        """
+        if not self._enabled():
+            return
+        method = self._methods.get(details.method) or method_at(details.method, "unary", known=False)
+        call = Call(method, "server", details.invocation_metadata, started_ns)
+        observation = Observation(call, self._observers, started)
         if isinstance(error, asyncio.CancelledError):
             code = unserved_code(observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])
@@ -530,15 +540,15 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Observe one call; grpc calls this on its serving thread."""
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         try:
             handler = continuation(handler_call_details)
         except Exception as error:
-            self._observe_failure(handler_call_details, error, started)
+            self._observe_failure(handler_call_details, error, started, started_ns)
             raise
         if not self._enabled():
             return handler
-        observation = self._observe(handler_call_details, handler, started)
+        observation = self._observe(handler_call_details, handler, started, started_ns)
         return handler and _SyncCall(handler, observation)
 
 
@@ -551,15 +561,15 @@ class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Observe one call; grpc awaits this in the call's own task."""
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         try:
             handler = await continuation(handler_call_details)
         except (Exception, asyncio.CancelledError) as error:
-            self._observe_failure(handler_call_details, error, started)
+            self._observe_failure(handler_call_details, error, started, started_ns)
             raise
         if not self._enabled():
             return handler
-        observation = self._observe(handler_call_details, handler, started)
+        observation = self._observe(handler_call_details, handler, started, started_ns)
         if handler is None:
             return None
         served = _AioCall(handler, observation)

@@ -179,12 +179,78 @@ def test_interceptor_that_fails(stack: str) -> None:
     assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
 
 
-def test_suppressed_aio_server() -> None:
-    """A server that is started where instrumentation is suppressed tells nothing."""
+@pytest.mark.parametrize("stack", STACKS)
+def test_names_made_up_for_an_interceptor_that_fails(stack: str) -> None:
+    """Where an interceptor after ours fails before there is a handler, a name that a caller makes up adds no series."""
+    told = Told()
+
+    async def call_aio(name: str) -> None:
+        async with aio_connected(AioServerInterceptor(*told.observers), AioBroken()) as channel:
+            await method(channel, "unary", name)(b"a", timeout=10).code()
+
+    for name in ("/made.v1.Up/One", "/made.v1.Up/Two"):
+        if stack == "sync":
+            with connected(ServerInterceptor(*told.observers), Broken()) as channel:
+                method(channel, "unary", name).future(b"a", timeout=10).exception()
+        else:
+            asyncio.run(call_aio(name))
+
+    labels = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown", "grpc_code": "UNKNOWN"}
+    assert 2 == told.value("grpc_server_handled_total", **labels) == told.total("grpc_server_handled_total")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_known_method_of_an_interceptor_that_fails(stack: str) -> None:
+    """A method that has been served before keeps its name there."""
+    told = Told()
+    arguments = (stack, told, "unary", lambda request, _context: request)
+
+    assert ["OK", "UNKNOWN"] == [serve(*arguments, broken=broken) for broken in (False, True)]
+    assert ["test.v1.Words/Unary"] * 2 == [line["method"] for line in told.lines]
+
+
+class AioWaiting(grpc.aio.ServerInterceptor):
+    """An interceptor that takes its time before there is a handler, or before it fails."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self._fails = fails
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wait."""
+        await asyncio.sleep(0.05)
+        if self._fails:
+            raise ValueError("secret")
+        return await continuation(handler_call_details)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_span_lies_within_its_callers(fails: bool) -> None:  # noqa: FBT001 - a parameter
+    """A server's span starts and ends within its caller's, though an interceptor after ours waits."""
+    told = Told()
+
+    async def call() -> None:
+        interceptors = [AioServerInterceptor(*told.observers), AioWaiting(fails=fails)]
+        client = aio_client_interceptors(*told.observers)
+        async with aio_connected(*interceptors, client=client, unary=AIO_ECHOES["unary"]) as channel:
+            await method(channel, "unary")(b"a", timeout=10).code()
+
+    asyncio.run(call())
+    told.wait_for(2)
+    spans = {span.kind.name: (span.start_time or 0, span.end_time or 0) for span in told.spans}
+
+    assert spans["CLIENT"][0] <= spans["SERVER"][0]
+    assert spans["SERVER"][1] <= spans["CLIENT"][1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_suppressed_aio_server(fails: bool) -> None:  # noqa: FBT001 - a parameter
+    """A server that is started where instrumentation is suppressed tells nothing, nor where an interceptor fails."""
     told = Told()
 
     with suppress_instrumentation():
-        assert "OK" == serve("aio", told, "unary", lambda request, _context: request)
+        got = serve("aio", told, "unary", lambda request, _context: request, broken=fails)
+
+    assert ("UNKNOWN" if fails else "OK") == got
     assert [] == told.calls
 
 

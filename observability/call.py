@@ -20,7 +20,10 @@ Kind: TypeAlias = Literal["server", "client"]
 _CUT_OFF_SLACK: Final = 0.025
 _CUT_OFF_SHARE: Final = 0.02
 _FOREVER: Final = 1e9
-_CODES: Final[dict[Any, grpc.StatusCode]] = {key: code for code in grpc.StatusCode for key in (code, code.value[0])}
+# grpc.aio takes numbers up to DATA_LOSS, and the one after it, UNAUTHENTICATED, for none that it knows.
+_NUMBERS: Final[dict[int, grpc.StatusCode]] = {
+    code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAUTHENTICATED
+}
 # What is worth an error: the codes that tell of a server's own fault, by the RPC semantic conventions.
 SERVER_FAULTS: Final = frozenset(
     {
@@ -234,15 +237,17 @@ def set_current_call(call: Call) -> None:
     _current.set(call)
 
 
-def status_code(value: Any) -> grpc.StatusCode | None:
+def status_code(value: Any, *, numbers: bool) -> grpc.StatusCode | None:
     """
-    Tell the status code that a handler set, as a code or as a number.
+    Tell the status code that a handler set, as a code or, where grpc knows `numbers`, as its number.
 
     Returns None where it set none. What is no code at all is sent as UNKNOWN.
     """
-    if value is None:
-        return None
-    return _CODES.get(value, grpc.StatusCode.UNKNOWN)
+    if value is None or isinstance(value, grpc.StatusCode):
+        return value
+    if numbers and isinstance(value, int):
+        return _NUMBERS.get(value, grpc.StatusCode.UNKNOWN)
+    return grpc.StatusCode.UNKNOWN
 
 
 def deadline_of(time_remaining: float | None) -> float | None:

@@ -93,6 +93,8 @@ class _ServedCall(WrappedHandler):
     """What grpc answers when a message cannot be parsed or serialised."""
     none_fails: bool
     """Whether grpc takes None for such a failure, from a function that parses or serialises."""
+    numbers: bool
+    """Whether grpc takes a number for a status code."""
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler)
@@ -224,7 +226,7 @@ class _ServedCall(WrappedHandler):
     def _end(self, answer: grpc.StatusCode | None, remaining: float | None) -> None:
         """End the observation, now that grpc has ended the call."""
         context, call = self._context, self.call
-        chosen = status_code(context.code())
+        chosen = status_code(context.code(), numbers=self.numbers)
         code = final_code(answer, chosen, call.deadline, remaining)
         details = CUT_OFF_DETAILS[code] if answer is None else _text(context.details()) or self._refusal_details
         error, self._error = self._error, None
@@ -264,6 +266,7 @@ class _SyncCall(_ServedCall):
 
     message_failure = grpc.StatusCode.INTERNAL
     none_fails = True
+    numbers = False
 
     def _wrapped(self, behavior: Any) -> Any:
         self._accepted, self._behavior = True, behavior
@@ -344,7 +347,7 @@ class _SyncCall(_ServedCall):
         """Be called by grpc at the call's true end, on its serving thread."""
         answer = None if self._caller_left() else self._refusal or self._answer
         if answer is None and self._error is not None:
-            answer = status_code(self._context.code())
+            answer = status_code(self._context.code(), numbers=self.numbers)
         self._end(answer, deadline_of(self._context.time_remaining()))
 
     def _caller_left(self) -> bool:
@@ -378,6 +381,7 @@ class _AioCall(_ServedCall):
 
     message_failure = grpc.StatusCode.UNKNOWN
     none_fails = False
+    numbers = True
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler, observation)

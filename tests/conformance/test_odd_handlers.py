@@ -84,6 +84,36 @@ def test_none_ends_a_stream() -> None:
     assert [("OK", 1)] == [(line["code"], line["sent"]) for line in told.lines]
 
 
+def sets(code: object) -> Any:
+    """Return a plain handler that sets this for a code."""
+
+    def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_code(code)  # type: ignore[arg-type]  # it may be anything
+        return request
+
+    return behavior
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("code", [*range(18), -1, 5.0, "NOT_FOUND", (5, "not found")])
+def test_code_that_is_a_number(stack: str, code: object) -> None:
+    """A number is a code on grpc.aio.server alone, and not every one; what grpc makes of it is what is told."""
+    told = Told()
+    got = serve(stack, told, "unary", sets(code))
+
+    assert [got] == told.codes
+
+
+def test_code_that_grpc_cannot_look_up() -> None:
+    """What cannot even be looked up as a code leaves grpc.server's caller waiting; the call is told and over."""
+    told = Told()
+    with connected(ServerInterceptor(*told.observers), unary=sets([])) as channel:
+        error = method(channel, "unary").future(b"a", timeout=0.25).exception()
+        told.wait_for()
+
+    assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["UNKNOWN"]) == (error.code(), told.codes)
+
+
 @pytest.mark.parametrize("hiding", [False, True])
 def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a parameter
     """grpc.aio.server takes any iterable of a plain handler's, and so do we."""

@@ -262,7 +262,7 @@ def _text(details: bytes | str | None) -> str:
 class _SyncCall(_ServedCall):
     """A call on grpc.server."""
 
-    __slots__ = ("_requests",)
+    __slots__ = ("_requests", "_unsent")
 
     message_failure = grpc.StatusCode.INTERNAL
     none_fails = True
@@ -283,6 +283,7 @@ class _SyncCall(_ServedCall):
     def _start(self, request: Any, context: Any) -> None:
         """Start the handler; its requests are kept where they are grpc's own stream."""
         self._requests = request if type(request).__module__ == "grpc._server" else None
+        self._unsent: tuple[Any, Any] | None = None
         self._enter(context)
         if not context.add_callback(self._terminated):
             self._terminated()
@@ -325,7 +326,8 @@ class _SyncCall(_ServedCall):
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
-            self._error = error  # grpc answers an Exception only; whoever hides exceptions answers this as well
+            # grpc answers an Exception only; whoever hides exceptions answers this as well, with a status of its own.
+            self._error, self._unsent = error, self._status()
         elif self._alive():
             self._decide(grpc.StatusCode.UNKNOWN)
             self._error = None if is_abort(error, self._context) else error
@@ -346,9 +348,13 @@ class _SyncCall(_ServedCall):
     def _terminated(self) -> None:
         """Be called by grpc at the call's true end, on its serving thread."""
         answer = None if self._caller_left() else self._refusal or self._answer
-        if answer is None and self._error is not None:
+        if answer is None and self._unsent is not None and self._unsent != self._status():
             answer = status_code(self._context.code(), numbers=self.numbers)
         self._end(answer, deadline_of(self._context.time_remaining()))
+
+    def _status(self) -> tuple[Any, Any]:
+        """Tell the status that was set, whether it was sent or not."""
+        return self._context.code(), self._context.details()
 
     def _caller_left(self) -> bool:
         """

@@ -143,6 +143,12 @@ def leave(_context: Any, _pause: Any) -> None:
     raise SystemExit("secret")
 
 
+def leave_with_code(context: Any, _pause: Any) -> None:
+    """Choose a code, then ask the process to end."""
+    context.set_code(StatusCode.DATA_LOSS)
+    raise SystemExit("secret")
+
+
 def cancel_itself(_context: Any, _pause: Any) -> None:
     """Let a cancellation escape that is not the call's but, say, an inner task's."""
     raise asyncio.CancelledError("secret")
@@ -192,7 +198,7 @@ def from_aio(way: Way) -> bool:
 
 
 def waiting(way: Way) -> bool:
-    """Allow the plainest clients only: these cases take a second each."""
+    """Allow the plainest clients only: these cases take their time, or are much like others."""
     return way.client in ("call", "iterate", "aio_await", "aio_iterate")
 
 
@@ -370,6 +376,24 @@ AGREED: Final = (
         error=True,
         timeout=LATER,
         possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "exit_with_code_unanswered",
+        "Nor is it answered on grpc.server with a code that was set before.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=leave_with_code,
+        error=True,
+        timeout=SOON,
+        possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "exit_with_code",
+        "A SystemExit after a code was set is UNKNOWN where exceptions are hidden.",
+        StatusCode.UNKNOWN,
+        act=leave_with_code,
+        error=True,
+        hide=True,
+        possible=waiting,
     ),
     agreed(
         "unknown",

@@ -61,7 +61,8 @@ async def _converse(stage: Stage, method: Any) -> StatusCode:
     call = await _start(stage, method)
     if not responses_stream(stage.way.arity):
         await _interrupt(stage, call)
-        await call
+        if not stage.case.dropped:
+            await call
     elif stage.case.end == "drop_unread":
         await _interrupt(stage, call)
     else:

@@ -252,6 +252,11 @@ class Case:
         return self.cancelled or self.dropped
 
     @property
+    def unserved(self) -> bool:
+        """Whether the handler never starts, so that there is no first message to wait for."""
+        return self.delayed or self.pool_busy
+
+    @property
     def cancelled(self) -> bool:
         """Whether the caller cancels its call by the call itself."""
         return self.end in ("cancel", "cancel_late", "cancel_at_last")
@@ -704,6 +709,24 @@ DIVERGING: Final = (
 """Outcomes of which each side truly saw something else."""
 
 HIDDEN: Final = (
+    Case(
+        "cancel_before",
+        "A call that its caller cancels while an interceptor waits, before the handler starts, looks like a deadline.",
+        client=StatusCode.CANCELLED,
+        server=StatusCode.DEADLINE_EXCEEDED,
+        end="cancel",
+        delayed=True,
+        possible=on(*AIO_SERVERS),
+    ),
+    Case(
+        "cancel_in_queue",
+        "A call that its caller cancels while a plain handler waits for a thread looks like a deadline.",
+        client=StatusCode.CANCELLED,
+        server=StatusCode.DEADLINE_EXCEEDED,
+        end="cancel",
+        pool_busy=True,
+        possible=on("aio_plain"),
+    ),
     Case(
         "answer_too_large_to_send",
         "An answer larger than the server sends is refused by grpc's core after the handler's end.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -139,8 +140,8 @@ def _attempt(tell: Callable[[Call], None], call: Call) -> None:
     """Let an observer do this; what it raises is reported, since telemetry never changes a call."""
     try:
         tell(call)
-    except Exception:  # noqa: BLE001 - whatever it is
-        report(tell)
+    except BaseException as error:  # noqa: BLE001 - as in start
+        _caught(tell, error)
 
 
 class Outcome(NamedTuple):
@@ -175,8 +176,8 @@ def start(observers: Sequence[Observer], call: Call) -> Pending:
     for observer in observers:
         try:
             pending.append((observer, observer(call)))
-        except Exception:  # noqa: BLE001 - telemetry never changes a call
-            report(observer)
+        except BaseException as error:  # noqa: BLE001 - telemetry never changes a call
+            _caught(observer, error)
     return pending
 
 
@@ -185,8 +186,20 @@ def finish(pending: Pending, outcome: Outcome) -> None:
     for observer, finish_one in pending:
         try:
             finish_one(outcome)
-        except Exception:  # noqa: BLE001 - telemetry never changes a call
-            report(observer)
+        except BaseException as error:  # noqa: BLE001 - as in start
+            _caught(observer, error)
+
+
+def _caught(source: Any, error: BaseException) -> None:
+    """
+    Report what an observer raised, whatever it is: grpc's callbacks must not raise, on pain of callers that wait.
+
+    An interrupt in the main thread goes on: a signal's handler has raised it, and the process is to end.
+    """
+    interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
+    if interrupt and threading.current_thread() is threading.main_thread():
+        raise error
+    report(source)
 
 
 class Observation:
@@ -212,7 +225,7 @@ class Observation:
         seconds: float | None = None,
     ) -> None:
         """
-        Finish every observer; a later end changes nothing. Never raises: grpc's callbacks must not.
+        Finish every observer; a later end changes nothing. Never raises in grpc's callbacks, which must not.
 
         `seconds` is when the end was, if not now.
         """

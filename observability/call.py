@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
@@ -21,7 +22,10 @@ Kind: TypeAlias = Literal["server", "client"]
 _CUT_OFF_SLACK: Final = 0.025
 _CUT_OFF_SHARE: Final = 0.02
 _FOREVER: Final = 1e9
-_CODES: Final[dict[Any, grpc.StatusCode]] = {key: code for code in grpc.StatusCode for key in (code, code.value[0])}
+# grpc.aio takes numbers up to DATA_LOSS, and the one after it, UNAUTHENTICATED, for none that it knows.
+_NUMBERS: Final[dict[int, grpc.StatusCode]] = {
+    code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAUTHENTICATED
+}
 # What is worth an error: the codes that tell of a server's own fault, by the RPC semantic conventions.
 SERVER_FAULTS: Final = frozenset(
     {
@@ -68,15 +72,16 @@ class Call:
         "type",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what is known at its start
         self,
         descriptor: Method,
         kind: Kind,
         metadata: MutableSequence[Any] | Sequence[Any],
+        started_ns: int,
         deadline: float | None = None,
         peer: str | None = None,
     ) -> None:
-        self.started_ns = time.time_ns()
+        self.started_ns = started_ns
         self.descriptor = descriptor
         self.service = descriptor.service
         self.method = descriptor.name
@@ -165,6 +170,18 @@ _FAILED: Final = object()
 """Stands for what a signal returns whose start has failed: it is told no more of that call."""
 
 
+def _caught(source: Any, error: BaseException) -> None:
+    """
+    Report what an observer raised, whatever it is: grpc's callbacks must not raise, on pain of callers that wait.
+
+    An interrupt in the main thread goes on: a signal's handler has raised it, and the process is to end.
+    """
+    interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
+    if interrupt and threading.current_thread() is threading.main_thread():
+        raise error
+    report(source)
+
+
 class Signals(Signal):
     """
     Observers as one, told of each call in their order.
@@ -201,11 +218,9 @@ class Signals(Signal):
         for place, started in self._starting:
             try:
                 states[place] = started(call)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:  # noqa: BLE001 - telemetry never changes a call
+            except BaseException as error:  # noqa: BLE001 - telemetry never changes a call
                 states[place] = _FAILED
-                report(self._all[place])
+                _caught(self._all[place], error)
         return states
 
     def entered(self, call: Call, state: list[Any]) -> None:
@@ -231,10 +246,8 @@ class Signals(Signal):
                 continue
             try:
                 tell(call, state, *what)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:  # noqa: BLE001 - telemetry never changes a call
-                report(self._all[place])
+            except BaseException as error:  # noqa: BLE001 - as in started
+                _caught(self._all[place], error)
 
 
 class Observation(Call):
@@ -249,13 +262,16 @@ class Observation(Call):
         metadata: MutableSequence[Any] | Sequence[Any],
         signals: Signals,
         started: float,
+        started_ns: int,
         deadline: float | None = None,
         peer: str | None = None,
     ) -> None:
-        super().__init__(descriptor, kind, metadata, deadline, peer)
+        super().__init__(descriptor, kind, metadata, started_ns, deadline, peer)
         self._started = started
         self._signals = signals
         self._open = [True]
+        if kind == "server":
+            _current.set(self)  # never reset: every RPC has a context of its own (otel-contrib#2357)
         self._states = signals.started(self)
 
     @property
@@ -302,20 +318,17 @@ def current_call() -> Call | None:
     return _current.get()
 
 
-def set_current_call(call: Call) -> None:
-    """Make this the call being served; never reset: every RPC has a context of its own (otel-contrib#2357)."""
-    _current.set(call)
-
-
-def status_code(value: Any) -> grpc.StatusCode | None:
+def status_code(value: Any, *, numbers: bool) -> grpc.StatusCode | None:
     """
-    Tell the status code that a handler set, as a code or as a number.
+    Tell the status code that a handler set, as a code or, where grpc knows `numbers`, as its number.
 
     Returns None where it set none. What is no code at all is sent as UNKNOWN.
     """
-    if value is None:
-        return None
-    return _CODES.get(value, grpc.StatusCode.UNKNOWN)
+    if value is None or isinstance(value, grpc.StatusCode):
+        return value
+    if numbers and isinstance(value, int):
+        return _NUMBERS.get(value, grpc.StatusCode.UNKNOWN)
+    return grpc.StatusCode.UNKNOWN
 
 
 def deadline_of(time_remaining: float | None) -> float | None:

@@ -24,7 +24,7 @@ from .results import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from .method import Method, Type
 
@@ -57,10 +57,12 @@ class _Observing:
         self._methods: dict[Any, Method] = {}
 
     def _observe(self, details: Any, type_: Type) -> Observation:
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         method = self._methods.get(details.method) or self._learn(details.method, type_)
         metadata = list(details.metadata or ())
-        return Observation(method, "client", metadata, self._signals, started, details.timeout, self._target)
+        return Observation(
+            method, "client", metadata, self._signals, started, started_ns, details.timeout, self._target
+        )
 
     def _learn(self, path: str | bytes, type_: Type) -> Method:
         method = method_at(path.decode() if isinstance(path, bytes) else path, type_)
@@ -87,8 +89,8 @@ def _aio_details_with(details: Any, metadata: grpc.aio.Metadata) -> grpc.aio.Cli
     )
 
 
-def _counted(call: Observation, requests: Iterator[Any]) -> Iterator[Any]:
-    for request in each(requests):
+def _counted(call: Observation, requests: Iterable[Any]) -> Iterator[Any]:
+    for request in requests:
         call.sent += 1
         yield request
 
@@ -134,7 +136,7 @@ class ClientInterceptor(
         observation = self._observe(details, type_)
         call = observation
         if type_ in ("client_stream", "bidi_stream"):
-            request = _counted(call, request)
+            request = _counted(call, each(request))
         else:
             call.sent = 1
         try:

@@ -133,7 +133,7 @@ class _AioHidingHandler(WrappedHandler):
 
     def _plain_stream(self, request: Any, context: Any) -> Iterator[Any]:
         with _AnsweringPlain(context) as remembering:
-            yield from each(self._behavior(request, remembering))
+            yield from self._behavior(request, remembering)
 
 
 class _AnsweringPlain:

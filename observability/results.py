@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CANCELLED_DETAILS = "Locally cancelled by application!"
 _DROPPED_DETAILS = "Dropped before its end"
+_UNCERTAIN_DETAILS = "Internal error from Core"
 
 
 def end_raised(observation: Observation, error: BaseException) -> None:
@@ -273,10 +274,17 @@ class AioStreamStream(_AioResponses, grpc.aio.StreamStreamCall):  # type: ignore
 
 class AioStreamUnary(_AioObserved, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as _Observed
     """
-    A client-streaming call; ends as awaiting it does.
+    A client-streaming call; ends as awaiting it does, or as its code says where its caller asks for that alone.
 
-    Its own code is not asked: while requests are still being written grpc may call any end INTERNAL.
+    Otherwise its code is not asked: while requests are still being written grpc may call any end INTERNAL.
     """
+
+    async def code(self) -> grpc.StatusCode:
+        """Wait for the call's end, and return its code."""
+        code: grpc.StatusCode = await self._call.code()
+        if await self._call.details() != _UNCERTAIN_DETAILS:
+            _end_unary(self._observation, self._call)
+        return code
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the response."""

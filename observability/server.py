@@ -20,7 +20,6 @@ from .call import (
     Signals,
     deadline_of,
     final_code,
-    set_current_call,
     status_code,
     unserved_code,
 )
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from .method import Method
 
+_ELSEWHERE_DETAILS: Final = "Ended before its handler started, by another interceptor"
 _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
 _PARSE_DETAILS: Final = "Exception deserializing request!"
 _SERIALIZE_DETAILS: Final = "Failed to serialize response!"
@@ -92,6 +92,8 @@ class _ServedCall(WrappedHandler):
     """What grpc answers when a message cannot be parsed or serialised."""
     none_fails: bool
     """Whether grpc takes None for such a failure, from a function that parses or serialises."""
+    numbers: bool
+    """Whether grpc takes a number for a status code."""
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler)
@@ -112,6 +114,12 @@ class _ServedCall(WrappedHandler):
         """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
         self._accepted = True
         return cast("bool", self._handler.request_streaming)
+
+    @property
+    def response_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
+        """Whether responses are a stream."""
+        self._accepted = True
+        return cast("bool", self._handler.response_streaming)
 
     @property
     def request_deserializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
@@ -217,7 +225,7 @@ class _ServedCall(WrappedHandler):
     def _end(self, answer: grpc.StatusCode | None, remaining: float | None) -> None:
         """End the observation, now that grpc has ended the call."""
         context, call = self._context, self.call
-        chosen = status_code(context.code())
+        chosen = status_code(context.code(), numbers=self.numbers)
         code = final_code(answer, chosen, call.deadline, remaining)
         details = CUT_OFF_DETAILS[code] if answer is None else _text(context.details()) or self._refusal_details
         error, self._error = self._error, None
@@ -226,9 +234,18 @@ class _ServedCall(WrappedHandler):
         self._observation.end(code, details, error, None if answer is None else self._seconds)
 
     def _end_unserved(self, *, cut_off: bool) -> None:
-        """End the observation of a call whose handler never started."""
+        """
+        End the observation of a call whose handler never started.
+
+        Where a request was parsed, or requests are a stream, a handler has been called all the same: that of an
+        interceptor before us, of whose answer nothing is seen but an only response.
+        """
         if self._refusal is not None:
             self._observation.end(self._refusal, self._refusal_details)
+        elif self._answer is not None:
+            self._observation.end(self._answer, seconds=self._seconds)
+        elif not cut_off and self._accepted and (self.call.received or self._handler.request_streaming):
+            self._observation.end(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self._accepted:
             code = unserved_code(self._observation.seconds)
             self._observation.end(code, CUT_OFF_DETAILS[code])
@@ -244,13 +261,14 @@ def _text(details: bytes | str | None) -> str:
 class _SyncCall(_ServedCall):
     """A call on grpc.server."""
 
-    __slots__ = ("_requests",)
+    __slots__ = ("_requests", "_unsent")
 
     message_failure = grpc.StatusCode.INTERNAL
     none_fails = True
+    numbers = False
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._behavior = behavior
+        self._accepted, self._behavior = True, behavior
         wrapped: Any = self._stream if self._handler.response_streaming else self._unary
         if getattr(behavior, "experimental_non_blocking", False):
             wrapped = partial(self._non_blocking)
@@ -264,6 +282,7 @@ class _SyncCall(_ServedCall):
     def _start(self, request: Any, context: Any) -> None:
         """Start the handler; its requests are kept where they are grpc's own stream."""
         self._requests = request if type(request).__module__ == "grpc._server" else None
+        self._unsent: tuple[Any, Any] | None = None
         self._enter(context)
         if not context.add_callback(self._terminated):
             self._terminated()
@@ -306,7 +325,8 @@ class _SyncCall(_ServedCall):
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
-            self._error = error  # grpc answers an Exception only; whoever hides exceptions answers this as well
+            # grpc answers an Exception only; whoever hides exceptions answers this as well, with a status of its own.
+            self._error, self._unsent = error, self._status()
         elif self._alive():
             self._decide(grpc.StatusCode.UNKNOWN)
             self._error = None if is_abort(error, self._context) else error
@@ -327,9 +347,13 @@ class _SyncCall(_ServedCall):
     def _terminated(self) -> None:
         """Be called by grpc at the call's true end, on its serving thread."""
         answer = None if self._caller_left() else self._refusal or self._answer
-        if answer is None and self._error is not None:
-            answer = status_code(self._context.code())
+        if answer is None and self._unsent is not None and self._unsent != self._status():
+            answer = status_code(self._context.code(), numbers=self.numbers)
         self._end(answer, deadline_of(self._context.time_remaining()))
+
+    def _status(self) -> tuple[Any, Any]:
+        """Tell the status that was set, whether it was sent or not."""
+        return self._context.code(), self._context.details()
 
     def _caller_left(self) -> bool:
         """
@@ -362,13 +386,14 @@ class _AioCall(_ServedCall):
 
     message_failure = grpc.StatusCode.UNKNOWN
     none_fails = False
+    numbers = True
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler, observation)
         self._over = False
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._behavior = behavior
+        self._accepted, self._behavior = True, behavior
         if inspect.isasyncgenfunction(behavior):
             return self._generate
         if inspect.iscoroutinefunction(behavior):
@@ -398,7 +423,7 @@ class _AioCall(_ServedCall):
         context = PlainContext.of(context)
         run(self._enter, context)
         with self:
-            responses = run(self._behavior, request, context)
+            responses = run(iter, run(self._behavior, request, context))
             while True:
                 try:
                     response = run(next, responses)
@@ -410,6 +435,11 @@ class _AioCall(_ServedCall):
         # A plain handler's thread may start when its call is over, and asking for the peer then ends the process.
         with _letting_go:
             return None if self._over else super()._peer(context)
+
+    def _completed(self) -> None:
+        super()._completed()
+        # Here the handler itself reads and writes: a message that failed is no matter where it has gone on without.
+        self._refusal, self._refusal_details, self._error = None, "", None
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
@@ -464,19 +494,27 @@ class _Observing:
         details: grpc.HandlerCallDetails,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
         started: float,
+        started_ns: int,
     ) -> Observation:
         """Start a call's observation; of an unknown method, end it too."""
         method = self._methods.get(details.method) or self._learn(details.method, handler)
-        observation = Observation(method, "server", details.invocation_metadata, self._signals, started)
-        set_current_call(observation)
+        observation = Observation(method, "server", details.invocation_metadata, self._signals, started, started_ns)
         if handler is None:
             observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
         return observation
 
-    def _observe_failure(self, details: grpc.HandlerCallDetails, error: BaseException, started: float) -> None:
-        """Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler."""
-        method = self._methods.get(details.method) or method_at(details.method, "unary")
-        observation = Observation(method, "server", details.invocation_metadata, self._signals, started)
+    def _observe_failure(
+        self, details: grpc.HandlerCallDetails, error: BaseException, started: float, started_ns: int
+    ) -> None:
+        """
+        Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler.
+
+        Whether there is one is not known but from an earlier call: any caller can make up a name.
+        """
+        if not self._enabled():
+            return
+        method = self._methods.get(details.method) or method_at(details.method, "unary", known=False)
+        observation = Observation(method, "server", details.invocation_metadata, self._signals, started, started_ns)
         if isinstance(error, asyncio.CancelledError):
             code = unserved_code(observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])
@@ -498,7 +536,8 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
     """
     Tells these observers of every call that a grpc.server serves, refuses or does not know.
 
-    Observers are started in the order given: trace_calls first, so that the others see its ids.
+    Observers are started in the order given: trace_calls first, so that the others see its ids. Put it before
+    other people's interceptors: how one that stands before it answers by itself cannot be seen.
     """
 
     def intercept_service(
@@ -507,15 +546,15 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Observe one call; grpc calls this on its serving thread."""
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         try:
             handler = continuation(handler_call_details)
         except Exception as error:
-            self._observe_failure(handler_call_details, error, started)
+            self._observe_failure(handler_call_details, error, started, started_ns)
             raise
         if not self._enabled():
             return handler
-        observation = self._observe(handler_call_details, handler, started)
+        observation = self._observe(handler_call_details, handler, started, started_ns)
         return handler and _SyncCall(handler, observation)
 
 
@@ -528,15 +567,15 @@ class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Observe one call; grpc awaits this in the call's own task."""
-        started = time.perf_counter()
+        started, started_ns = time.perf_counter(), time.time_ns()
         try:
             handler = await continuation(handler_call_details)
         except (Exception, asyncio.CancelledError) as error:
-            self._observe_failure(handler_call_details, error, started)
+            self._observe_failure(handler_call_details, error, started, started_ns)
             raise
         if not self._enabled():
             return handler
-        observation = self._observe(handler_call_details, handler, started)
+        observation = self._observe(handler_call_details, handler, started, started_ns)
         if handler is None:
             return None
         served = _AioCall(handler, observation)

@@ -61,10 +61,12 @@ async def _converse(stage: Stage, method: Any) -> StatusCode:
     call = await _start(stage, method)
     if not responses_stream(stage.way.arity):
         await _interrupt(stage, call)
-        await call
-    elif stage.case.end == "drop_unread":
+        if not stage.case.dropped:
+            await call
+        return StatusCode.CANCELLED if stage.case.dropped else StatusCode.OK
+    if stage.case.end == "drop_unread" or stage.case.unserved:
         await _interrupt(stage, call)
-    else:
+    if stage.case.end != "drop_unread":
         async for _ in _reading(call) if "read" in stage.way.client else call:
             await _interrupt(stage, call)
             if stage.case.dropped:

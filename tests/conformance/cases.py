@@ -59,7 +59,7 @@ _ENDS: Final[dict[End, frozenset[str]]] = {
     "cancel_task": _AIO,
     "cancel_late": _STREAMS,
     "cancel_at_last": frozenset(CLIENTS) - _BLOCKING,
-    "drop": _STREAMS | {"future"},
+    "drop": _STREAMS | {"future", "aio_await", "aio_write"},
     "drop_unread": _STREAMS,
     "drop_late": _STREAMS,
     "stop_server": frozenset(CLIENTS),
@@ -143,6 +143,12 @@ def leave(_context: Any, _pause: Any) -> None:
     raise SystemExit("secret")
 
 
+def leave_with_code(context: Any, _pause: Any) -> None:
+    """Choose a code, then ask the process to end."""
+    context.set_code(StatusCode.DATA_LOSS)
+    raise SystemExit("secret")
+
+
 def cancel_itself(_context: Any, _pause: Any) -> None:
     """Let a cancellation escape that is not the call's but, say, an inner task's."""
     raise asyncio.CancelledError("secret")
@@ -192,7 +198,7 @@ def from_aio(way: Way) -> bool:
 
 
 def waiting(way: Way) -> bool:
-    """Allow the plainest clients only: these cases take a second each."""
+    """Allow the plainest clients only: these cases take their time, or are much like others."""
     return way.client in ("call", "iterate", "aio_await", "aio_iterate")
 
 
@@ -246,6 +252,11 @@ class Case:
         return self.cancelled or self.dropped
 
     @property
+    def unserved(self) -> bool:
+        """Whether the handler never starts, so that there is no first message to wait for."""
+        return self.delayed or self.pool_busy
+
+    @property
     def cancelled(self) -> bool:
         """Whether the caller cancels its call by the call itself."""
         return self.end in ("cancel", "cancel_late", "cancel_at_last")
@@ -269,8 +280,13 @@ def ways(case: Case) -> Iterator[Way]:
                 continue  # nothing to read or write
             for client, arities in CLIENTS.items():
                 way = Way(arity, server, client)
-                if arity in arities and client in _ENDS[case.end] and case.possible(way):
+                if arity in arities and _can_end(case.end, way) and case.possible(way):
                     yield way
+
+
+def _can_end(end: End, way: Way) -> bool:
+    """Tell whether a caller can end its call so; a unary one that it drops goes on, on a grpc.aio channel."""
+    return way.client in _ENDS[end] and (end, way.arity, way.client) != ("drop", "unary", "aio_await")
 
 
 AGREED: Final = (
@@ -370,6 +386,24 @@ AGREED: Final = (
         error=True,
         timeout=LATER,
         possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "exit_with_code_unanswered",
+        "Nor is it answered on grpc.server with a code that was set before.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=leave_with_code,
+        error=True,
+        timeout=SOON,
+        possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "exit_with_code",
+        "A SystemExit after a code was set is UNKNOWN where exceptions are hidden.",
+        StatusCode.UNKNOWN,
+        act=leave_with_code,
+        error=True,
+        hide=True,
+        possible=waiting,
     ),
     agreed(
         "unknown",
@@ -675,6 +709,24 @@ DIVERGING: Final = (
 """Outcomes of which each side truly saw something else."""
 
 HIDDEN: Final = (
+    Case(
+        "cancel_before",
+        "A call that its caller cancels while an interceptor waits, before the handler starts, looks like a deadline.",
+        client=StatusCode.CANCELLED,
+        server=StatusCode.DEADLINE_EXCEEDED,
+        end="cancel",
+        delayed=True,
+        possible=on(*AIO_SERVERS),
+    ),
+    Case(
+        "cancel_in_queue",
+        "A call that its caller cancels while a plain handler waits for a thread looks like a deadline.",
+        client=StatusCode.CANCELLED,
+        server=StatusCode.DEADLINE_EXCEEDED,
+        end="cancel",
+        pool_busy=True,
+        possible=on("aio_plain"),
+    ),
     Case(
         "answer_too_large_to_send",
         "An answer larger than the server sends is refused by grpc's core after the handler's end.",

@@ -94,8 +94,9 @@ def _future(stage: Stage, method: Any, request: Any) -> StatusCode:
 
 def _iterate(stage: Stage, method: Any, request: Any) -> StatusCode:
     responses = method(request, timeout=stage.case.timeout)
-    if stage.case.end == "drop_unread":
+    if stage.case.end == "drop_unread" or stage.case.unserved:
         _interrupt(stage, responses)
+    if stage.case.end == "drop_unread":
         return StatusCode.CANCELLED
     for _ in responses:
         _interrupt(stage, responses)

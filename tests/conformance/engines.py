@@ -45,6 +45,7 @@ UNPLAYABLE: Final[dict[tuple[str, Arity, str], str]] = {
     ("cancel", "unary", "aio"): "never cancelled on the wire",
     ("cancel_task", "unary", "aio"): "never cancelled on the wire",
     ("close_channel", "unary", "aio"): "never cancelled on the wire",
+    ("drop", "client_stream", "aio"): "never cancelled on the wire",
 }
 """What the official client interceptors change in what a call does, by case, arity and stack."""
 

@@ -11,6 +11,8 @@ from .record import PATIENCE, Record
 
 AT_LAST = 0.1
 """Seconds before its deadline at which a caller cancels at last."""
+UNSERVED = 0.05
+"""Seconds after which a caller gives up a call whose handler has not started: more than 25 ms."""
 
 _TURN = 0.02
 
@@ -56,5 +58,7 @@ class Stage:
             self.arrived.wait(PATIENCE)
         else:
             self.serving.wait(PATIENCE)
-        if self.case.end == "cancel_at_last":
+        if self.case.unserved:
+            self.over.wait(UNSERVED)
+        elif self.case.end == "cancel_at_last":
             self.over.wait((self.case.timeout or 0) - AT_LAST)

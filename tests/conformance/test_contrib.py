@@ -109,8 +109,12 @@ def test_official_stream_is_not_sent_before_it_is_read(cell: Cell) -> None:
 
 
 @pytest.mark.parametrize("cell", _unplayable("never cancelled on the wire"))
-def test_official_unary_call_is_not_cancelled_on_the_wire(cell: Cell) -> None:
-    """The official asyncio client never lets a unary call's cancellation through: the server goes on, and answers."""
+def test_official_call_is_not_cancelled_on_the_wire(cell: Cell) -> None:
+    """
+    The official asyncio client never lets a unary call's cancellation through: the server goes on, and answers.
+
+    Nor does it let go of a client-streaming call that is dropped.
+    """
     with staged(cell.case, cell.way, "contrib") as stage:
         got = call(stage)
         stage.over.set()

@@ -1,7 +1,8 @@
 """Handlers and interceptors of odd shapes, on both servers: what comes of them is told like any other outcome."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -9,9 +10,11 @@ import grpc.aio
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from observability import AioServerInterceptor, ServerInterceptor, aio_client_interceptors
-from tests.package.rpc import aio_connected, connected, method, requests
+from observability import AioHideExceptions, AioServerInterceptor, ServerInterceptor, aio_client_interceptors
+from tests.package.rpc import AIO_ECHOES, RESPONSES, aio_connected, connected, method, requests
 from tests.package.told import Told
+
+from .messages import FIRST, UNPARSEABLE, UNSERIALISABLE, parse, serialize
 
 STACKS = ("sync", "aio")
 
@@ -81,6 +84,122 @@ def test_none_ends_a_stream() -> None:
     assert [("OK", 1)] == [(line["code"], line["sent"]) for line in told.lines]
 
 
+def sets(code: object) -> Any:
+    """Return a plain handler that sets this for a code."""
+
+    def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_code(code)  # type: ignore[arg-type]  # it may be anything
+        return request
+
+    return behavior
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("code", [*range(18), -1, 5.0, "NOT_FOUND", (5, "not found")])
+def test_code_that_is_a_number(stack: str, code: object) -> None:
+    """A number is a code on grpc.aio.server alone, and not every one; what grpc makes of it is what is told."""
+    told = Told()
+    got = serve(stack, told, "unary", sets(code))
+
+    assert [got] == told.codes
+
+
+def test_code_that_grpc_cannot_look_up() -> None:
+    """What cannot even be looked up as a code leaves grpc.server's caller waiting; the call is told and over."""
+    told = Told()
+    with connected(ServerInterceptor(*told.observers), unary=sets([])) as channel:
+        error = method(channel, "unary").future(b"a", timeout=0.25).exception()
+        told.wait_for()
+
+    assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["UNKNOWN"]) == (error.code(), told.codes)
+
+
+@pytest.mark.parametrize("hiding", [False, True])
+def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a parameter
+    """grpc.aio.server takes any iterable of a plain handler's, and so do we."""
+    told = Told()
+
+    async def call() -> list[bytes]:
+        interceptors = [*([AioHideExceptions()] if hiding else []), AioServerInterceptor(*told.observers)]
+        async with aio_connected(*interceptors, server_stream=lambda request, _context: [request] * 2) as channel:
+            return [response async for response in method(channel, "server_stream")(b"a", timeout=10)]
+
+    assert [b"a", b"a"] == asyncio.run(call())
+    assert [("OK", 2)] == [(line["code"], line["sent"]) for line in told.lines]
+
+
+async def reads_on(_messages: Any, context: Any) -> bytes:
+    """Read by hand, over a request that cannot be parsed."""
+    with contextlib.suppress(ValueError):
+        while await context.read() is not grpc.aio.EOF:
+            pass
+    return b"done"
+
+
+async def iterates_on(messages: AsyncIterator[bytes], _context: Any) -> bytes:
+    """Read what comes before a request that cannot be parsed."""
+    with contextlib.suppress(ValueError):
+        _ = [message async for message in messages]
+    return b"done"
+
+
+def plainly_on(messages: Iterator[bytes], _context: Any) -> bytes:
+    """Do the same in a plain handler."""
+    with contextlib.suppress(ValueError):
+        _ = list(messages)
+    return b"done"
+
+
+async def writes_on(messages: Any, context: Any) -> None:
+    """Write by hand, over a response that cannot be serialised."""
+    _ = [message async for message in messages]
+    with contextlib.suppress(TypeError):
+        await context.write(UNSERIALISABLE)
+    await context.write(b"done")
+
+
+@pytest.mark.parametrize(
+    ("behavior", "messages"),
+    [
+        (reads_on, [FIRST, UNPARSEABLE]),
+        (iterates_on, [FIRST, UNPARSEABLE]),
+        (plainly_on, [FIRST, UNPARSEABLE]),
+        (writes_on, [FIRST]),
+    ],
+)
+def test_handler_that_goes_on_after_a_bad_message(behavior: Any, messages: list[bytes]) -> None:
+    """A handler on grpc.aio.server may catch what comes of a bad message, and answer: that is OK."""
+    told = Told()
+    make: Any = grpc.stream_stream_rpc_method_handler if behavior is writes_on else grpc.stream_unary_rpc_method_handler
+    handler = grpc.method_handlers_generic_handler("odd", {"Method": make(behavior, parse, serialize)})
+
+    async def call() -> bytes:
+        async with aio_connected(AioServerInterceptor(*told.observers), handlers=[handler]) as channel:
+            arity = "bidi_stream" if behavior is writes_on else "client_stream"
+            call = method(channel, arity, "/odd/Method")(messages, timeout=10)
+            answer: bytes = await (call.read() if behavior is writes_on else call)
+            return answer
+
+    assert b"done" == asyncio.run(call())
+    told.wait_for()
+    assert [("OK", "", None)] == [(outcome.code.name, outcome.details, outcome.error) for outcome in told.outcomes]
+
+
+@pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
+def test_list_of_requests_on_asyncio(arity: str) -> None:
+    """A grpc.aio channel takes any iterable of requests, and so do we."""
+    told = Told()
+
+    async def call() -> list[bytes]:
+        client = aio_client_interceptors(*told.observers)
+        async with aio_connected(client=client, **{arity: AIO_ECHOES[arity]}) as channel:
+            call = method(channel, arity)([b"a", b"b", b"c"], timeout=10)
+            return [await call] if arity == "client_stream" else [response async for response in call]
+
+    assert RESPONSES[arity] == asyncio.run(call())
+    assert [("OK", 3)] == [(line["code"], line["sent"]) for line in told.lines]
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_interceptor_that_fails(stack: str) -> None:
     """A call that an interceptor after ours fails is UNKNOWN, with that exception."""
@@ -90,12 +209,78 @@ def test_interceptor_that_fails(stack: str) -> None:
     assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
 
 
-def test_suppressed_aio_server() -> None:
-    """A server that is started where instrumentation is suppressed tells nothing."""
+@pytest.mark.parametrize("stack", STACKS)
+def test_names_made_up_for_an_interceptor_that_fails(stack: str) -> None:
+    """Where an interceptor after ours fails before there is a handler, a name that a caller makes up adds no series."""
+    told = Told()
+
+    async def call_aio(name: str) -> None:
+        async with aio_connected(AioServerInterceptor(*told.observers), AioBroken()) as channel:
+            await method(channel, "unary", name)(b"a", timeout=10).code()
+
+    for name in ("/made.v1.Up/One", "/made.v1.Up/Two"):
+        if stack == "sync":
+            with connected(ServerInterceptor(*told.observers), Broken()) as channel:
+                method(channel, "unary", name).future(b"a", timeout=10).exception()
+        else:
+            asyncio.run(call_aio(name))
+
+    labels = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown", "grpc_code": "UNKNOWN"}
+    assert 2 == told.value("grpc_server_handled_total", **labels) == told.total("grpc_server_handled_total")
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_known_method_of_an_interceptor_that_fails(stack: str) -> None:
+    """A method that has been served before keeps its name there."""
+    told = Told()
+    arguments = (stack, told, "unary", lambda request, _context: request)
+
+    assert ["OK", "UNKNOWN"] == [serve(*arguments, broken=broken) for broken in (False, True)]
+    assert ["test.v1.Words/Unary"] * 2 == [line["method"] for line in told.lines]
+
+
+class AioWaiting(grpc.aio.ServerInterceptor):
+    """An interceptor that takes its time before there is a handler, or before it fails."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self._fails = fails
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wait."""
+        await asyncio.sleep(0.05)
+        if self._fails:
+            raise ValueError("secret")
+        return await continuation(handler_call_details)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_span_lies_within_its_callers(fails: bool) -> None:  # noqa: FBT001 - a parameter
+    """A server's span starts and ends within its caller's, though an interceptor after ours waits."""
+    told = Told()
+
+    async def call() -> None:
+        interceptors = [AioServerInterceptor(*told.observers), AioWaiting(fails=fails)]
+        client = aio_client_interceptors(*told.observers)
+        async with aio_connected(*interceptors, client=client, unary=AIO_ECHOES["unary"]) as channel:
+            await method(channel, "unary")(b"a", timeout=10).code()
+
+    asyncio.run(call())
+    told.wait_for(2)
+    spans = {span.kind.name: (span.start_time or 0, span.end_time or 0) for span in told.spans}
+
+    assert spans["CLIENT"][0] <= spans["SERVER"][0]
+    assert spans["SERVER"][1] <= spans["CLIENT"][1]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_suppressed_aio_server(fails: bool) -> None:  # noqa: FBT001 - a parameter
+    """A server that is started where instrumentation is suppressed tells nothing, nor where an interceptor fails."""
     told = Told()
 
     with suppress_instrumentation():
-        assert "OK" == serve("aio", told, "unary", lambda request, _context: request)
+        got = serve("aio", told, "unary", lambda request, _context: request, broken=fails)
+
+    assert ("UNKNOWN" if fails else "OK") == got
     assert [] == told.calls
 
 

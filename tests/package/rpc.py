@@ -116,11 +116,12 @@ def serving(
     address: str = LOCAL,
     workers: int = 4,
     handlers: Sequence[Any] = (),
+    limit: int | None = None,
     **behaviors: Any,
 ) -> Iterator[str]:
     """Serve these behaviours behind these interceptors; gives the address, with the port that it got."""
     with ThreadPoolExecutor(workers) as pool:
-        server = grpc.server(pool, [service(**behaviors), *handlers], list(interceptors))
+        server = grpc.server(pool, [service(**behaviors), *handlers], list(interceptors), maximum_concurrent_rpcs=limit)
         port = server.add_insecure_port(address)
         address = address.removesuffix(":0") + f":{port}" * address.endswith(":0")
         server.start()
@@ -150,10 +151,14 @@ async def aio_connected(
 
 
 @contextlib.asynccontextmanager
-async def aio_serving(*interceptors: Any, **behaviors: Any) -> AsyncIterator[str]:
+async def aio_serving(
+    *interceptors: Any, handlers: Sequence[Any] = (), limit: int | None = None, **behaviors: Any
+) -> AsyncIterator[str]:
     """Do the same on asyncio."""
     with ThreadPoolExecutor(4) as pool:  # for plain handlers
-        server = grpc.aio.server(pool, [service(**behaviors)], list(interceptors))
+        server = grpc.aio.server(
+            pool, [service(**behaviors), *handlers], list(interceptors), maximum_concurrent_rpcs=limit
+        )
         address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
         await server.start()
         try:

@@ -1,6 +1,7 @@
 """What a call returns through our interceptors has the interface that grpc's own has, and gives the same answers."""
 
 import asyncio
+import gc
 import inspect
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -291,3 +292,20 @@ def test_writing_by_hand(arity: str) -> None:
 
     expected = [b"a b"] if arity == "client_stream" else [b"a", b"b"]
     assert expected == asyncio.run(main())
+
+
+@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
+def test_caller_that_asks_for_the_code_alone(ending: str) -> None:
+    """A client-streaming call whose caller awaits its code alone has ended with that code."""
+    client = Told()
+
+    async def main() -> str:
+        interceptors = aio_client_interceptors(*client.observers)
+        async with aio_connected(client=interceptors, **aio_behaviors(ending)) as channel:
+            code: grpc.StatusCode = await method(channel, "client_stream")(requests("client_stream"), timeout=10).code()
+            return code.name
+
+    assert ending == asyncio.run(main())
+    gc.collect()
+    assert [[ending]] * 4 == client.everywhere("client")
+    assert [int(ending == "OK")] == [outcome.received for outcome in client.outcomes]

@@ -1,5 +1,6 @@
 """Instrumentation never hurts the call: whatever fails in it, results stay, and the failure is reported once."""
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from observability import (
 )
 from observability.faults import Faults, faults
 from tests.package.handlers import KINDS, Kind
-from tests.package.rpc import ARITIES, RESPONSES, talk
+from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
 from tests.package.told import Told
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
@@ -67,6 +68,25 @@ def raises_at_finish() -> Observer:
 
     def observer(_call: Call) -> Any:
         return fail
+
+    return observer
+
+
+def cancel(*_args: Any) -> Any:
+    """Raise what ends a task."""
+    raise asyncio.CancelledError
+
+
+def cancels_at_start() -> Observer:
+    """Return an observer that raises CancelledError when a call starts."""
+    return cancel
+
+
+def cancels_at_finish() -> Observer:
+    """Return an observer that raises CancelledError when a call ends."""
+
+    def observer(_call: Call) -> Any:
+        return cancel
 
     return observer
 
@@ -175,6 +195,8 @@ def exports_in_vain() -> Observer:
 BROKEN = [
     raises_at_start,
     raises_at_finish,
+    cancels_at_start,
+    cancels_at_finish,
     returns_nonsense,
     returns_nothing,
     changes_the_call,
@@ -228,6 +250,38 @@ def test_other_observers_are_not_hurt(stack: str, side: str, broken: Callable[[]
     assert ["OK"] == told.codes == [line["code"] for line in told.lines]
     assert 1 == len(told.spans)
     assert (1, 0) == (told.total(f"grpc_{side}_handled_total"), told.total(f"grpc_{side}_in_flight"))
+
+
+@pytest.mark.parametrize("at", ["start", "finish"])
+def test_observer_that_exits(at: str) -> None:
+    """An observer that asks the process to end, in a thread of grpc's, ends no server."""
+
+    def leave(*_args: Any) -> Any:
+        raise SystemExit
+
+    def observer(_call: Call) -> Any:
+        return leave() if at == "start" else leave
+
+    told = Told(extra=(observer,))
+    with connected(ServerInterceptor(*told.observers), **ECHOES) as channel:
+        answers = [method(channel, "unary")(b"a", timeout=10) for _ in range(2)]
+        told.wait_for(2)
+
+    assert ([b"a"] * 2, ["OK"] * 2) == (answers, told.codes)
+
+
+@pytest.mark.parametrize("at", ["start", "finish"])
+def test_interrupt_goes_on(at: str) -> None:
+    """An interrupt that comes while an observer runs in the main thread is the process's, and goes on."""
+
+    def interrupt(*_args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def observer(_call: Call) -> Any:
+        return interrupt() if at == "start" else interrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        talk("sync", "unary", client=[ClientInterceptor(observer)])
 
 
 @STACKS

@@ -63,6 +63,26 @@ class Told:
             if not self._ended.wait_for(lambda: len(self.outcomes) >= count, 5):
                 raise TimeoutError(f"{len(self.outcomes)} of {count} calls have ended: {self.codes}")
 
+    def everywhere(self, side: str = "server") -> list[list[str]]:
+        """Return the codes of this side's ended calls as lines, counts, observations and spans have them."""
+        samples = [sample for metric in self.registry.collect() for sample in metric.samples]
+        return [
+            sorted(line["code"] for line in self.lines if line["kind"] == side),
+            *(
+                sorted(
+                    code
+                    for sample in samples
+                    if sample.name == f"grpc_{side}_{name}"
+                    for code in [sample.labels["grpc_code"]] * int(sample.value)
+                )
+                for name in ("handled_total", "handling_seconds_count")
+            ),
+            sorted(str((span.attributes or {})["rpc.status_code"]) for span in self._of(side)),
+        ]
+
+    def _of(self, side: str) -> list[ReadableSpan]:
+        return [span for span in self.spans if span.kind.name.lower() == side]
+
     def value(self, name: str, **labels: str) -> float | None:
         """Return a sample's value, or None where there is no such series."""
         return self.registry.get_sample_value(name, labels)

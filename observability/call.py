@@ -15,6 +15,8 @@ from .faults import report
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence, Sequence
 
+    from opentelemetry.trace import SpanContext
+
     from .method import Method, Type
 
 Kind: TypeAlias = Literal["server", "client"]
@@ -49,8 +51,8 @@ class Call:
     its arity. `peer` is who called, as grpc names it, or the client channel's target. `deadline` is the time
     that the caller gave, in seconds from the call's start, or None. A server learns both when the handler
     starts. `metadata` is the request metadata; a client's may be changed until the call is sent. `sent` counts
-    the messages handed to grpc, `received` those handed to the application. `trace_id` and `span_id` are 32 and
-    16 lower-case hex digits, or None where there is no valid span.
+    the messages handed to grpc, `received` those handed to the application. `span_context` is that of its span,
+    or None where there is no valid one.
     """
 
     __slots__ = (
@@ -66,9 +68,8 @@ class Call:
         "sampled",
         "sent",
         "service",
-        "span_id",
+        "span_context",
         "started_ns",
-        "trace_id",
         "type",
     )
 
@@ -92,11 +93,21 @@ class Call:
         self.peer = peer
         self.sent = 0
         self.received = 0
-        self.trace_id: str | None = None
-        self.span_id: str | None = None
-        self.sampled = False
+        self.span_context: SpanContext | None = None
         self.queue_seconds: float | None = None
         self.fields: dict[str, Any] | None = None
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace's id, in 32 lower-case hex digits, or None where there is no valid span."""
+        context = self.span_context
+        return None if context is None else f"{context.trace_id:032x}"
+
+    @property
+    def span_id(self) -> str | None:
+        """The span's id, in 16 lower-case hex digits, or None where there is no valid span."""
+        context = self.span_context
+        return None if context is None else f"{context.span_id:016x}"
 
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""
@@ -182,6 +193,9 @@ def _caught(source: Any, error: BaseException) -> None:
     report(source)
 
 
+_Whom: TypeAlias = "tuple[tuple[int, Callable[..., Any]], ...]"
+
+
 class Signals(Signal):
     """
     Observers as one, told of each call in their order.
@@ -193,8 +207,8 @@ class Signals(Signal):
         self._all = tuple(one if isinstance(one, Signal) else _Plain(one) for one in observers)
         self._nothing = [None] * len(self._all)
         self._starting = self._who("started")
-        self._entering = self._who("entered")
-        self._leaving = self._who("left")
+        self.entering = self._who("entered")
+        self.leaving = self._who("left")
         self._annotating = self._who("annotated")
         self._ending = self._who("ended")
 
@@ -204,7 +218,7 @@ class Signals(Signal):
         first = observers[0] if len(observers) == 1 else None
         return first if isinstance(first, Signals) else cls(*observers)
 
-    def _who(self, moment: str) -> tuple[tuple[int, Any], ...]:
+    def _who(self, moment: str) -> _Whom:
         """Find the methods of those who want to be told of a moment, and their places."""
         return tuple(
             (place, getattr(one, moment))
@@ -225,21 +239,22 @@ class Signals(Signal):
 
     def entered(self, call: Call, state: list[Any]) -> None:
         """Tell that the handler starts."""
-        self._tell(self._entering, state, call)
+        self.tell(self.entering, state, call)
 
     def left(self, call: Call, state: list[Any]) -> None:
         """Tell that the handler has ended."""
-        self._tell(self._leaving, state, call)
+        self.tell(self.leaving, state, call)
 
     def annotated(self, call: Call, state: list[Any], fields: dict[str, Any]) -> None:
         """Tell of fields that the application has added."""
-        self._tell(self._annotating, state, call, fields)
+        self.tell(self._annotating, state, call, fields)
 
     def ended(self, call: Call, state: list[Any], outcome: Outcome) -> None:
         """Tell of the end."""
-        self._tell(self._ending, state, call, outcome)
+        self.tell(self._ending, state, call, outcome)
 
-    def _tell(self, whom: tuple[tuple[int, Any], ...], states: list[Any], call: Call, *what: Any) -> None:
+    def tell(self, whom: _Whom, states: list[Any], call: Call, *what: Any) -> None:
+        """Tell some of the observers."""
         for place, tell in whom:
             state = states[place]
             if state is _FAILED:
@@ -253,7 +268,7 @@ class Signals(Signal):
 class Observation(Call):
     """A call that is told of, and ends once, by whichever end comes first."""
 
-    __slots__ = ("_open", "_signals", "_started", "_states")
+    __slots__ = ("_open", "_signals", "_states", "started")
 
     def __init__(  # noqa: PLR0913, PLR0917 - made for every call, for which names cost
         self,
@@ -267,7 +282,7 @@ class Observation(Call):
         peer: str | None = None,
     ) -> None:
         super().__init__(descriptor, kind, metadata, started_ns, deadline, peer)
-        self._started = started
+        self.started = started  # by time.perf_counter
         self._signals = signals
         self._open = [True]
         if kind == "server":
@@ -277,7 +292,7 @@ class Observation(Call):
     @property
     def seconds(self) -> float:
         """How long the call has been going on."""
-        return time.perf_counter() - self._started
+        return time.perf_counter() - self.started
 
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""
@@ -286,11 +301,11 @@ class Observation(Call):
 
     def entered(self) -> None:
         """Tell that the handler starts."""
-        self._signals.entered(self, self._states)
+        self._signals.tell(self._signals.entering, self._states, self)
 
     def left(self) -> None:
         """Tell that the handler has ended."""
-        self._signals.left(self, self._states)
+        self._signals.tell(self._signals.leaving, self._states, self)
 
     def end(
         self,
@@ -309,7 +324,7 @@ class Observation(Call):
         except IndexError:
             return
         if seconds is None:
-            seconds = time.perf_counter() - self._started
+            seconds = time.perf_counter() - self.started
         self._signals.ended(self, self._states, Outcome(code, details, seconds, error, self.sent, self.received))
 
 
@@ -336,22 +351,13 @@ def deadline_of(time_remaining: float | None) -> float | None:
     return None if time_remaining is None or time_remaining > _FOREVER else time_remaining
 
 
-def final_code(
-    answer: grpc.StatusCode | None,
-    chosen: grpc.StatusCode | None,
-    deadline: float | None,
-    remaining: float | None,
-) -> grpc.StatusCode:
+def cut_off_code(deadline: float | None, remaining: float | None) -> grpc.StatusCode:
     """
-    Decide the code of a call on the server.
+    Decide the code of a call on the server that was cut off before it had a status.
 
-    `answer` is the status that grpc sends by itself for how the handler ended (OK, UNKNOWN for an exception,
-    INTERNAL for a response that cannot be serialised), or None where the call was cut off before it had one.
-    `chosen` is the code that the handler chose, which takes precedence. `deadline` is the time that the call
-    had at its start and `remaining` what was left of it at its end, both in seconds, or None.
+    `deadline` is the time that the call had at its start and `remaining` what was left of it at its end, both in
+    seconds, or None.
     """
-    if answer is not None:
-        return chosen or answer
     if deadline is not None and remaining is not None and remaining <= max(_CUT_OFF_SLACK, _CUT_OFF_SHARE * deadline):
         # grpc-timeout is rounded up on the wire, so the caller gives up a little before our own deadline.
         return grpc.StatusCode.DEADLINE_EXCEEDED

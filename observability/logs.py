@@ -81,34 +81,37 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
     `only` is all, failed, or a number of milliseconds: then only calls that failed or took longer have a line.
     `baggage_keys` names the W3C baggage entries that become fields of the line.
     """
-    return _Logged(logger, only, baggage_keys)
+    return _LoggedWithBaggage(logger, only, baggage_keys) if baggage_keys else _Logged(logger, only)
 
 
 class _Logged(Signal):
     """Logs calls."""
 
-    def __init__(self, logger: Any, only: str | float, baggage_keys: Sequence[str]) -> None:
+    def __init__(self, logger: Any, only: str | float) -> None:
         self._logger = logger
         self._only = only
-        self._baggage_keys = baggage_keys
-
-    def entered(self, call: Call, _state: None) -> None:
-        self._read_baggage(call)
-
-    def started(self, call: Call) -> None:
-        if call.kind == "client":
-            self._read_baggage(call)
-
-    def _read_baggage(self, call: Call) -> None:
-        if self._baggage_keys:
-            found = {key: baggage.get_baggage(key) for key in self._baggage_keys}
-            call.fields = {key: value for key, value in found.items() if value is not None} | (call.fields or {})
 
     def ended(self, call: Call, _state: None, outcome: Outcome) -> None:
         if self._only == "all" or _is_worth_it(outcome, self._only):
             level = "debug" if is_quiet(call.service) else level_of(outcome)
             ended = _call_ended(call.started_ns + int(outcome.seconds * 1e9))
             getattr(self._logger, level)(ended, **_line(call, outcome, level))
+
+
+class _LoggedWithBaggage(_Logged):
+    """Logs calls with entries of their baggage, which a server's handler has in its context."""
+
+    def __init__(self, logger: Any, only: str | float, keys: Sequence[str]) -> None:
+        super().__init__(logger, only)
+        self._keys = keys
+
+    def started(self, call: Call) -> None:
+        if call.kind == "client":
+            self.entered(call, None)
+
+    def entered(self, call: Call, _state: None) -> None:
+        found = {key: baggage.get_baggage(key) for key in self._keys}
+        call.fields = {key: value for key, value in found.items() if value is not None} | (call.fields or {})
 
 
 def _is_worth_it(outcome: Outcome, only: str | float) -> bool:
@@ -137,7 +140,7 @@ def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
     if call.type != "unary":
         line["sent"] = outcome.sent
         line["received"] = outcome.received
-    if call.trace_id is not None:
+    if call.span_context is not None:
         line["trace_id"] = call.trace_id
         line["span_id"] = call.span_id
     if call.fields:
@@ -155,8 +158,8 @@ def _error(outcome: Outcome) -> str:
 
 def _add_fields(line: dict[str, Any], fields: dict[str, Any]) -> None:
     for key, value in fields.items():
-        if safe_key(key) in LINE_KEYS:
-            _reserved(key)
+        if (safe := safe_key(key)) in LINE_KEYS:
+            _reserved(safe)
         else:
             line[key] = value
 
@@ -219,9 +222,9 @@ def _exception(exc_info: Any) -> BaseException | None:
 def _ids() -> dict[str, str]:
     """Tell the ids of the call being served here, else those of the current span."""
     call = current_call()
-    if call is not None and call.trace_id is not None and call.span_id is not None:
-        return {"trace_id": call.trace_id, "span_id": call.span_id}
-    context = trace.get_current_span().get_span_context()
+    context = call.span_context if call is not None else None
+    if context is None:
+        context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return {}
     return {

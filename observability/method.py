@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Generic, Literal, NamedTuple, TypeAlias, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeAlias
 
 Type: TypeAlias = Literal["unary", "client_stream", "server_stream", "bidi_stream"]
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 METHOD_LIMIT: Final = 1000
 """How many methods that nobody declared are known by name; a catch-all handler can make up any number."""
 
 
-class PerMethod(dict[Key, Value], Generic[Key, Value]):
-    """What is made once per method and kept, for the first 1,000; made anew each time for the rest."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[[Key], Value]) -> None:
-        super().__init__()
-        self._make = make
-
-    def __missing__(self, key: Key) -> Value:
-        value = self._make(key)
-        if len(self) < METHOD_LIMIT:
-            self[key] = value
-        return value
-
-
-class Method(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Method:
     """What is known of a method before it is called."""
 
     service: str
@@ -47,6 +28,8 @@ class Method(NamedTuple):
     """Its service's and its own name, such as echo.v1.EchoService/Echo."""
     endpoint: str
     """`/` and its own name in kebab-case, such as /echo; `/unknown` for an unknown method."""
+    notes: dict[object, Any] = field(default_factory=dict)
+    """What the signals have made once for it, each under itself."""
 
 
 _TYPES: Final[dict[tuple[bool, bool], Type]] = {

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import prometheus_client
 from google.protobuf import descriptor_pool
+from opentelemetry.trace import TraceFlags
 
 from .call import Signal
 from .method import METHOD_LIMIT, arity
@@ -24,6 +27,12 @@ if TYPE_CHECKING:
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histograms' buckets, in seconds."""
+
+STARTED: Final = 0
+ENTERED: Final = 1
+LEFT: Final = 2
+FOLD_AFTER: Final = 0 if "PROMETHEUS_MULTIPROC_DIR" in os.environ else 100
+"""How much is noted before it is added to a metric; in multiprocess mode a scrape does not ask this process."""
 
 _LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 _UNKNOWN: Final = ("unary", "unknown", "unknown")
@@ -49,8 +58,8 @@ class WithoutCreated:
 class _Settling:
     """A collector without samples of its own, registered before the others: what is to be done before a scrape."""
 
-    def __init__(self) -> None:
-        self.settle: list[Callable[[], None]] = []
+    def __init__(self, fold: Callable[[], None]) -> None:
+        self.settle: list[Callable[[], None]] = [fold]
 
     def describe(self) -> Iterable[Metric]:
         """Tell the registry that no names are taken."""
@@ -74,9 +83,26 @@ class _Series:
         self.received = metrics.received.labels(*labels)
         self.sent = metrics.sent.labels(*labels)
         self.in_flight = metrics.in_flight.labels(*labels)
+        self._moves: deque[int] = deque()
+        self._folding = threading.Lock()
         if metrics.kind == "server":
             self.queue = metrics.queue.labels(*labels)
             self.running = metrics.running.labels(*labels)
+
+    def move(self, what: int) -> None:
+        """Note that a call started, or its handler started or ended: what happens on a call's way costs the most."""
+        self._moves.append(what)
+        if len(self._moves) > FOLD_AFTER:
+            self.fold()
+
+    def fold(self) -> None:
+        """Add what was noted to the metrics: before each scrape, and when it has become much."""
+        with self._folding:
+            moves = [self._moves.popleft() for _ in range(len(self._moves))]
+            self.started.inc(moves.count(STARTED))
+            self.in_flight.inc(moves.count(STARTED))
+            if self._metrics.kind == "server":
+                self.running.inc(moves.count(ENTERED) - moves.count(LEFT))
 
     def outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
         """Return the counter and the histogram of this method's calls that end with this code."""
@@ -102,7 +128,7 @@ class _Metrics:
         self._lock = threading.Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._room = METHOD_LIMIT
-        self.settling = _Settling()
+        self.settling = _Settling(self._fold)
         registry.register(self.settling)
 
         def register(metric: Any) -> Any:
@@ -130,6 +156,10 @@ class _Metrics:
         if kind == "server":
             self.queue = histogram("queue_seconds", "From a call's first sight to its handler's start.")
             self.running = gauge("handlers_running", "Handlers running; one may outlive its call.")
+
+    def _fold(self) -> None:
+        for series in [*self._series.values()]:
+            series.fold()
 
     def declare(self, services: Iterable[str]) -> None:
         """Let the methods of these services exist at zero, and always under their own names."""
@@ -202,16 +232,18 @@ class _Measured(Signal):
         self._metrics = metrics
 
     def started(self, call: Call) -> _Series:
-        series = self._metrics[call.kind].series(call.descriptor)
-        series.started.inc()
-        series.in_flight.inc()
+        method = call.descriptor
+        series: _Series | None = method.notes.get(self)
+        if series is None:
+            series = method.notes[self] = self._metrics[call.kind].series(method)
+        series.move(STARTED)
         return series
 
     def entered(self, _call: Call, state: _Series) -> None:
-        state.running.inc()
+        state.move(ENTERED)
 
     def left(self, _call: Call, state: _Series) -> None:
-        state.running.dec()
+        state.move(LEFT)
 
     def ended(self, call: Call, state: _Series, outcome: Outcome) -> None:
         state.in_flight.dec()
@@ -223,7 +255,8 @@ class _Measured(Signal):
             state.sent.inc(outcome.sent)
         handled, handling = state.outcome(outcome.code)
         handled.inc()
-        if call.sampled:
+        context = call.span_context
+        if context is not None and context.trace_flags & TraceFlags.SAMPLED:
             handling.observe(outcome.seconds, {"trace_id": call.trace_id, "span_id": call.span_id})
         else:
             handling.observe(outcome.seconds)
@@ -241,7 +274,7 @@ def _metrics_of(registry: CollectorRegistry, buckets: Sequence[float] = BUCKETS)
 def before_scrapes(registry: CollectorRegistry, settle: Callable[[], None]) -> Callable[[], None]:
     """Do this before each scrape of the calls' metrics; return what ends it."""
     waiting = _metrics_of(registry)["server"].settling.settle
-    waiting.append(settle)
+    waiting.insert(0, settle)
     return lambda: waiting.remove(settle)
 
 

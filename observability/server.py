@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 import grpc.aio
+from opentelemetry import context as contexts
 
 from .call import (
     CUT_OFF_DETAILS,
     Observation,
     Observer,
     Signals,
+    cut_off_code,
     deadline_of,
-    final_code,
     status_code,
     unserved_code,
 )
@@ -78,7 +79,6 @@ class _ServedCall(WrappedHandler):
         "_context",
         "_deserializer",
         "_error",
-        "_observation",
         "_refusal",
         "_refusal_details",
         "_remaining",
@@ -98,7 +98,6 @@ class _ServedCall(WrappedHandler):
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler)
         self.call = observation
-        self._observation = observation
         self._accepted = False
         self._context: Any = None
         self._answer: grpc.StatusCode | None = None
@@ -113,13 +112,15 @@ class _ServedCall(WrappedHandler):
     def request_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
         """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
         self._accepted = True
-        return cast("bool", self._handler.request_streaming)
+        streaming: bool = self._handler.request_streaming
+        return streaming
 
     @property
     def response_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
         """Whether responses are a stream."""
         self._accepted = True
-        return cast("bool", self._handler.response_streaming)
+        streaming: bool = self._handler.response_streaming
+        return streaming
 
     @property
     def request_deserializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
@@ -163,12 +164,12 @@ class _ServedCall(WrappedHandler):
         if self._refusal is None and self._alive():
             # Even where the handler raised: an interceptor before us has turned that into a response.
             self._error = None
-            self._decide(grpc.StatusCode.OK)
+            self._answer, self._seconds = grpc.StatusCode.OK, time.perf_counter() - self.call.started
         return data
 
     def _decide(self, answer: grpc.StatusCode) -> None:
         """Note how grpc answers, and when: its callback comes later, as soon as its thread has a turn."""
-        self._answer, self._seconds = answer, self._observation.seconds
+        self._answer, self._seconds = answer, self.call.seconds
 
     def _refuse_request(self) -> None:
         self._refuse(_PARSE_DETAILS)
@@ -181,17 +182,18 @@ class _ServedCall(WrappedHandler):
         """Learn what only the handler's context tells, and tell that the handler starts."""
         call = self.call
         self._context = context
-        waited = self._observation.seconds
+        call.queue_seconds = waited = time.perf_counter() - call.started
         remaining = deadline_of(context.time_remaining())
+        if remaining is not None:
+            call.deadline = remaining + waited
         call.peer = self._peer(context)
-        call.deadline = None if remaining is None else remaining + waited
-        call.queue_seconds = waited
         self._running = True
         call.entered()
 
     def _peer(self, context: Any) -> str | None:
         """Tell who called."""
-        return cast("str", context.peer())
+        peer: str = context.peer()
+        return peer
 
     def _leave(self) -> None:
         if self._running:
@@ -224,14 +226,17 @@ class _ServedCall(WrappedHandler):
 
     def _end(self, answer: grpc.StatusCode | None, remaining: float | None) -> None:
         """End the observation, now that grpc has ended the call."""
-        context, call = self._context, self.call
-        chosen = status_code(context.code(), numbers=self.numbers)
-        code = final_code(answer, chosen, call.deadline, remaining)
-        details = CUT_OFF_DETAILS[code] if answer is None else _text(context.details()) or self._refusal_details
+        context = self._context
+        if answer is None:
+            code = cut_off_code(self.call.deadline, remaining)
+            details = CUT_OFF_DETAILS[code]
+        else:
+            code = status_code(context.code(), numbers=self.numbers) or answer
+            details = _text(context.details()) or self._refusal_details
         error, self._error = self._error, None
         # grpc's context holds our deserialiser, and so this object: a cycle, which would keep the call open.
         self._context = _OVER
-        self._observation.end(code, details, error, None if answer is None else self._seconds)
+        self.call.end(code, details, error, None if answer is None else self._seconds)
 
     def _end_unserved(self, *, cut_off: bool) -> None:
         """
@@ -241,16 +246,16 @@ class _ServedCall(WrappedHandler):
         interceptor before us, of whose answer nothing is seen but an only response.
         """
         if self._refusal is not None:
-            self._observation.end(self._refusal, self._refusal_details)
+            self.call.end(self._refusal, self._refusal_details)
         elif self._answer is not None:
-            self._observation.end(self._answer, seconds=self._seconds)
+            self.call.end(self._answer, seconds=self._seconds)
         elif not cut_off and self._accepted and (self.call.received or self._handler.request_streaming):
-            self._observation.end(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
+            self.call.end(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self._accepted:
-            code = unserved_code(self._observation.seconds)
-            self._observation.end(code, CUT_OFF_DETAILS[code])
+            code = unserved_code(self.call.seconds)
+            self.call.end(code, CUT_OFF_DETAILS[code])
         else:
-            self._observation.end(grpc.StatusCode.RESOURCE_EXHAUSTED, _LIMIT_DETAILS)
+            self.call.end(grpc.StatusCode.RESOURCE_EXHAUSTED, _LIMIT_DETAILS)
 
 
 def _text(details: bytes | str | None) -> str:
@@ -289,8 +294,13 @@ class _SyncCall(_ServedCall):
 
     def _unary(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._start(request, context)
-        with self:
-            return self._behavior(request, context)
+        try:
+            return self._behavior(request, context)  # answered by then, and where its response is serialised
+        except BaseException as error:
+            self._failed(error)
+            raise
+        finally:
+            self._leave()
 
     def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         self._start(request, context)
@@ -342,14 +352,18 @@ class _SyncCall(_ServedCall):
             self._end(self._refusal, None)
 
     def _alive(self) -> bool:
-        return self._context is None or cast("bool", self._context.is_active())
+        context: Any = self._context
+        alive: bool = context is None or context.is_active()
+        return alive
 
     def _terminated(self) -> None:
         """Be called by grpc at the call's true end, on its serving thread."""
-        answer = None if self._caller_left() else self._refusal or self._answer
+        answer = self._refusal or self._answer
+        if self._requests is not None and self._caller_left():
+            answer = None
         if answer is None and self._unsent is not None and self._unsent != self._status():
             answer = status_code(self._context.code(), numbers=self.numbers)
-        self._end(answer, deadline_of(self._context.time_remaining()))
+        self._end(answer, None if answer else deadline_of(self._context.time_remaining()))
 
     def _status(self) -> tuple[Any, Any]:
         """Tell the status that was set, whether it was sent or not."""
@@ -362,9 +376,8 @@ class _SyncCall(_ServedCall):
         For the handler the stream of such a caller may end like any other. Once the call is over, grpc's own
         iterator raises at once for a caller that left, and stops at once for any other.
         """
-        requests, self._requests = self._requests, None
-        if requests is None:
-            return False
+        requests: Any = self._requests
+        self._requests = None
         try:
             next(requests, None)
         except grpc.RpcError as error:
@@ -374,7 +387,8 @@ class _SyncCall(_ServedCall):
 
     def __del__(self) -> None:
         """Be dropped: at once where the handler never ran."""
-        self._leave()
+        if self._running:
+            self._leave()
         if self._context is None:
             self._end_unserved(cut_off=False)
 
@@ -485,9 +499,13 @@ class _Observing:
         # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
-        self._enabled = is_instrumentation_enabled
+        self._is_enabled = is_instrumentation_enabled
         self._signals = Signals.of(observers)
         self._methods: dict[str, Method] = {}
+
+    def _enabled(self) -> bool:
+        """Tell whether nobody has suppressed instrumentation here, as a context without any values tells at once."""
+        return not contexts.get_current() or self._is_enabled()
 
     def _observe(
         self,

@@ -10,18 +10,18 @@ from urllib.parse import unquote
 import grpc
 from opentelemetry import context as contexts
 from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .call import SERVER_FAULTS, Signal
 from .logs import QUIET_SERVICES, is_quiet
-from .method import PerMethod
 from .rendering import VALUE_LIMIT, printed, stacktrace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from opentelemetry.context import Context
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
@@ -39,6 +39,9 @@ SERVER_PORT: Final = "server.port"
 NETWORK_PEER_ADDRESS: Final = "network.peer.address"
 NETWORK_PEER_PORT: Final = "network.peer.port"
 
+_W3C: Final = {"traceparent", "tracestate", "baggage"}
+_TRACEPARENT: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
+_NO_CONTEXT: Final = Context()
 _KINDS: Final = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _HOST_AND_PORT: Final = re.compile(r"(?:.*/|[a-z][a-z0-9+.-]*:(?!\d+$))?(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?").fullmatch
 
@@ -70,6 +73,28 @@ def _carrier(metadata: Sequence[tuple[str, Any]]) -> dict[str, list[str]]:
         if isinstance(value, str):
             carrier.setdefault(key, []).append(value)
     return carrier
+
+
+def _plain_context(metadata: Sequence[tuple[str, Any]]) -> Context | None:
+    """
+    Read a plain traceparent, such as nearly every caller sends, as W3C's propagators do for four times as much.
+
+    Returns None where there is more to read than this one header, or another form of it.
+    """
+    traceparent = None
+    for key, value in metadata:
+        if key in _W3C:
+            if traceparent is not None or key != "traceparent":
+                return None
+            traceparent = value
+    if traceparent is None:
+        return _NO_CONTEXT
+    match = _TRACEPARENT(traceparent)
+    if match is None:
+        return None
+    trace_id, span_id, flags = match.groups()
+    remote = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+    return trace.set_span_in_context(NonRecordingSpan(remote), _NO_CONTEXT) if remote.is_valid else None
 
 
 class _MetadataSetter(Setter[Any]):
@@ -128,8 +153,8 @@ class _Traced(Signal):
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
         self._tracer = tracer
         self._propagator = propagator
+        self._is_w3c = type(propagator) is CompositePropagator and propagator.fields == _W3C
         self._filter = filter_
-        self._known: PerMethod[Method, dict[str, Any]] = PerMethod(_method_attributes)
 
     def started(self, call: Call) -> _CallSpan | None:
         wanted = not is_quiet(call.service) if self._filter is None else self._filter(_filter_details(call))
@@ -182,11 +207,17 @@ class _Traced(Signal):
 
     def _parent(self, call: Call) -> Context:
         """Read the caller's context."""
+        context = _plain_context(call.metadata) if self._is_w3c else None
+        if context is not None:
+            return context
         return self._propagator.extract(_carrier(call.metadata), getter=_getter)
 
     def _attributes(self, method: Method) -> dict[str, Any]:
-        """Tell what is known before the call; of unknown methods, of which there is no end, nothing is kept."""
-        return self._known[method] if method.known else _method_attributes(method)
+        """Tell what is known before the call."""
+        attributes: dict[str, Any] | None = method.notes.get(self)
+        if attributes is None:
+            attributes = method.notes[self] = _method_attributes(method)
+        return attributes
 
     def _span(self, call: Call, parent: Context | None, attributes: dict[str, Any]) -> Span:
         """Start a call's span, from the call's own first sight."""
@@ -207,11 +238,8 @@ class _Traced(Signal):
 def identify(call: Call, span: Span) -> None:
     """Give a call the ids of its span."""
     context = span.get_span_context()
-    if not context.is_valid:
-        return
-    call.trace_id = trace.format_trace_id(context.trace_id)
-    call.span_id = trace.format_span_id(context.span_id)
-    call.sampled = context.trace_flags.sampled
+    if context.is_valid:
+        call.span_context = context
 
 
 def _annotate(span: Span, fields: dict[str, Any]) -> None:

@@ -112,19 +112,29 @@ def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) 
     parts = [clock(at_ns)]
     unknown = fields.get("endpoint") == "/unknown"
     for key, value in fields.items():
-        if key == "latency_ms" and type(value) is float:
+        if key in _REPEATED and not unknown and type(value) is str and len(value) <= _SURELY_SHORT:
+            parts.append(_repeated_pair(key, value))
+        elif key == "latency_ms" and type(value) is float:
             parts.append(f"latency_ms={value:.3f}")
-            continue
-        text = value if type(value) is str else _text(value)
-        if key == "stacktrace":
-            parts.append(f"stacktrace={quoted(_cut_start(text))}")
-            continue
-        if len(text) > _SURELY_SHORT:
-            text = cut(text)
-        if key == "error" or (unknown and key == "method") or not _PLAIN(text):
-            text = quoted(text)
-        parts.append(f"{safe_key(key)}={text}")
+        elif key == "stacktrace":
+            parts.append(f"stacktrace={quoted(_cut_start(_text(value)))}")
+        else:
+            parts.append(_pair(key, value, quote=key == "error" or (unknown and key == "method")))
     return " ".join(parts)
+
+
+def _pair(key: str, value: Any, *, quote: bool = False) -> str:
+    text = value if type(value) is str else _text(value)
+    if len(text) > _SURELY_SHORT:
+        text = cut(text)
+    if quote or not _PLAIN(text):
+        text = quoted(text)
+    return f"{safe_key(key)}={text}"
+
+
+_REPEATED: Final = frozenset({"service", "endpoint", "status", "level", "kind", "method", "code"})
+"""Keys whose values come again and again: each pair is rendered once."""
+_repeated_pair: Final = functools.lru_cache(maxsize=1024)(_pair)
 
 
 def render_json(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:

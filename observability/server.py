@@ -183,8 +183,7 @@ class _ServedCall(WrappedHandler):
         call = self.call
         self._context = context
         call.queue_seconds = waited = time.perf_counter() - call.started
-        remaining = deadline_of(context.time_remaining())
-        if remaining is not None:
+        if (remaining := deadline_of(context.time_remaining())) is not None:
             call.deadline = remaining + waited
         call.peer = self._peer(context)
         self._running = True

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import grpc
+from opentelemetry import context as contexts
 
 from .faults import report
 
@@ -205,7 +206,6 @@ class Signals(Signal):
 
     def __init__(self, *observers: Observer) -> None:
         self._all = tuple(one if isinstance(one, Signal) else _Plain(one) for one in observers)
-        self._nothing = [None] * len(self._all)
         self._starting = self._who("started")
         self.entering = self._who("entered")
         self.leaving = self._who("left")
@@ -228,14 +228,22 @@ class Signals(Signal):
 
     def started(self, call: Call) -> list[Any]:
         """Tell of a call's start; return what each observer keeps of it."""
-        states: list[Any] = self._nothing.copy()
+        states = self.nothing()
+        self.start(call, states)
+        return states
+
+    def nothing(self) -> list[Any]:
+        """Make what is kept of a call whose start nobody has been told of."""
+        return [None] * len(self._all)
+
+    def start(self, call: Call, states: list[Any]) -> None:
+        """Tell of a call's start, and fill what is kept of it."""
         for place, started in self._starting:
             try:
                 states[place] = started(call)
             except BaseException as error:  # noqa: BLE001 - telemetry never changes a call
                 states[place] = _FAILED
                 _caught(self._all[place], error)
-        return states
 
     def entered(self, call: Call, state: list[Any]) -> None:
         """Tell that the handler starts."""
@@ -287,7 +295,8 @@ class Observation(Call):
         self._open = [True]
         if kind == "server":
             _current.set(self)  # never reset: every RPC has a context of its own (otel-contrib#2357)
-        self._states = signals.started(self)
+        self._states = signals.nothing()  # by now: an observer may annotate at the start
+        signals.start(self, self._states)
 
     @property
     def seconds(self) -> float:
@@ -331,6 +340,11 @@ class Observation(Call):
 def current_call() -> Call | None:
     """Return the call that is being served here, or None outside a handler."""
     return _current.get()
+
+
+def enabled_by(is_enabled: Callable[[], bool]) -> Callable[[], bool]:
+    """Ask whether instrumentation is suppressed only where a context has any values: most calls' has none."""
+    return lambda: not contexts.get_current() or is_enabled()
 
 
 def status_code(value: Any, *, numbers: bool) -> grpc.StatusCode | None:

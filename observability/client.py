@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 import grpc.aio
 
-from .call import Observation, Observer, Signals
+from .call import Observation, Observer, Signals, enabled_by
 from .handlers import each
 from .method import METHOD_LIMIT, method_at
 from .results import (
@@ -51,7 +51,7 @@ class _Observing:
         # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
-        self._enabled = is_instrumentation_enabled
+        self._enabled = enabled_by(is_instrumentation_enabled)
         self._signals = Signals.of(observers)
         self._target = target
         self._methods: dict[Any, Method] = {}

@@ -11,7 +11,7 @@ from .batches import Batches
 
 LINE_LIMIT: Final = 8192
 """How many lines wait at most; what does not fit is dropped and counted."""
-DELAY_SECONDS: Final = 0.075
+DELAY_SECONDS: Final = 0.09
 """How long a line below WARNING waits here at most; a call's line has waited before, until the call was told."""
 
 

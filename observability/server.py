@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 import grpc.aio
-from opentelemetry import context as contexts
 
 from .call import (
     CUT_OFF_DETAILS,
@@ -21,6 +20,7 @@ from .call import (
     Signals,
     cut_off_code,
     deadline_of,
+    enabled_by,
     status_code,
     unserved_code,
 )
@@ -498,13 +498,9 @@ class _Observing:
         # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
-        self._is_enabled = is_instrumentation_enabled
+        self._enabled = enabled_by(is_instrumentation_enabled)
         self._signals = Signals.of(observers)
         self._methods: dict[str, Method] = {}
-
-    def _enabled(self) -> bool:
-        """Tell whether nobody has suppressed instrumentation here, as a context without any values tells at once."""
-        return not contexts.get_current() or self._is_enabled()
 
     def _observe(
         self,

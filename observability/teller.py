@@ -12,7 +12,7 @@ from .call import Signals
 if TYPE_CHECKING:
     from .call import Call, Observer, Outcome
 
-DELAY_SECONDS: Final = 0.02
+DELAY_SECONDS: Final = 0.005
 """How long a call that succeeded waits to be told, at most; one that failed is told at once."""
 CALL_LIMIT: Final = 8192
 """How many ended calls wait at most; beyond that, whoever ends a call tells it."""

@@ -27,6 +27,7 @@ from observability import (
     metrics,
     trace_calls,
 )
+from observability.call import Signal
 from observability.faults import Faults, faults
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
@@ -113,7 +114,7 @@ def changes_the_call() -> Observer:
     """Return an observer that leaves nothing of a call as it was, and then raises."""
 
     def observer(call: Call) -> Any:
-        call.service = call.method = call.peer = call.trace_id = None  # type: ignore[assignment]  # it should not
+        call.service = call.method = call.peer = call.span_context = None  # type: ignore[assignment]  # it should not
         raise Trouble
 
     return observer
@@ -134,20 +135,15 @@ def measures_in_vain() -> Observer:
     return observer
 
 
-class Watching:
-    """Watches handlers, and raises at everything."""
+class Raising(Signal):
+    """Raises when a handler starts, when it ends, when something is annotated, and at the call's end."""
 
-    entered = left = staticmethod(fail)
+    entered = left = annotated = ended = staticmethod(fail)  # type: ignore[assignment]  # whatever it is told
 
 
 def watches_in_vain() -> Observer:
-    """Return an observer whose watcher raises when a handler starts and when it ends."""
-
-    def observer(call: Call) -> Callable[[Outcome], None]:
-        call.watch(Watching())
-        return fail
-
-    return observer
+    """Return an observer that raises at every moment but the start."""
+    return Raising()
 
 
 class BrokenSampler(Sampler):

@@ -218,7 +218,7 @@ def test_http_without_the_extra() -> None:
         "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf' needs the extra http, which is not installed: grpc is used"
         == fields(line)["event"]
     )
-    assert "opentelemetry.exporter.otlp.proto.grpc.trace_exporter" == tracing["exporter"]
+    assert "observability.encoding" == tracing["exporter"]
 
 
 BAD_OURS = {

@@ -81,11 +81,12 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
     `only` is all, failed, or a number of milliseconds: then only calls that failed or took longer have a line.
     `baggage_keys` names the W3C baggage entries that become fields of the line.
     """
+    carried = _Baggage(baggage_keys)
 
     def observe(call: Call) -> Finish:
         if baggage_keys:
-            found = {key: baggage.get_baggage(key) for key in baggage_keys}
-            call.fields = {key: value for key, value in found.items() if value is not None}
+            carried.entered(call)
+            call.watch(carried)
 
         def finish(outcome: Outcome) -> None:
             if only == "all" or _is_worth_it(outcome, only):
@@ -96,6 +97,26 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
         return finish
 
     return observe
+
+
+class _Baggage:
+    """
+    Makes W3C baggage entries fields of a call's line; what has been added to it by then stands.
+
+    They are read where a call starts, and where its handler does: somebody else's interceptor may carry them so far.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+
+    def entered(self, call: Call) -> None:
+        """Read them."""
+        found = {key: value for key in self._keys if (value := baggage.get_baggage(key)) is not None}
+        if found:
+            call.fields = {**found, **(call.fields or {})}
+
+    def left(self, call: Call) -> None:
+        """Leave them as they are."""
 
 
 def _is_worth_it(outcome: Outcome, only: str | float) -> bool:
@@ -153,8 +174,9 @@ _reserved_keys: Final[set[str]] = set()
 
 def _reserved(key: str) -> None:
     """Report once that the application added a key of the line's own, which is ignored."""
-    if key not in _reserved_keys:
-        _reserved_keys.add(key)
+    name = safe_key(key)
+    if name not in _reserved_keys:
+        _reserved_keys.add(name)
         logging.getLogger("observability").warning("field %r is a call line's own and is ignored", key)
 
 

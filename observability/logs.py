@@ -110,8 +110,9 @@ class _LoggedWithBaggage(_Logged):
             self.entered(call, None)
 
     def entered(self, call: Call, _state: None) -> None:
-        found = {key: baggage.get_baggage(key) for key in self._keys}
-        call.fields = {key: value for key, value in found.items() if value is not None} | (call.fields or {})
+        found = {key: value for key in self._keys if (value := baggage.get_baggage(key)) is not None}
+        if found:
+            call.fields = {**found, **(call.fields or {})}
 
 
 def _is_worth_it(outcome: Outcome, only: str | float) -> bool:
@@ -169,8 +170,9 @@ _reserved_keys: Final[set[str]] = set()
 
 def _reserved(key: str) -> None:
     """Report once that the application added a key of the line's own, which is ignored."""
-    if key not in _reserved_keys:
-        _reserved_keys.add(key)
+    name = safe_key(key)
+    if name not in _reserved_keys:
+        _reserved_keys.add(name)
         logging.getLogger("observability").warning("field %r is a call line's own and is ignored", key)
 
 

@@ -68,8 +68,9 @@ class _ServedCall(WrappedHandler):
     """
     One call on the server: the handler that grpc runs, and what it learns of the call's end while it does.
 
-    `_answer` is the status that grpc sends by itself for how the handler ended, None until it has ended;
-    `_refusal` is grpc's own status for a message that cannot be parsed or serialised.
+    `_answer` is the status that grpc sends by itself for how the handler ended, None until it has ended; `_returned`
+    is the one for a handler that returns, UNKNOWN as long as an only response is not serialised: an interceptor
+    before us may fail in between. `_refusal` is grpc's own status for a message that cannot be parsed or serialised.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class _ServedCall(WrappedHandler):
         "_refusal",
         "_refusal_details",
         "_remaining",
+        "_returned",
         "_running",
         "_seconds",
         "_serializer",
@@ -101,6 +103,7 @@ class _ServedCall(WrappedHandler):
         self._accepted = False
         self._context: Any = None
         self._answer: grpc.StatusCode | None = None
+        self._returned = grpc.StatusCode.OK
         self._refusal: grpc.StatusCode | None = None
         self._refusal_details = ""
         self._error: BaseException | None = None
@@ -132,7 +135,10 @@ class _ServedCall(WrappedHandler):
     def response_serializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
         """From a response to bytes, counted."""
         self._serializer = self._handler.response_serializer
-        return self._serialize if self._handler.response_streaming else self._serialize_only
+        if self._handler.response_streaming:
+            return self._serialize
+        self._returned = grpc.StatusCode.UNKNOWN
+        return self._serialize_only
 
     def _deserialize(self, data: bytes) -> Any:
         try:
@@ -161,7 +167,7 @@ class _ServedCall(WrappedHandler):
     def _serialize_only(self, response: Any) -> Any:
         """Serialise a call's only response, with which it ends."""
         data = self._serialize(response)
-        if self._refusal is None and self._alive():
+        if self._refusal is None and (self._answer is not None or self._alive()):
             # Even where the handler raised: an interceptor before us has turned that into a response.
             self._error = None
             self._answer, self._seconds = grpc.StatusCode.OK, time.perf_counter() - self.call.started
@@ -214,7 +220,7 @@ class _ServedCall(WrappedHandler):
 
     def _completed(self) -> None:
         if self._alive():
-            self._decide(grpc.StatusCode.OK)
+            self._decide(self._returned)
 
     def _failed(self, error: BaseException) -> None:
         raise NotImplementedError

@@ -29,8 +29,14 @@ _INTRODUCTION: Final = """\
 # Two engines, case by case
 
 What the spans of a call say, with `OBSERVABILITY_TRACES=native` and with `contrib`, which traces through
-opentelemetry-instrumentation-grpc's own interceptors: those are the last four columns. Log lines and metrics are the
-same under both. The tests write this page (`python -m tests.conformance --write`) and hold it against what they see.
+opentelemetry-instrumentation-grpc's own interceptors: those are the last four columns. The tests write this page
+(`python -m tests.conformance --write`) and hold it against what they see.
+
+Log lines and metrics are ours under both, and right in every case below, except `limit`: a call over the limit is told
+as CANCELLED by a server with `contrib`, whose interceptor stands before ours and reads the handler of a call that is
+refused. Some calls the official interceptors break themselves: on asyncio servers those of plain handlers, and streams
+of handlers that use `context.write`; on asyncio channels client-streaming calls that are written by hand, which wait
+for their answer first. What they are told as is what came of them.
 
 ✓ is one span, with the code of the call, a status by the conventions, and an exception where the handler raised one;
 the official client also records the error that its caller gets, which is no fault. Else the cell says what there is:

@@ -102,6 +102,16 @@ def test_ignored_key_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_ignored_keys_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """A key that is ignored is reported once, in however many ways it can be written."""
+    logs._reserved_keys.discard("trace_id")
+    for key in ("trace id", "trace\nid", "trace/id"):
+        served(Told(), lambda key=key: here().annotate(**{key: "forged"}))  # type: ignore[misc]  # a default
+
+    assert 1 == len([record for record in caplog.records if record.levelno == logging.WARNING])
+    assert logs._reserved_keys <= logs.LINE_KEYS
+
+
 def test_hostile_field_does_not_forge_the_line() -> None:
     """A field's name and value, both a caller's text, stay one field."""
     text = '\n2026-02-04 10:00:00,000 service=B" code=OK \u2028\x1b[2J'

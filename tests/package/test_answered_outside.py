@@ -5,7 +5,9 @@ What can be known is told; the rest is pinned here, and stands in ARCHITECTURE.m
 """
 
 import asyncio
+import logging
 import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -19,6 +21,13 @@ from tests.package.told import Told
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 ELSEWHERE = "Ended before its handler started, by another interceptor"
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Keep the stack traces of interceptors that shall raise out of the tests' output."""
+    with caplog.at_level(logging.CRITICAL):
+        yield
 
 
 class Aborting(grpc_interceptor.ServerInterceptor):
@@ -59,6 +68,40 @@ class AioCached(grpc_interceptor.AsyncServerInterceptor):
         """Answer."""
         del method, request_or_iterator, context, method_name
         return b"remembered"
+
+
+class Failing(grpc_interceptor.ServerInterceptor):
+    """Does not like any answer."""
+
+    def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        """Call the handler, and raise."""
+        del method_name
+        answer = method(request_or_iterator, context)
+        if hasattr(answer, "__next__"):
+            return self._fail(answer)
+        raise ValueError("no bread")
+
+    def _fail(self, responses: Iterator[bytes]) -> Iterator[bytes]:
+        yield from responses
+        raise ValueError("no bread")
+
+
+class AioFailing(grpc_interceptor.AsyncServerInterceptor):
+    """The same for asyncio."""
+
+    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
+        """Call the handler, and raise."""
+        del method_name
+        answer = method(request_or_iterator, context)
+        if hasattr(answer, "__aiter__"):
+            return self._fail(answer)
+        await answer
+        raise ValueError("no bread")
+
+    async def _fail(self, responses: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for response in responses:
+            yield response
+        raise ValueError("no bread")
 
 
 class Passing(grpc_interceptor.ServerInterceptor):
@@ -108,8 +151,8 @@ class AioDenying(grpc.aio.ServerInterceptor):
 
 
 OUTSIDE: dict[str, dict[str, Any]] = {
-    "sync": {"aborting": Aborting, "cached": Cached, "denying": Denying, "passing": Passing},
-    "aio": {"aborting": AioAborting, "cached": AioCached, "denying": AioDenying, "passing": AioPassing},
+    "sync": {"aborting": Aborting, "cached": Cached, "denying": Denying, "failing": Failing},
+    "aio": {"aborting": AioAborting, "cached": AioCached, "denying": AioDenying, "failing": AioFailing},
 }
 
 
@@ -165,6 +208,20 @@ def test_answer(stack: str, arity: str) -> None:
     assert "OK" == call(stack, "cached", arity, told)
     assert [["OK"]] * 4 == told.everywhere()
     assert [1] == [outcome.sent for outcome in told.outcomes]
+
+
+@STACKS
+@pytest.mark.parametrize("arity", ARITIES)
+def test_failure_after_the_handler(stack: str, arity: str) -> None:
+    """
+    A call that an interceptor before ours fails after the handler is UNKNOWN: its only response is not serialised.
+
+    The end of a stream, after which nothing comes, looks like that of any other.
+    """
+    told = Told()
+
+    assert "UNKNOWN" == call(stack, "failing", arity, told)
+    assert [["OK" if arity in STREAMS else "UNKNOWN"]] * 4 == told.everywhere()
 
 
 @STACKS

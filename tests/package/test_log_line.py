@@ -1,21 +1,27 @@
 """A call's log line: its keys in their order, what they hold, and at which level."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
+from opentelemetry.instrumentation import grpc as official
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from client.lines import fields
-from observability import ClientInterceptor, ServerInterceptor
+from observability import AioServerInterceptor, Call, ClientInterceptor, Outcome, ServerInterceptor
 from observability.method import kebab
 from observability.rendering import render_keyvalue
 from tests.package.rpc import (
+    AIO_ECHOES,
     ARITIES,
     ECHOES,
     SERVICE,
     STREAMS,
+    aio_connected,
     as_asked,
     connected,
     echo,
@@ -281,3 +287,43 @@ def test_baggage_by_name(side: str) -> None:
 
     assert {"tenant": "acme corp"} == {key: line[key] for key in ("tenant", "user", "secret") if key in line}
     assert "tenant" == list(line)[-1]
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+def test_baggage_that_another_carries(stack: str) -> None:
+    """Baggage that somebody else's interceptor brings to the handler alone is a field too."""
+    told = Told(log={"baggage_keys": ["tenant"]}, trace={"propagator": TraceContextTextMapPropagator()})
+    metadata = (("baggage", "tenant=acme"),)
+    official_: Any = official  # it has no types
+
+    async def call_aio() -> None:
+        interceptors = [official_.aio_server_interceptor(told.provider), AioServerInterceptor(*told.observers)]
+        async with aio_connected(*interceptors, unary=AIO_ECHOES["unary"]) as channel:
+            await method(channel, "unary")(b"a", metadata=metadata, timeout=10)
+
+    if stack == "sync":
+        with connected(
+            official_.server_interceptor(told.provider), ServerInterceptor(*told.observers), unary=echo
+        ) as channel:
+            method(channel, "unary")(b"a", metadata=metadata, timeout=10)
+    else:
+        asyncio.run(call_aio())
+    told.wait_for()
+
+    assert "acme" == line_of(told)["tenant"]
+
+
+def test_baggage_beside_other_fields() -> None:
+    """Baggage leaves the fields that an observer before has added, and their values."""
+
+    def observer(call: Call) -> Callable[[Outcome], None]:
+        call.annotate(tenant="mine", zone="b")
+        return lambda _outcome: None
+
+    told = Told(log={"baggage_keys": ["tenant", "user"]}, extra=(observer,))
+    with connected(ServerInterceptor(*told.observers), unary=echo) as channel:
+        method(channel, "unary")(b"a", metadata=(("baggage", "tenant=acme,user=u1"),), timeout=10)
+        told.wait_for()
+    line = line_of(told)
+
+    assert ("mine", "b", "u1") == (line["tenant"], line["zone"], line["user"])

@@ -138,7 +138,7 @@ def measures_in_vain() -> Observer:
 class Raising(Signal):
     """Raises when a handler starts, when it ends, when something is annotated, and at the call's end."""
 
-    entered = left = annotated = ended = staticmethod(fail)  # type: ignore[assignment]  # whatever it is told
+    entered = left = annotated = ended = staticmethod(fail)
 
 
 def watches_in_vain() -> Observer:

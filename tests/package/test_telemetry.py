@@ -169,9 +169,10 @@ def test_log_calls(calls: str, expected: set[str]) -> None:
     assert 2 == len([line for line in lines if line.get("event") == "tea"])
 
 
-def test_log_baggage() -> None:
-    """OBSERVABILITY_LOG_BAGGAGE names the entries of a call's baggage that stand on its line."""
-    with Words({"OBSERVABILITY_LOG_BAGGAGE": " tenant, user ,"}) as words:
+@pytest.mark.parametrize("engine", ["native", "contrib"])
+def test_log_baggage(engine: str) -> None:
+    """OBSERVABILITY_LOG_BAGGAGE names the entries of a call's baggage that stand on its line, with either engine."""
+    with Words({"OBSERVABILITY_LOG_BAGGAGE": " tenant, user ,", "OBSERVABILITY_TRACES": engine}) as words:
         words.call(baggage="tenant=acme,secret=s3cret")
         [line] = words.stdout.wait_for("kind=server")
 

@@ -1,13 +1,15 @@
-"""Grafana's files: what their panels ask Prometheus."""
+"""Grafana's files: what their panels and links ask Prometheus."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tests.stack.programs import DEPLOY
 
 DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+DATA_SOURCES = DEPLOY / "grafana" / "provisioning" / "datasources" / "datasources.yml"
 # What Grafana puts in place of its variables, when a person has chosen nothing.
 CHOSEN = {"$__rate_interval": "1m", "$job": "(service-a|service-b)", "$service": ".*", "$method": ".*"}
 
@@ -53,6 +55,22 @@ def expanded(expression: str) -> str:
     for variable, value in CHOSEN.items():
         expression = expression.replace(variable, value)
     return expression
+
+
+def link_keys() -> dict[str, str]:
+    """Return the tags of a span that lead from it to metrics, and the metrics' labels that have their values."""
+    return dict(re.findall(r"^ +- key: (\S+)\n +value: (\S+)$", _links(), re.MULTILINE))
+
+
+def linked_queries(tags: Mapping[str, str]) -> list[str]:
+    """Return what the links of a span with these tags ask Prometheus."""
+    matchers = ", ".join(f'{label}="{tags[key]}"' for key, label in link_keys().items() if key in tags)
+    queries = re.findall(r"^ +query: (.+)$", _links(), re.MULTILINE)
+    return [query.replace("$$__tags", matchers) for query in queries]
+
+
+def _links() -> str:
+    return DATA_SOURCES.read_text().partition("tracesToMetrics:")[2]
 
 
 def _panels(holder: Any) -> Iterator[Any]:

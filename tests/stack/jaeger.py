@@ -33,6 +33,11 @@ class JaegerApi:
         """Return a trace's spans by their start, once there are so many; after a minute those there are."""
         return eventually(lambda: self._trace(trace_id), lambda found: len(found) >= spans)
 
+    def tags(self, trace_id: str) -> list[dict[str, str]]:
+        """Return the tags of each of a trace's spans, those of its process included; the trace must have arrived."""
+        [trace] = get(f"{self.url}/api/traces/{trace_id}")["data"]
+        return [_tags(trace["processes"][span["processID"]]) | _tags(span) for span in trace["spans"]]
+
     def _trace(self, trace_id: str) -> list[JaegerSpan]:
         try:
             [trace] = get(f"{self.url}/api/traces/{trace_id}")["data"]
@@ -101,5 +106,5 @@ class Jaeger(Program, JaegerApi):
         )
 
 
-def _tags(span: Any) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in span["tags"]}
+def _tags(holder: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in holder["tags"]}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from client.processes import ROOT
-from tests.stack.dashboards import DASHBOARDS, panels, titles
+from tests.stack.dashboards import DASHBOARDS, DATA_SOURCES, panels, titles
 from tests.stack.programs import DEPLOY, run
 from tests.stack.prometheus import COMPOSE_FILE
 
@@ -121,7 +121,7 @@ def test_readme_commands() -> None:
 
 def test_grafana_data_sources(services: dict[str, Any]) -> None:
     """Grafana's data sources are the compose file's services, at the ports that their programs listen on."""
-    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    text = DATA_SOURCES.read_text()
     urls = re.findall(r"^    url: http://([\w-]+):(\d+)$", text, re.MULTILINE)
 
     assert {"prometheus": "9090", "jaeger": "16686"} == dict(urls)
@@ -131,7 +131,7 @@ def test_grafana_data_sources(services: dict[str, Any]) -> None:
 
 def test_grafana_links() -> None:
     """Every data source that a dashboard or a link names is one that is provisioned."""
-    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    text = DATA_SOURCES.read_text()
     dashboards = "".join(path.read_text() for path in DASHBOARDS.glob("*.json"))
     known = set(re.findall(r"^    uid: (\w+)$", text, re.MULTILINE))
     linked = set(re.findall(r"datasourceUid: (\w+)$", text, re.MULTILINE))
@@ -143,7 +143,7 @@ def test_grafana_links() -> None:
 
 def test_grafana_exemplars() -> None:
     """The label that Grafana follows from an exemplar to its trace is the one that exemplars carry."""
-    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    text = DATA_SOURCES.read_text()
 
     assert re.search(r"exemplarTraceIdDestinations:\n +- name: trace_id\n +datasourceUid: jaeger\n", text)
 

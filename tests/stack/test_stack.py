@@ -7,7 +7,7 @@ from urllib.request import urlopen
 import pytest
 
 from client.processes import Service
-from tests.stack.dashboards import Panel, panels
+from tests.stack.dashboards import Panel, link_keys, linked_queries, panels
 from tests.stack.jaeger import Jaeger, JaegerSpan
 from tests.stack.stack import CALL_ECHO, ECHO, HELLO, WHOLE_TRACE, Stack, call_echo
 from tests.stack.traffic import Traffic
@@ -66,6 +66,30 @@ def test_exemplar(stack: Stack, metric: str) -> None:
     spans = stack.jaeger.trace(exemplars[-1]["labels"]["trace_id"], spans=1)
 
     assert {ECHO} <= {span.name for span in spans}
+
+
+def test_spans_have_what_leads_to_metrics(stack: Stack) -> None:
+    """Every span of a call has, as Jaeger keeps it, each tag by which Grafana leads from it to metrics."""
+    _, trace_id = call_echo("hello", service_b=stack.b.address, otlp=stack.jaeger.otlp)
+    stack.jaeger.trace(trace_id, spans=4)
+
+    assert {"rpc.method": "rpc_method"} == link_keys()
+    assert [True] * 4 == [link_keys().keys() <= tags.keys() for tags in stack.jaeger.tags(trace_id)]
+
+
+@pytest.mark.usefixtures("traffic")
+def test_span_leads_to_metrics(stack: Stack) -> None:
+    """From the span of B's call to A each link asks for that method alone, and returns data under traffic."""
+    _, trace_id = call_echo("hello", service_b=stack.b.address, otlp=stack.jaeger.otlp)
+    stack.jaeger.trace(trace_id, spans=4)
+    [tags] = [
+        tags for tags in stack.jaeger.tags(trace_id) if (tags["span.kind"], tags["rpc.method"]) == ("client", ECHO)
+    ]
+    queries = linked_queries(tags)
+
+    assert 4 == len(queries)
+    assert [] == [query for query in queries if f'{{rpc_method="{ECHO}"}}' not in query]
+    assert [] == stack.prometheus.without_data(queries)
 
 
 @pytest.mark.usefixtures("traffic")

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.stack.programs import DEPLOY
@@ -15,14 +16,29 @@ CHOSEN = {"$__rate_interval": "1m", "$job": "(service-a|service-b)", "$service":
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """One query of a panel: what it asks, how it names each line, and whether it asks for exemplars too."""
+
+    expression: str
+    legend: str
+    exemplar: bool
+
+    def line(self, labels: Mapping[str, str]) -> str:
+        """Return the name of the line of a sample with these labels."""
+        return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), self.legend)
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
-    """A panel: where it stands, and what it asks."""
+    """A panel: where it stands, what it is, and what it asks."""
 
     dashboard: str
+    row: str
     title: str
     number: int
+    kind: str
     description: str
-    expressions: tuple[str, ...]
+    queries: tuple[Query, ...]
 
     def __str__(self) -> str:
         return f"{self.dashboard}: {self.number} {self.title}"
@@ -30,18 +46,21 @@ class Panel:
 
 def panels() -> list[Panel]:
     """Return every panel of every dashboard that asks something."""
-    return [
-        Panel(
-            path.stem,
-            panel["title"],
-            panel["id"],
-            panel["description"],
-            tuple(expanded(t["expr"]) for t in panel["targets"]),
-        )
-        for path in sorted(DASHBOARDS.glob("*.json"))
-        for panel in _panels(json.loads(path.read_text()))
-        if panel.get("targets")
-    ]
+    return [panel for path in sorted(DASHBOARDS.glob("*.json")) for panel in _asking(path)]
+
+
+def _asking(path: Path) -> Iterator[Panel]:
+    row = ""
+    for panel in _panels(json.loads(path.read_text())):
+        if panel["type"] == "row":
+            row = panel["title"]
+        else:
+            queries = [
+                Query(expanded(t["expr"]), t["legendFormat"], t.get("exemplar", False)) for t in panel["targets"]
+            ]
+            yield Panel(
+                path.stem, row, panel["title"], panel["id"], panel["type"], panel["description"], tuple(queries)
+            )
 
 
 def titles() -> list[str]:

@@ -1,12 +1,14 @@
 """Jaeger and Prometheus get, keep and show what the services tell."""
 
 import re
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from client.processes import Service
+from observability import __version__
 from tests.stack.dashboards import Panel, link_keys, linked_queries, panels
 from tests.stack.jaeger import Jaeger, JaegerSpan
 from tests.stack.stack import CALL_ECHO, ECHO, HELLO, WHOLE_TRACE, Stack, call_echo
@@ -58,6 +60,18 @@ def test_targets(stack: Stack) -> None:
     assert UP == eventually(lambda: stack.prometheus.targets("services"), lambda health: health == UP)
 
 
+def test_versions(stack: Stack) -> None:
+    """Prometheus knows which version of each service runs."""
+    told = eventually(
+        lambda: stack.prometheus.query('target_info{job=~"service-.*"}'), lambda found: len(found) >= len(UP)
+    )
+    labels = [sample["metric"] for sample in told]
+
+    assert {job: (job, __version__) for job in UP} == {
+        found["job"]: (found["service_name"], found["service_version"]) for found in labels
+    }
+
+
 @pytest.mark.usefixtures("traffic")
 @pytest.mark.parametrize("metric", ["grpc_server_handling_seconds_bucket", "grpc_client_handling_seconds_bucket"])
 def test_exemplar(stack: Stack, metric: str) -> None:
@@ -96,7 +110,20 @@ def test_span_leads_to_metrics(stack: Stack) -> None:
 @pytest.mark.parametrize("panel", panels(), ids=str)
 def test_panel(stack: Stack, panel: Panel) -> None:
     """Every query of every panel returns data under traffic."""
-    assert [] == stack.prometheus.without_data(panel.expressions)
+    assert [] == stack.prometheus.without_data(query.expression for query in panel.queries)
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize("panel", panels(), ids=str)
+def test_lines_of_a_panel(stack: Stack, panel: Panel) -> None:
+    """No two lines of a panel have the same name."""
+    lines = [
+        query.line(sample["metric"])
+        for query in panel.queries
+        for sample in eventually(partial(stack.prometheus.query, query.expression))
+    ]
+
+    assert len(set(lines)) == len(lines), sorted(lines)
 
 
 @pytest.mark.usefixtures("traffic")

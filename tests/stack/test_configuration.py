@@ -14,6 +14,7 @@ from tests.stack.prometheus import COMPOSE_FILE
 
 PROMETHEUS = DEPLOY / "prometheus"
 README = (ROOT / "README.md").read_text()
+STACK = README.partition("\n## Look at it")[2].partition("\n## ")[0]
 TEXT = (ROOT / COMPOSE_FILE).read_text()
 
 
@@ -101,22 +102,55 @@ def test_images_are_exact(services: dict[str, Any]) -> None:
     assert len(services) == len(re.findall(r"^    image: \$\{\w+_IMAGE:-\S+\}$", TEXT, re.MULTILINE))
 
 
-def test_readme_names_what_compose_has(services: dict[str, Any]) -> None:
-    """The README has every published port, and every variable of the compose file."""
+def test_readme_names_every_port(services: dict[str, Any]) -> None:
+    """The README has every published port."""
     ports = {port["published"] for service in services.values() for port in service.get("ports", [])}
-    variables = set(re.findall(r"\$\{(\w+)", TEXT))
 
     assert set() == {port for port in ports if port not in README}
-    assert set() == {variable for variable in variables if f"`{variable}`" not in README}
+
+
+def test_readme_has_every_variable() -> None:
+    """Each variable of the compose file stands in a row of the README's table, and its default in the same place."""
+    told: dict[str, str] = {}
+    for names, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", STACK, re.MULTILINE):
+        told |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False))
+
+    assert dict(re.findall(r"\$\{(\w+):-([^}]+)\}", TEXT)) == told
+
+
+def test_every_variable_has_a_default() -> None:
+    """No variable of the compose file stands there without its default."""
+    assert [] == re.findall(r"\$\{\w+\}|\$\w+", TEXT)
 
 
 def test_readme_commands() -> None:
-    """The README's commands for the stack are those of the compose file's own comment."""
-    commands = re.findall(r"^#   (docker compose -f \S+(?: --profile services)? up -d)", TEXT, re.MULTILINE)
+    """The README's commands for the stack are those of the compose file's own comment, `down` included."""
+    commands = r"(docker compose -f \S+(?: --profile services)? (?:up -d|down))"
 
-    assert 2 == len(commands)
-    assert [] == [command for command in commands if command not in README]
-    assert "OTEL_EXPORTER_PROMETHEUS_HOST" in README
+    assert re.findall(rf"^#   {commands}", TEXT, re.MULTILINE) == re.findall(
+        rf"^    \$ {commands}", STACK, re.MULTILINE
+    )
+    assert ["up -d", "services up -d", "services down"] == [
+        command.partition(".yml ")[2].removeprefix("--profile ") for command in re.findall(commands, STACK)
+    ]
+    assert "OTEL_EXPORTER_PROMETHEUS_HOST" in STACK
+
+
+def test_services_are_built_here(services: dict[str, Any]) -> None:
+    """Compose builds each service's image as the Dockerfile's stage of its name, with all of the project in reach."""
+    built = {name: service["build"] for name, service in services.items() if "build" in service}
+
+    assert {"service-a", "service-b"} == set(built)
+    assert {name: name for name in built} == {name: build["target"] for name, build in built.items()}
+    assert {str(ROOT)} == {build["context"] for build in built.values()}
+
+
+def test_services_are_built_on_an_exact_python(services: dict[str, Any]) -> None:
+    """The Python that the services' images are built on has an exact version, the same in both places that name it."""
+    [base] = re.findall(r"^ARG BASE=(\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-\S+", base)
+    assert {base} == {service["build"]["args"]["BASE"] for service in services.values() if "build" in service}
 
 
 def test_grafana_data_sources(services: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from tests.stack.prometheus import COMPOSE_FILE
 
 PROMETHEUS = DEPLOY / "prometheus"
 README = (ROOT / "README.md").read_text()
+# What is recorded of each objective, and the share of calls that it allows to fail it.
+RATIOS = {"job:grpc_server_errors": "0.001", "job:grpc_server_slow": "0.01"}
 STACK = README.partition("\n## Look at it")[2].partition("\n## ")[0]
 TEXT = (ROOT / COMPOSE_FILE).read_text()
 
@@ -45,6 +47,31 @@ def test_rules() -> None:
 def test_alerts_fire_when_they_should(cases: Path) -> None:
     """Each alert fires in the cases that it is for, and in no other."""
     run("promtool", "test", "rules", cases)
+
+
+def test_windows_of_ratios() -> None:
+    """A ratio over a window looks at that window alone, in all that it is made of."""
+    text = (PROMETHEUS / "rules" / "objectives.yml").read_text()
+    rules = re.findall(r"- record: (\S+):ratio_rate(\w+)\n((?: {8,}.*\n)+)", text)
+    expected = [(ratio, window) for ratio in RATIOS for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")]
+
+    assert expected == [(ratio, window) for ratio, window, _ in rules]
+    assert [[window] * 2 for _, window in expected] == [re.findall(r"\[(\w+)\]", rule) for *_, rule in rules]
+
+
+@pytest.mark.parametrize(("ratio", "allowed"), RATIOS.items())
+def test_windows_of_burn_rates(ratio: str, allowed: str) -> None:
+    """Each alert on a budget compares two windows, a long and a short one, with the rate that is too fast for them."""
+    text = (PROMETHEUS / "rules" / "alerts.yml").read_text()
+    compared = rf"{ratio}:ratio_rate(\w+) > (\S+) \* {allowed}\n"
+    rules = re.findall(rf"{compared} +and\n +{compared} +for: .*\n +labels: {{ severity: (\w+), window: (\w+) }}", text)
+
+    assert [
+        ("1h", "14.4", "5m", "14.4", "page", "1h"),
+        ("6h", "6", "30m", "6", "page", "6h"),
+        ("1d", "3", "2h", "3", "ticket", "1d"),
+        ("3d", "1", "6h", "1", "ticket", "3d"),
+    ] == rules
 
 
 def test_every_alert_has_cases() -> None:

@@ -4,10 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+# The older conventions, which opentelemetry-instrumentation-grpc keeps to, tell a status code by its number.
+CODES: Mapping[Any, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,10 @@ class Span:
 
     @property
     def code(self) -> str:
-        """The gRPC status code's name; empty for a span that is no call."""
-        return str(self.attributes.get("rpc.status_code", ""))
+        """The gRPC status code's name, however it is told; empty for a span that is no call."""
+        name = self.attributes.get("rpc.status_code")
+        number = self.attributes.get("rpc.grpc.status_code", "")
+        return str(name or CODES.get(number, number))
 
 
 def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:

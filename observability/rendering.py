@@ -53,6 +53,7 @@ def _cut_start(value: str) -> str:
     """Keep the last 8 KiB of a stack trace's UTF-8, in whole characters."""
     data = value[-STACKTRACE_LIMIT - 1 :].encode("utf-8", "surrogatepass")
     start = max(0, len(data) - STACKTRACE_LIMIT)
+    cuts.count += start > 0
     while start < len(data) and _continues(data[start]):
         start += 1
     return data[start:].decode("utf-8", "surrogatepass")

@@ -205,7 +205,11 @@ class Telemetry:
                 delivery and delivery.failures,
             ),
             ("log_lines_dropped", "Log lines that nobody took in time.", writer and writer.dropped),
-            ("log_values_cut", "Values in log lines that were cut to 1,024 bytes.", cuts.count),
+            (
+                "log_values_cut",
+                "Values that were cut: in log lines to 1,024 bytes, stack traces, of spans too, to 8 KiB.",
+                cuts.count,
+            ),
             ("observer_errors", "Exceptions that observers of calls raised.", faults.count),
         ):
             yield CounterMetricFamily(f"observability_{name}", text, value=value or 0)

@@ -80,9 +80,9 @@ class Words:
         """Return what /metrics says, exemplars included."""
         return str(self._do("scrape"))
 
-    def log(self, event: str) -> None:
-        """Log a line of the application's own through each of both ways."""
-        self._do("log", event=event)
+    def log(self, event: str, count: int = 1) -> None:
+        """Log this many lines of the application's own through each of both ways."""
+        self._do("log", event=event, count=count)
 
     def tracing(self) -> dict[str, str]:
         """Tell how spans are sampled, carried and sent."""

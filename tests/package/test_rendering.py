@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from client.lines import fields
-from observability.rendering import render_json, render_keyvalue, stacktrace
+from observability.rendering import cuts, render_json, render_keyvalue, stacktrace
 
 HOSTILE = [
     "",
@@ -251,6 +251,15 @@ def test_stacktrace_is_bounded(text: str) -> None:
     assert len(found.encode("utf-8", "surrogatepass")) <= 8192
     assert found.endswith(f"{text[-1000:]}\n")
     assert "\ufffd" not in found
+
+
+@pytest.mark.parametrize(("text", "count"), [("short", 0), ("x" * 100_000, 1)], ids=["short", "long"])
+def test_cut_stacktrace_is_counted(text: str, count: int) -> None:
+    """A stack trace that is cut is counted as a value that is."""
+    before = cuts.count
+    stacktrace(raised(text))
+
+    assert count == cuts.count - before
 
 
 def test_long_stacktrace_keeps_its_end() -> None:

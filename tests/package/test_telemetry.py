@@ -12,6 +12,7 @@ import pytest
 
 from client.lines import fields
 from observability import ListenError
+from observability.log_writer import LINE_LIMIT
 from tests.package.process import NOWHERE, Words, sending
 from tests.receiver import HungReceiver, Receiver
 
@@ -109,6 +110,52 @@ def test_scrape_tells_what_telemetry_lost(collected: Collected) -> None:
     assert [f"observability_{name}_total 0.0" for name in names] == re.findall(
         r"^observability_.*", scrape, re.MULTILINE
     )
+
+
+LOSING = """
+import os
+
+from observability import ServerInterceptor, Telemetry
+
+nobody_reads, writer = os.pipe()
+sys.stdout = os.fdopen(writer, "w")
+
+
+def fails(call):
+    raise ValueError("no observer")
+
+
+interceptors = Telemetry.server_interceptors
+Telemetry.server_interceptors = lambda self: [*interceptors(self), ServerInterceptor(fails)]
+"""
+MORE_THAN_WAITS = 2 * LINE_LIMIT + 1000
+"""More lines than wait in the queue while as many are stuck on their way out."""
+
+
+@pytest.fixture(scope="module")
+def losing() -> Iterator[str]:
+    """Give /metrics of a process that has lost something of each kind but spans; its calls succeed all the same."""
+    with Words(before=LOSING) as words:
+        assert ["OK"] * 3 == words.call("OK", 3)
+        words.log("x" * 2000, MORE_THAN_WAITS // 2)
+        yield words.scrape()
+
+
+def test_log_lines_that_nobody_reads_are_counted(losing: str) -> None:
+    """Lines for which a stdout that nobody reads leaves no room are counted as dropped."""
+    dropped = value(losing, "observability_log_lines_dropped_total")
+
+    assert MORE_THAN_WAITS - 2 * LINE_LIMIT - 100 < dropped < MORE_THAN_WAITS
+
+
+def test_log_values_that_are_cut_are_counted(losing: str) -> None:
+    """Each value of 2 kB is cut, and counted."""
+    assert MORE_THAN_WAITS == value(losing, "observability_log_values_cut_total")
+
+
+def test_observers_that_raise_are_counted(losing: str) -> None:
+    """Each exception of an observer is counted."""
+    assert 3 == value(losing, "observability_observer_errors_total")
 
 
 def test_metrics_listen_on_this_machine_alone(collected: Collected) -> None:

@@ -1,26 +1,44 @@
-"""Grafana's files: what their panels ask Prometheus."""
+"""Grafana's files: what their panels and links ask Prometheus."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.stack.programs import DEPLOY
 
 DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+DATA_SOURCES = DEPLOY / "grafana" / "provisioning" / "datasources" / "datasources.yml"
 # What Grafana puts in place of its variables, when a person has chosen nothing.
 CHOSEN = {"$__rate_interval": "1m", "$job": "(service-a|service-b)", "$service": ".*", "$method": ".*"}
 
 
 @dataclass(frozen=True, slots=True)
+class Query:
+    """One query of a panel: what it asks, how it names each line, and whether it asks for exemplars too."""
+
+    expression: str
+    legend: str
+    exemplar: bool
+
+    def line(self, labels: Mapping[str, str]) -> str:
+        """Return the name of the line of a sample with these labels."""
+        return re.sub(r"\{\{(\w+)\}\}", lambda label: labels.get(label[1], ""), self.legend)
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
-    """A panel: where it stands, and what it asks."""
+    """A panel: where it stands, what it is, and what it asks."""
 
     dashboard: str
+    row: str
     title: str
     number: int
+    kind: str
     description: str
-    expressions: tuple[str, ...]
+    queries: tuple[Query, ...]
 
     def __str__(self) -> str:
         return f"{self.dashboard}: {self.number} {self.title}"
@@ -28,18 +46,21 @@ class Panel:
 
 def panels() -> list[Panel]:
     """Return every panel of every dashboard that asks something."""
-    return [
-        Panel(
-            path.stem,
-            panel["title"],
-            panel["id"],
-            panel["description"],
-            tuple(expanded(t["expr"]) for t in panel["targets"]),
-        )
-        for path in sorted(DASHBOARDS.glob("*.json"))
-        for panel in _panels(json.loads(path.read_text()))
-        if panel.get("targets")
-    ]
+    return [panel for path in sorted(DASHBOARDS.glob("*.json")) for panel in _asking(path)]
+
+
+def _asking(path: Path) -> Iterator[Panel]:
+    row = ""
+    for panel in _panels(json.loads(path.read_text())):
+        if panel["type"] == "row":
+            row = panel["title"]
+        else:
+            queries = [
+                Query(expanded(t["expr"]), t["legendFormat"], t.get("exemplar", False)) for t in panel["targets"]
+            ]
+            yield Panel(
+                path.stem, row, panel["title"], panel["id"], panel["type"], panel["description"], tuple(queries)
+            )
 
 
 def titles() -> list[str]:
@@ -53,6 +74,22 @@ def expanded(expression: str) -> str:
     for variable, value in CHOSEN.items():
         expression = expression.replace(variable, value)
     return expression
+
+
+def link_keys() -> dict[str, str]:
+    """Return the tags of a span that lead from it to metrics, and the metrics' labels that have their values."""
+    return dict(re.findall(r"^ +- key: (\S+)\n +value: (\S+)$", _links(), re.MULTILINE))
+
+
+def linked_queries(tags: Mapping[str, str]) -> list[str]:
+    """Return what the links of a span with these tags ask Prometheus."""
+    matchers = ", ".join(f'{label}="{tags[key]}"' for key, label in link_keys().items() if key in tags)
+    queries = re.findall(r"^ +query: (.+)$", _links(), re.MULTILINE)
+    return [query.replace("$$__tags", matchers) for query in queries]
+
+
+def _links() -> str:
+    return DATA_SOURCES.read_text().partition("tracesToMetrics:")[2]
 
 
 def _panels(holder: Any) -> Iterator[Any]:

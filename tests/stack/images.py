@@ -3,7 +3,7 @@ The images that the compose file runs, as the variables that name them to it.
 
 ``IMAGES=upstream`` has Compose pull the published ones and build ours on the published Python. Otherwise every
 image is made here of what there is without a registry: the programs of .tools/ with a busybox beside them, laid out
-as in the published images, and Debian's own Python under our Dockerfile.
+as in the published images, and Debian's own Python, on which Compose builds ours.
 """
 
 import fcntl
@@ -16,6 +16,7 @@ from pathlib import Path
 from client.processes import ROOT
 from tests.stack.engine import Engine, missing, said
 from tests.stack.programs import TOOLS
+from tests.stack.prometheus import COMPOSE_FILE
 
 UPSTREAM = os.environ.get("IMAGES") == "upstream"
 # Where an engine of the tests' own cannot pull from, these names cannot be mistaken for anything published.
@@ -52,19 +53,31 @@ ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 """
 
 
+# Compose builds the services as its file says; on the machine's own network, by which pip finds its packages.
+NETWORK = """
+services:
+  service-a: &host
+    build: { network: host }
+  service-b: *host
+"""
+
+
 @contextmanager
 def images(engine: Engine, folder: Path) -> Iterator[Mapping[str, str]]:
     """Yield the variables that name every image to Compose: none for the published ones. What was made is removed."""
     if UPSTREAM:
         yield {}
         return
+    names = ("jaeger", "prometheus", "python", "service-a", "service-b")
+    variables = {f"{name.replace('-', '_').upper()}_IMAGE": f"{PREFIX}/{name}" for name in names}
     _make(engine, folder)
-    names = ("jaeger", "prometheus", "service-a", "service-b")
-    yield {f"{name.replace('-', '_').upper()}_IMAGE": f"{PREFIX}/{name}" for name in names}
-    engine.docker("image", "rm", "--force", *(f"{PREFIX}/{name}" for name in (*names, "python", "debian")))
+    _build_services(engine, folder, variables)
+    yield variables
+    engine.docker("image", "rm", "--force", *(f"{PREFIX}/{name}" for name in (*names, "debian")))
 
 
 def _make(engine: Engine, folder: Path) -> None:
+    """Make what the project takes from others: the viewers, and Python."""
     busybox = shutil.which("busybox")
     if busybox is None or not shutil.which("debootstrap"):
         missing("the images are made of busybox-static and debootstrap, which are not here")
@@ -79,11 +92,13 @@ def _make(engine: Engine, folder: Path) -> None:
         for file in files:
             shutil.copy(file, folder / name / file.name)
         engine.docker("build", "--quiet", "--tag", f"{PREFIX}/{name}", folder / name)
-    for service in ("service-a", "service-b"):
-        engine.docker(
-            *("build", "--quiet", "--network=host", "--file", ROOT / "deploy" / "Dockerfile", "--target", service),
-            *("--build-arg", f"BASE={PREFIX}/python", "--tag", f"{PREFIX}/{service}", ROOT),
-        )
+
+
+def _build_services(engine: Engine, folder: Path, variables: Mapping[str, str]) -> None:
+    network = folder / "network.yml"
+    network.write_text(NETWORK)
+    files = ("-f", ROOT / COMPOSE_FILE, "-f", network)
+    said(TOOLS / "docker-compose", *files, "--profile", "services", "build", **engine.variables, **variables)
 
 
 def _import_debian(engine: Engine, folder: Path) -> None:

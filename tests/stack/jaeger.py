@@ -1,5 +1,6 @@
 """Jaeger: the real program with the configuration that compose mounts, and what it answers."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,18 @@ class JaegerApi:
     def trace(self, trace_id: str, spans: int) -> list[JaegerSpan]:
         """Return a trace's spans by their start, once there are so many; after a minute those there are."""
         return eventually(lambda: self._trace(trace_id), lambda found: len(found) >= spans)
+
+    def tags(self, trace_id: str) -> list[dict[str, str]]:
+        """Return the tags of each of a trace's spans, those of its process included; the trace must have arrived."""
+        [trace] = get(f"{self.url}/api/traces/{trace_id}")["data"]
+        return [_tags(trace["processes"][span["processID"]]) | _tags(span) for span in trace["spans"]]
+
+    def search(self, service: str, **tags: str) -> set[str]:
+        """Return the ids of a service's traces of the last hour in which Search finds these tags."""
+        now = int(time.time() * 1_000_000)
+        begin = now - 60 * MINUTE * 1000
+        answer = get(f"{self.url}/api/traces", service=service, tags=json.dumps(tags), start=begin, end=now, limit=1500)
+        return {trace["traceID"] for trace in answer["data"]}
 
     def _trace(self, trace_id: str) -> list[JaegerSpan]:
         try:
@@ -101,5 +114,5 @@ class Jaeger(Program, JaegerApi):
         )
 
 
-def _tags(span: Any) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in span["tags"]}
+def _tags(holder: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in holder["tags"]}

@@ -13,6 +13,7 @@ from tests.stack.jaeger import JaegerApi
 from tests.stack.programs import TOOLS, free_ports
 from tests.stack.prometheus import COMPOSE_FILE, PrometheusApi
 
+README = (ROOT / "README.md").read_text()
 # Grafana's program cannot be built here: with images of our own, it is left out.
 VIEWERS = ("jaeger", "prometheus", *(["grafana"] if UPSTREAM else []))
 SERVICES = ("service-a", "service-b")
@@ -42,7 +43,7 @@ class Project:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.compose("--profile", "services", "down", "--timeout", "5")
+        self.down()
 
     def compose(self, *arguments: str) -> str:
         """Run Compose on the project's own file; return its stdout, or fail with all it said."""
@@ -56,6 +57,11 @@ class Project:
         """Start the viewers and both services, and wait until every health check is green."""
         self.compose("--profile", "services", "up", "--detach", "--wait", BUILD, *VIEWERS, *SERVICES)
 
+    def down(self) -> None:
+        """End all of it, by the README's command."""
+        [options] = re.findall(rf"^    \$ docker compose -f {COMPOSE_FILE} (.*\bdown\b)", README, re.MULTILINE)
+        self.compose(*options.split(), "--timeout", "5")
+
     def states(self) -> dict[str, str]:
         """Return what runs, and how it is: ``running healthy``, ``exited 0``, …."""
         lines = self.compose("--profile", "services", "ps", "--all", "--format", "json").splitlines()
@@ -66,6 +72,13 @@ class Project:
         [container] = self.compose("ps", "--all", "--quiet", service).split()
         [found] = json.loads(self._engine.docker("inspect", container))
         return found
+
+    def volumes(self) -> list[str]:
+        """Return every volume that a container of the project's has, with a name or without."""
+        ours = f"label=com.docker.compose.project={self._name}"
+        containers = self._engine.docker("ps", "--all", "--quiet", "--filter", ours).split()
+        mounts = [m for c in json.loads(self._engine.docker("inspect", *containers)) for m in c["Mounts"]]
+        return [mount["Destination"] for mount in mounts if mount["Type"] == "volume"]
 
     def left_behind(self) -> str:
         """Return every container, volume and network that is still labelled as the project's."""

@@ -82,6 +82,11 @@ def test_health(everything: Project) -> None:
     assert dict.fromkeys((*VIEWERS, *SERVICES), "running healthy") == everything.states()
 
 
+def test_no_volumes(everything: Project) -> None:
+    """No container has a volume, not even one without a name, which no label would show to be left behind."""
+    assert [] == everything.volumes()
+
+
 def test_container_targets(everything: Project) -> None:
     """With the services in containers, Prometheus has exactly two targets for them, and both answer."""
     assert UP == eventually(lambda: everything.prometheus.targets("services"), lambda health: health == UP)
@@ -129,12 +134,14 @@ def test_modes_follow_each_other(running_engine: Engine, named_images: Mapping[s
 
 
 def test_down(running_engine: Engine, named_images: Mapping[str, str]) -> None:
-    """After `down` no container, volume or network is left."""
+    """After the README's `down` no container, volume or network is left."""
     with Project(running_engine, f"okit-down-{os.getpid()}", named_images) as project:
         project.up_with_services()
-        assert project.left_behind()
+        before = project.left_behind()
+        project.down()
 
-    assert "" == project.left_behind()
+        assert before
+        assert "" == project.left_behind()
 
 
 def answer(project: Project) -> dict[str, object]:

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from client.processes import ROOT
-from tests.stack.dashboards import DASHBOARDS, panels, titles
+from tests.stack.dashboards import DASHBOARDS, DATA_SOURCES, titles
 from tests.stack.programs import DEPLOY, run
 from tests.stack.prometheus import COMPOSE_FILE
 
 PROMETHEUS = DEPLOY / "prometheus"
 README = (ROOT / "README.md").read_text()
+# What is recorded of each objective, and the share of calls that it allows to fail it.
+RATIOS = {"job:grpc_server_errors": "0.001", "job:grpc_server_slow": "0.01"}
+STACK = README.partition("\n## Look at it")[2].partition("\n## ")[0]
 TEXT = (ROOT / COMPOSE_FILE).read_text()
 
 
@@ -44,6 +47,31 @@ def test_rules() -> None:
 def test_alerts_fire_when_they_should(cases: Path) -> None:
     """Each alert fires in the cases that it is for, and in no other."""
     run("promtool", "test", "rules", cases)
+
+
+def test_windows_of_ratios() -> None:
+    """A ratio over a window looks at that window alone, in all that it is made of."""
+    text = (PROMETHEUS / "rules" / "objectives.yml").read_text()
+    rules = re.findall(r"- record: (\S+):ratio_rate(\w+)\n((?: {8,}.*\n)+)", text)
+    expected = [(ratio, window) for ratio in RATIOS for window in ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")]
+
+    assert expected == [(ratio, window) for ratio, window, _ in rules]
+    assert [[window] * 2 for _, window in expected] == [re.findall(r"\[(\w+)\]", rule) for *_, rule in rules]
+
+
+@pytest.mark.parametrize(("ratio", "allowed"), RATIOS.items())
+def test_windows_of_burn_rates(ratio: str, allowed: str) -> None:
+    """Each alert on a budget compares two windows, a long and a short one, with the rate that is too fast for them."""
+    text = (PROMETHEUS / "rules" / "alerts.yml").read_text()
+    compared = rf"{ratio}:ratio_rate(\w+) > (\S+) \* {allowed}\n"
+    rules = re.findall(rf"{compared} +and\n +{compared} +for: .*\n +labels: {{ severity: (\w+), window: (\w+) }}", text)
+
+    assert [
+        ("1h", "14.4", "5m", "14.4", "page", "1h"),
+        ("6h", "6", "30m", "6", "page", "6h"),
+        ("1d", "3", "2h", "3", "ticket", "1d"),
+        ("3d", "1", "6h", "1", "ticket", "3d"),
+    ] == rules
 
 
 def test_every_alert_has_cases() -> None:
@@ -101,27 +129,60 @@ def test_images_are_exact(services: dict[str, Any]) -> None:
     assert len(services) == len(re.findall(r"^    image: \$\{\w+_IMAGE:-\S+\}$", TEXT, re.MULTILINE))
 
 
-def test_readme_names_what_compose_has(services: dict[str, Any]) -> None:
-    """The README has every published port, and every variable of the compose file."""
+def test_readme_names_every_port(services: dict[str, Any]) -> None:
+    """The README has every published port."""
     ports = {port["published"] for service in services.values() for port in service.get("ports", [])}
-    variables = set(re.findall(r"\$\{(\w+)", TEXT))
 
     assert set() == {port for port in ports if port not in README}
-    assert set() == {variable for variable in variables if f"`{variable}`" not in README}
+
+
+def test_readme_has_every_variable() -> None:
+    """Each variable of the compose file stands in a row of the README's table, and its default in the same place."""
+    told: dict[str, str] = {}
+    for names, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", STACK, re.MULTILINE):
+        told |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False))
+
+    assert dict(re.findall(r"\$\{(\w+):-([^}]+)\}", TEXT)) == told
+
+
+def test_every_variable_has_a_default() -> None:
+    """No variable of the compose file stands there without its default."""
+    assert [] == re.findall(r"\$\{\w+\}|\$\w+", TEXT)
 
 
 def test_readme_commands() -> None:
-    """The README's commands for the stack are those of the compose file's own comment."""
-    commands = re.findall(r"^#   (docker compose -f \S+(?: --profile services)? up -d)", TEXT, re.MULTILINE)
+    """The README's commands for the stack are those of the compose file's own comment, `down` included."""
+    commands = r"(docker compose -f \S+(?: --profile services)? (?:up -d|down))"
 
-    assert 2 == len(commands)
-    assert [] == [command for command in commands if command not in README]
-    assert "OTEL_EXPORTER_PROMETHEUS_HOST" in README
+    assert re.findall(rf"^#   {commands}", TEXT, re.MULTILINE) == re.findall(
+        rf"^    \$ {commands}", STACK, re.MULTILINE
+    )
+    assert ["up -d", "services up -d", "services down"] == [
+        command.partition(".yml ")[2].removeprefix("--profile ") for command in re.findall(commands, STACK)
+    ]
+    assert "OTEL_EXPORTER_PROMETHEUS_HOST" in STACK
+
+
+def test_services_are_built_here(services: dict[str, Any]) -> None:
+    """Compose builds each service's image as the Dockerfile's stage of its name, with all of the project in reach."""
+    built = {name: service["build"] for name, service in services.items() if "build" in service}
+
+    assert {"service-a", "service-b"} == set(built)
+    assert {name: name for name in built} == {name: build["target"] for name, build in built.items()}
+    assert {str(ROOT)} == {build["context"] for build in built.values()}
+
+
+def test_services_are_built_on_an_exact_python(services: dict[str, Any]) -> None:
+    """The Python that the services' images are built on has an exact version, the same in both places that name it."""
+    [base] = re.findall(r"^ARG BASE=(\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-\S+", base)
+    assert {base} == {service["build"]["args"]["BASE"] for service in services.values() if "build" in service}
 
 
 def test_grafana_data_sources(services: dict[str, Any]) -> None:
     """Grafana's data sources are the compose file's services, at the ports that their programs listen on."""
-    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    text = DATA_SOURCES.read_text()
     urls = re.findall(r"^    url: http://([\w-]+):(\d+)$", text, re.MULTILINE)
 
     assert {"prometheus": "9090", "jaeger": "16686"} == dict(urls)
@@ -131,7 +192,7 @@ def test_grafana_data_sources(services: dict[str, Any]) -> None:
 
 def test_grafana_links() -> None:
     """Every data source that a dashboard or a link names is one that is provisioned."""
-    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    text = DATA_SOURCES.read_text()
     dashboards = "".join(path.read_text() for path in DASHBOARDS.glob("*.json"))
     known = set(re.findall(r"^    uid: (\w+)$", text, re.MULTILINE))
     linked = set(re.findall(r"datasourceUid: (\w+)$", text, re.MULTILINE))
@@ -143,7 +204,7 @@ def test_grafana_links() -> None:
 
 def test_grafana_exemplars() -> None:
     """The label that Grafana follows from an exemplar to its trace is the one that exemplars carry."""
-    text = (DEPLOY / "grafana/provisioning/datasources/datasources.yml").read_text()
+    text = DATA_SOURCES.read_text()
 
     assert re.search(r"exemplarTraceIdDestinations:\n +- name: trace_id\n +datasourceUid: jaeger\n", text)
 
@@ -159,14 +220,6 @@ def test_grafana_mounts(services: dict[str, Any]) -> None:
     assert (DASHBOARDS / home.name).exists()
 
 
-def test_panels_are_apart() -> None:
-    """Each panel of a dashboard has a number of its own, and says what it shows."""
-    found = panels()
-
-    assert len(found) == len({(panel.dashboard, panel.number) for panel in found})
-    assert [] == [panel.title for panel in found if not panel.description]
-
-
 def test_guide_names_what_is_there() -> None:
     """Whatever the guide says to look for is the name of a panel, of a row or of an alert."""
     guide = (ROOT / "docs" / "observability.md").read_text()
@@ -177,3 +230,14 @@ def test_guide_names_what_is_there() -> None:
     assert set() == set(re.findall(r"job:\w+:\w+", guide)) - set(
         re.findall(r"- record: (\S+)", (PROMETHEUS / "rules" / "objectives.yml").read_text())
     )
+
+
+def test_guide_names_what_is_tested(services: dict[str, Any]) -> None:
+    """The guide says which versions the tests run, and which Jaeger the stack runs in its place."""
+    guide = re.sub(r"\s+", " ", (ROOT / "docs" / "observability.md").read_text())
+    [prometheus] = re.findall(r"prometheus, version (\S+)", run("prometheus", "--version"))
+    [jaeger] = re.findall(r'"gitVersion":"v([\d.]+)', run("jaeger", "version"))
+    runs = services["jaeger"]["image"].partition(":")[2]
+
+    assert f"Prometheus {prometheus}, and Jaeger {jaeger}, since Jaeger {runs}, which the stack runs," in guide
+    assert f"v{prometheus}" == services["prometheus"]["image"].partition(":")[2]

@@ -1,13 +1,15 @@
 """Jaeger and Prometheus get, keep and show what the services tell."""
 
 import re
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from client.processes import Service
-from tests.stack.dashboards import Panel, panels
+from observability import __version__
+from tests.stack.dashboards import Panel, link_keys, linked_queries, panels
 from tests.stack.jaeger import Jaeger, JaegerSpan
 from tests.stack.stack import CALL_ECHO, ECHO, HELLO, WHOLE_TRACE, Stack, call_echo
 from tests.stack.traffic import Traffic
@@ -58,6 +60,18 @@ def test_targets(stack: Stack) -> None:
     assert UP == eventually(lambda: stack.prometheus.targets("services"), lambda health: health == UP)
 
 
+def test_versions(stack: Stack) -> None:
+    """Prometheus knows which version of each service runs."""
+    told = eventually(
+        lambda: stack.prometheus.query('target_info{job=~"service-.*"}'), lambda found: len(found) >= len(UP)
+    )
+    labels = [sample["metric"] for sample in told]
+
+    assert {job: (job, __version__) for job in UP} == {
+        found["job"]: (found["service_name"], found["service_version"]) for found in labels
+    }
+
+
 @pytest.mark.usefixtures("traffic")
 @pytest.mark.parametrize("metric", ["grpc_server_handling_seconds_bucket", "grpc_client_handling_seconds_bucket"])
 def test_exemplar(stack: Stack, metric: str) -> None:
@@ -68,11 +82,48 @@ def test_exemplar(stack: Stack, metric: str) -> None:
     assert {ECHO} <= {span.name for span in spans}
 
 
+def test_spans_have_what_leads_to_metrics(stack: Stack) -> None:
+    """Every span of a call has, as Jaeger keeps it, each tag by which Grafana leads from it to metrics."""
+    _, trace_id = call_echo("hello", service_b=stack.b.address, otlp=stack.jaeger.otlp)
+    stack.jaeger.trace(trace_id, spans=4)
+
+    assert {"rpc.method": "rpc_method"} == link_keys()
+    assert [True] * 4 == [link_keys().keys() <= tags.keys() for tags in stack.jaeger.tags(trace_id)]
+
+
+@pytest.mark.usefixtures("traffic")
+def test_span_leads_to_metrics(stack: Stack) -> None:
+    """From the span of B's call to A each link asks for that method alone, and returns data under traffic."""
+    _, trace_id = call_echo("hello", service_b=stack.b.address, otlp=stack.jaeger.otlp)
+    stack.jaeger.trace(trace_id, spans=4)
+    [tags] = [
+        tags for tags in stack.jaeger.tags(trace_id) if (tags["span.kind"], tags["rpc.method"]) == ("client", ECHO)
+    ]
+    queries = linked_queries(tags)
+
+    assert 4 == len(queries)
+    assert [] == [query for query in queries if f'{{rpc_method="{ECHO}"}}' not in query]
+    assert [] == stack.prometheus.without_data(queries)
+
+
 @pytest.mark.usefixtures("traffic")
 @pytest.mark.parametrize("panel", panels(), ids=str)
 def test_panel(stack: Stack, panel: Panel) -> None:
     """Every query of every panel returns data under traffic."""
-    assert [] == stack.prometheus.without_data(panel.expressions)
+    assert [] == stack.prometheus.without_data(query.expression for query in panel.queries)
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize("panel", panels(), ids=str)
+def test_lines_of_a_panel(stack: Stack, panel: Panel) -> None:
+    """No two lines of a panel have the same name."""
+    lines = [
+        query.line(sample["metric"])
+        for query in panel.queries
+        for sample in eventually(partial(stack.prometheus.query, query.expression))
+    ]
+
+    assert len(set(lines)) == len(lines), sorted(lines)
 
 
 @pytest.mark.usefixtures("traffic")

@@ -1,5 +1,9 @@
 """A trace on the screen."""
 
+import dataclasses
+from collections.abc import Mapping
+
+import pytest
 from rich.console import Console
 
 from client.spans import Span
@@ -35,6 +39,24 @@ def test_times_count_from_the_first_start() -> None:
 
     assert ["service-a", "←", "echo.v1.Echo/a", "OK", "0.00", "ms", "10.00", "ms"] == first.split()[:8]
     assert ["└─", "service-b", "←", "echo.v1.Echo/b", "NOT_FOUND", "2.00", "ms", "3.00", "ms"] == second.split()[:9]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ({"rpc.status_code": "NOT_FOUND"}, "NOT_FOUND"),
+        ({"rpc.grpc.status_code": 0}, "OK"),
+        ({"rpc.grpc.status_code": 5}, "NOT_FOUND"),
+        ({"rpc.grpc.status_code": 99}, "99"),
+        ({}, ""),
+    ],
+    ids=str,
+)
+def test_codes_of_either_conventions(attributes: Mapping[str, str | int], code: str) -> None:
+    """A code is shown by its name, be it told by name or, as the older conventions do, by number."""
+    call = dataclasses.replace(span("a", "", 0, 1), attributes=attributes)
+
+    assert code == call.code
 
 
 def test_branches() -> None:

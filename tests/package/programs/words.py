@@ -53,10 +53,11 @@ class Words:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as response:
             return str(response.read().decode())
 
-    def log(self, event: str) -> None:
-        """Log a line of the application's own through each of both ways."""
-        structlog.get_logger().info(event, by="structlog")
-        logging.getLogger("words").info(event, extra={"by": "logging"})
+    def log(self, event: str, count: int = 1) -> None:
+        """Log this many lines of the application's own through each of both ways."""
+        for _ in range(count):
+            structlog.get_logger().info(event, by="structlog")
+            logging.getLogger("words").info(event, extra={"by": "logging"})
 
     def tracing(self) -> dict[str, str]:
         """Tell how spans are sampled, carried and sent."""

@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -88,6 +89,19 @@ class Url(click.ParamType[str]):
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
             self.fail(f"{value!r} is not a URL such as http://localhost:16686", param, ctx)
         return str(value).rstrip("/")
+
+
+class NewFile(click.ParamType[Path]):
+    """A file that can be written, or written over."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        path = Path(value)
+        if path.is_dir() or not (path.parent.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)):
+            self.fail(f"{value!r} is not a file that can be written, in a folder that is there", param, ctx)
+        return path
 
 
 PORT = Number("port", 0, 65_535)

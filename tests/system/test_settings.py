@@ -161,6 +161,6 @@ def test_help_lists_options_with_variable_and_default(folder: str) -> None:
     text = " ".join(result.stdout.split())
 
     for option in options(folder):
-        default = "" if option.is_flag else f"; default: {option.default}"
+        default = "(off)" if option.is_flag else option.default
         assert option.opts[0] in text
-        assert f"[env var: {option.envvar}{default}]" in text
+        assert f"[env var: {option.envvar}; default: {default}]" in text

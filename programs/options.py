@@ -42,13 +42,14 @@ class ListenHost(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the host, with an IPv6 address in brackets, as ``HOST:PORT`` needs it."""
         host = value.removeprefix("[").removesuffix("]")
-        try:
-            family, kind, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as probe:
+        found: list[Any] = []
+        with contextlib.suppress(OSError, UnicodeError):
+            found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        for family, kind, *_, address in found:
+            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
                 probe.bind(address)
-        except (OSError, UnicodeError):
-            self.fail(f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx)
-        return f"[{host}]" if ":" in host else host
+                return f"[{host}]" if ":" in host else host
+        return self.fail(f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx)
 
 
 class Text(click.ParamType[str]):

@@ -121,8 +121,8 @@ def test_default_in_place_of_a_bad_value(misled: Words, default: Words) -> None:
 )
 def test_batch_beside_the_queue(queue: str, batch: str, warnings: list[str], used: str) -> None:
     """A batch size is bad where it is larger than the queue that is used: the SDK would not start."""
-    variables = {"OTEL_BSP_MAX_QUEUE_SIZE": queue, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": batch}
-    with Words(sending(NOWHERE, **variables)) as words:
+    variables = sending(NOWHERE, OTEL_BSP_MAX_QUEUE_SIZE=queue, OTEL_BSP_MAX_EXPORT_BATCH_SIZE=batch)
+    with Words(variables) as words:
         words.log("started")
         words.stdout.wait_for("event=started", count=2)
         told = [fields(line)["event"] for line in words.stdout.lines(" level=warning ")]

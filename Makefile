@@ -11,7 +11,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test check format lint types protos protos-check stack-test compose-test .venv-bench bench clean
+.PHONY: help .venv demo test check format lint types protos protos-check stack-test compose-test install-test .venv-bench bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -57,6 +57,14 @@ stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (nee
 
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
 	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
+
+install-test: .venv ## The package in somebody else's environment, with what it says it depends on, and its types
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+		$(PYTHON) -m venv "$$folder/venv" && \
+		"$$folder/venv/bin/pip" install --quiet --disable-pip-version-check . && \
+		cd "$$folder" && venv/bin/python -c "import observability; print('imported', observability.__file__)" && \
+		"$(CURDIR)/$(BIN)/mypy" --strict --python-executable venv/bin/python -c \
+			'from typing import assert_type; from observability import Call, current_call; assert_type(current_call(), Call | None)'
 
 # An environment of its own: one of the peers works with the grpcio of exactly its own version alone.
 .venv-bench: .venv-bench/made

@@ -2,8 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# An environment is made by the stamp in it, which is written last: one that broke off is begun anew. So is one with
+# another Python than PYTHON=… asks for.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) -V),$(shell $(BIN)/python -V 2>/dev/null))
+.PHONY: .venv/made
+endif
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types protos protos-check stack-test compose-test bench clean
+.PHONY: help .venv demo test check format lint types protos protos-check stack-test compose-test install-test .venv-bench bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -11,13 +19,15 @@ TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv: requirements.txt pyproject.toml ## The virtual environment, from pinned requirements
+.venv: .venv/made ## The virtual environment, from pinned requirements
+
+.venv/made: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch .venv
+	@touch $@
 
 demo: .venv ## Both services, a call that succeeds and one that fails, on one screen
 	@$(BIN)/python client demo
@@ -48,11 +58,21 @@ stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (nee
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
 	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
 
+install-test: .venv ## The package in somebody else's environment, with what it says it depends on, and its types
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+		$(PYTHON) -m venv "$$folder/venv" && \
+		"$$folder/venv/bin/pip" install --quiet --disable-pip-version-check . && \
+		cd "$$folder" && venv/bin/python -c "import observability; print('imported', observability.__file__)" && \
+		"$(CURDIR)/$(BIN)/mypy" --strict --python-executable venv/bin/python -c \
+			'from typing import assert_type; from observability import Call, current_call; assert_type(current_call(), Call | None)'
+
 # An environment of its own: one of the peers works with the grpcio of exactly its own version alone.
-.venv-bench: benchmarks/requirements.txt
+.venv-bench: .venv-bench/made
+
+.venv-bench/made: benchmarks/requirements.txt
 	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
-	@touch .venv-bench
+	@touch $@
 
 bench: .venv-bench ## What telling a call costs, beside others; QUICK=1 takes under 2 minutes
 	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)

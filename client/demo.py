@@ -16,7 +16,9 @@ from client.collector import Collector
 from client.processes import ROOT, Service, environment
 from client.screen import Screen
 from client.web import metrics
+from programs.options import NewFile
 
+CALL = ("call-echo", "hello", "--verbose")
 TRACE_ID = re.compile(r"\btrace_id=([0-9a-f]{32})")
 
 
@@ -40,10 +42,10 @@ class System:
         _ = service_b.address, system.metrics()  # both are there
         return system
 
-    def call_echo(self, msg: str) -> subprocess.CompletedProcess[str]:
+    def call(self) -> subprocess.CompletedProcess[str]:
         """Run the client as a person would, with its log line."""
         return subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, "client", "call-echo", msg, "--verbose"],
+            [sys.executable, "client", *CALL],
             cwd=ROOT,
             env=environment(
                 OTEL_EXPORTER_OTLP_ENDPOINT=self.collector.endpoint, SERVICE_B_ADDRESS=self.service_b.address
@@ -71,7 +73,7 @@ def told_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[
 
 
 @click.command()
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Save the screen as a picture, too.")
+@click.option("--svg", type=NewFile(), help="Save the screen as a picture, too.")
 def demo(svg: Path | None) -> int:
     """
     Show everything, with nothing running beforehand.
@@ -102,7 +104,7 @@ def demo(svg: Path | None) -> int:
 def show_call(system: System, screen: Screen, *, a_runs: bool) -> None:
     """Make a call and show what everyone tells of it."""
     before = system.metrics(of_a=a_runs)
-    answer = system.call_echo("hello")
+    answer = system.call()
     trace_id = next(iter(TRACE_ID.findall(answer.stderr)), "")
     # Both sides of client → B, and of B → A; without A only B's side of the latter.
     spans = system.collector.wait_for(4 if a_runs else 3, trace_id=trace_id)
@@ -111,7 +113,7 @@ def show_call(system: System, screen: Screen, *, a_runs: bool) -> None:
     if a_runs:
         lines += [("A", line) for line in system.service_a.stdout.wait_for(trace_id)]
     after = system.metrics(of_a=a_runs)
-    screen.answer("python client call-echo hello", answer.stdout.strip(), answer.returncode)
+    screen.answer(f"python client {' '.join(CALL)}", answer.stdout.strip(), answer.returncode)
     screen.log_lines(lines)
     screen.trace(trace_id, spans)
     screen.metrics({name: told_by(after[name], before[name], trace_id) for name in after})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import Final
+from typing import Any, Final
 
 LAST_PORT: Final = 65535
 
@@ -36,11 +36,25 @@ def check_address(address: str) -> None:
     if int(port) > LAST_PORT:  # grpc and getaddrinfo would take the rest of a division
         raise ListenError(address, OSError(errno.EINVAL, f"ports end at {LAST_PORT}"))
     try:
-        found = socket.getaddrinfo(host.strip("[]") or None, int(port), type=socket.SOCK_STREAM)
-        family, kind, protocol, _, where = found[0]
-        with socket.socket(family, kind, protocol) as probe:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ListenError(address, error) from error
+    failures = [failure for family, *_, where in found if (failure := _failure(family, where))]
+    for failure in failures:
+        # grpc is content with one of several. Those that this machine does not have are no loss, unlike one that
+        # somebody else listens on.
+        if failure.errno == errno.EADDRINUSE or len(failures) == len(found):
+            raise ListenError(address, failure) from failure
+
+
+def _failure(family: int, where: Any) -> OSError | None:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
             probe.listen(1)
     except OSError as error:
-        raise ListenError(address, error) from error
+        return error
+    return None

@@ -28,6 +28,7 @@ GRACE_SECONDS: Final = 5.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _STOP_SLACK: Final = 0.5
 _SETTLE_SECONDS: Final = 0.02
+_LAST_WORD_SECONDS: Final = 0.2
 
 _logger = logging.getLogger("observability")
 
@@ -68,8 +69,7 @@ def serve(  # noqa: PLR0913 - each by name
     if isinstance(health, Health):
         health.end_watches()
     stopped.wait(grace + _STOP_SLACK)
-    _logger.info("stopped")
-    telemetry.close()
+    _close(telemetry)
     return 0
 
 
@@ -97,6 +97,14 @@ def _signals(stop: Any) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         raise
+
+
+def _close(telemetry: Telemetry) -> None:
+    """Close the telemetry, and say so after all that the last calls have to say."""
+    telemetry.close()
+    _logger.info("stopped")
+    if telemetry.log_writer is not None:
+        telemetry.log_writer.flush(_LAST_WORD_SECONDS)
 
 
 def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -145,6 +153,5 @@ async def serve_aio(  # noqa: PLR0913 - each by name
     await asyncio.wait([stopped], timeout=grace + _STOP_SLACK)
     # To grpc.aio a call is over when its status is sent. What tells of it waits for the end of the call's own task.
     await asyncio.sleep(_SETTLE_SECONDS)
-    _logger.info("stopped")
-    await asyncio.to_thread(telemetry.close)
+    await asyncio.to_thread(_close, telemetry)
     return 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import socket
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -13,7 +15,7 @@ from urllib.parse import urlsplit
 from .listening import LAST_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _logger = logging.getLogger("observability")
 _MUCH: Final = 1_000_000_000  # more than that is no size of a queue, nor a time that a thread can wait
@@ -52,17 +54,46 @@ def _number(lowest: float, highest: float, kind: type = int) -> Check:
     return check
 
 
-def _url(value: str) -> str | None:
+def _is_url(value: str) -> bool:
     try:
         url = urlsplit(value)
-        good = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+        return url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
     except ValueError:
-        good = False
-    return None if good else "a URL such as http://localhost:4317"
+        return False
+
+
+_A_URL: Final = "a URL such as http://localhost:4317"
+# What gRPC can connect to, but for a target whose name has an authority: the exporter takes that for the address.
+_TARGET: Final = re.compile(
+    r"(?:dns:(?:///)?|ipv4:|ipv6:)?(?:[\w.-]+|\[[\w:.%]+\])(?::(\d{1,5}))?|(?:unix|unix-abstract|vsock):(?!//[^/])\S+"
+)
+
+
+def _endpoint(value: str) -> str | None:
+    target = _TARGET.fullmatch(value)
+    if _is_url(value) or (target and int(target[1] or 0) <= LAST_PORT):
+        return None
+    return f"{_A_URL} or, for grpc, an address such as localhost:4317"
 
 
 def _file(value: str) -> str | None:
-    return None if Path(value).is_file() else "a file that can be read"
+    with contextlib.suppress(OSError):
+        path = Path(value)
+        if path.is_file():  # opening what is none might wait for its writer
+            path.open("rb").close()
+            return None
+    return "a file that can be read"
+
+
+def _listening_host(value: str) -> str | None:
+    """Take what /metrics can listen on: the name's first address is what its server takes."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(value, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except (OSError, UnicodeError):
+        return "an address of this machine, such as 127.0.0.1 or 0.0.0.0"
+    return None
 
 
 def _pairs(value: str) -> str | None:
@@ -85,7 +116,7 @@ def _calls(value: str) -> str | None:
 _BOOLEAN: Final = _one_of("true", "false")
 _COUNT: Final = _number(1, _MUCH)
 _EXPORTER: Final[dict[str, Check]] = {
-    "ENDPOINT": _url,
+    "ENDPOINT": _endpoint,
     "PROTOCOL": _one_of("grpc", "http/protobuf"),
     "TIMEOUT": _number(0.001, _MUCH, float),
     "COMPRESSION": _one_of("gzip", "none"),
@@ -95,7 +126,7 @@ _EXPORTER: Final[dict[str, Check]] = {
     "CLIENT_CERTIFICATE": _file,
     "HEADERS": _pairs,
 }
-STANDARD: Final[dict[str, Check]] = {
+TRACING: Final[dict[str, Check]] = {
     "OTEL_SDK_DISABLED": _BOOLEAN,
     "OTEL_RESOURCE_ATTRIBUTES": _pairs,
     "OTEL_PROPAGATORS": _propagators,
@@ -115,9 +146,14 @@ STANDARD: Final[dict[str, Check]] = {
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _COUNT,
     **{f"OTEL_EXPORTER_OTLP_{name}": check for name, check in _EXPORTER.items()},
     **{f"OTEL_EXPORTER_OTLP_TRACES_{name}": check for name, check in _EXPORTER.items()},
+}
+"""The standard variables of traces that can have a bad value, with what tells it."""
+STANDARD: Final[dict[str, Check]] = {
+    **TRACING,
+    "OTEL_EXPORTER_PROMETHEUS_HOST": _listening_host,
     "OTEL_EXPORTER_PROMETHEUS_PORT": _number(0, LAST_PORT),
 }
-"""The standard variables that can have a bad value, with what tells it."""
+"""These and those of /metrics."""
 
 OURS: Final[dict[str, tuple[str, Check]]] = {
     "LOG_FORMAT": ("keyvalue", _one_of("keyvalue", "json")),
@@ -149,32 +185,43 @@ def check_settings() -> None:
         setting(name)
 
 
-def _bad_standard() -> Iterator[tuple[str, str]]:
-    for name, check in STANDARD.items():
-        value = os.environ.get(name)
-        allowed = check(value) if value else None
-        if allowed is not None:
-            yield name, allowed
-    batch, queue = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BSP_MAX_QUEUE_SIZE"
-    with contextlib.suppress(ValueError):
-        if int(os.environ.get(batch) or 1) > int(os.environ.get(queue) or _QUEUE_SIZE):
-            yield batch, f"at most {queue}"
+def _contradictions(good: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Give the variables whose values are good alone, but not beside another's, with what would be."""
+    queue = int(good.get("OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE))
+    if int(good.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1)) > queue:
+        yield "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
+    protocol = good.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or good.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    if protocol.lower() != "grpc":
+        for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+            if name in good and not _is_url(good[name]):
+                yield name, _A_URL
+
+
+def _without_none(good: dict[str, str]) -> dict[str, str]:
+    """Leave out a compression of `none`, which is the default: the gRPC exporter raises an exception at the word."""
+    names = "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"
+    chosen = next((good[name] for name in names if name in good), "")
+    return {name: value for name, value in good.items() if name not in names or chosen.lower() != "none"}
 
 
 @contextlib.contextmanager
-def standard_settings() -> Iterator[None]:
+def standard_settings(checks: Mapping[str, Check] = STANDARD) -> Iterator[None]:
     """
-    Let what runs inside see the standard variables with the bad values left out, each told in one warning.
+    Let what runs inside see these variables with the bad values left out, each told in one warning.
 
     OpenTelemetry's own words for a bad value seldom name the variable, and some of them are exceptions. So they
-    are for an empty one, which counts as unset.
+    are for an empty one, which counts as unset, and for spaces around a value, which are left out too.
     """
-    bad = dict(_bad_standard())
-    empty = [name for name in STANDARD if os.environ.get(name) == ""]
+    given = {name: os.environ[name] for name in checks if name in os.environ}
+    values = {name: stripped for name, value in given.items() if (stripped := value.strip())}
+    bad = {name: allowed for name, value in values.items() if (allowed := checks[name](value)) is not None}
+    bad |= _contradictions({name: value for name, value in values.items() if name not in bad})
     for name, allowed in bad.items():
-        _logger.warning("%s=%r is not %s: the default is used instead", name, os.environ[name], allowed)
-    kept = {name: os.environ.pop(name) for name in (*bad, *empty)}
+        _logger.warning("%s=%r is not %s: the default is used instead", name, given[name], allowed)
+    for name in given:
+        del os.environ[name]
+    os.environ.update(_without_none({name: value for name, value in values.items() if name not in bad}))
     try:
         yield
     finally:
-        os.environ.update(kept)
+        os.environ.update(given)

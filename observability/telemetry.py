@@ -24,7 +24,7 @@ from .logs import configure_logging, log_calls
 from .metrics import before_scrapes, measure_calls
 from .rendering import cuts
 from .server import AioServerInterceptor, ServerInterceptor
-from .settings import check_settings, setting, standard_settings
+from .settings import STANDARD, TRACING, check_settings, setting, standard_settings
 from .teller import Teller
 from .traces import default_filter, follow_spans, trace_calls
 
@@ -113,7 +113,7 @@ class Telemetry:
                 stream=log_stream or sys.stdout,
             )
         services = tuple(services)
-        with standard_settings():
+        with standard_settings(STANDARD if serve_metrics else TRACING):
             attributes = service_attributes(service_name, version)
             tracing = configure_tracing(attributes)
             wanted = _filter(filter_)

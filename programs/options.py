@@ -6,6 +6,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -41,13 +42,14 @@ class ListenHost(click.ParamType[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the host, with an IPv6 address in brackets, as ``HOST:PORT`` needs it."""
         host = value.removeprefix("[").removesuffix("]")
-        try:
-            family, kind, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as probe:
+        found: list[Any] = []
+        with contextlib.suppress(OSError, UnicodeError):
+            found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        for family, kind, *_, address in found:
+            with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
                 probe.bind(address)
-        except (OSError, UnicodeError):
-            self.fail(f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx)
-        return f"[{host}]" if ":" in host else host
+                return f"[{host}]" if ":" in host else host
+        return self.fail(f"{value!r} is not an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]", param, ctx)
 
 
 class Text(click.ParamType[str]):
@@ -88,6 +90,19 @@ class Url(click.ParamType[str]):
         if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
             self.fail(f"{value!r} is not a URL such as http://localhost:16686", param, ctx)
         return str(value).rstrip("/")
+
+
+class NewFile(click.ParamType[Path]):
+    """A file that can be written, or written over."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        path = Path(value)
+        if path.is_dir() or not (path.parent.is_dir() and os.access(path if path.exists() else path.parent, os.W_OK)):
+            self.fail(f"{value!r} is not a file that can be written, in a folder that is there", param, ctx)
+        return path
 
 
 PORT = Number("port", 0, 65_535)

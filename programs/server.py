@@ -57,6 +57,7 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
             is_flag=True,
             envvar=f"{prefix}_REFLECTION",
             show_envvar=True,
+            show_default="off",
             help="Serve gRPC server reflection.",
         ),
         option(

@@ -4,14 +4,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.sampling import _KNOWN_SAMPLERS
 
 from observability.settings import OURS, STANDARD
+from tests.package.process import Words
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 TABLE = README.split("## Settings")[1].split("\n## ")[0]
+ROWS = [[cell.strip() for cell in line.split("|")[1:-1]] for line in TABLE.splitlines() if line.startswith("| ")][1:]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 PROGRAMS = (
     ["service-a/app.py"],
@@ -43,6 +47,71 @@ def test_every_option_stands_in_the_table(program: list[str]) -> None:
     assert set() == {name for name in options | variables if f"`{name}`" not in TABLE}
 
 
+def default_of(name: str) -> str:
+    """
+    Return the default that the table gives an option or a variable.
+
+    A row may be about several, with one default for all or with one for each.
+    """
+    for options, variables, default, _ in ROWS:
+        for cell in (options, variables):
+            names = re.findall(r"`([A-Z-].+?)`", cell)
+            if name in names:
+                defaults = default.split(", ")
+                return defaults[names.index(name)] if len(defaults) == len(names) else default
+    raise LookupError(name)
+
+
+def is_same(shown: str, real: str) -> bool:
+    """Tell whether the table shows a default as it is; what follows a semicolon is about other cases."""
+    shown, real = shown.partition(";")[0], real.strip("()")
+    try:
+        return float(shown) == float(real)
+    except ValueError:
+        return shown == real
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+def test_defaults_of_options(program: list[str]) -> None:
+    """
+    The table's default of an option is the one that --help tells.
+    """
+    an_option = r"(--[a-z-]+)(?:(?! --[a-z]).)*?\[(?:env var: (\w+); )?default: (.+?)\]"
+    found = re.findall(an_option, help_of(program))
+    wrong = [
+        (option, variable, real, default_of(variable or option))
+        for option, variable, real in found
+        if not is_same(default_of(variable or option), real)
+    ]
+
+    assert [] == wrong
+    assert len(found) == help_of(program).count("default: ")
+
+
+def test_defaults_of_variables() -> None:
+    """
+    The table's default of a variable is what a process has that was started without it.
+    """
+    with Words({"OTEL_TRACES_EXPORTER": ""}) as words:
+        facts = words.tracing()
+    real = {
+        **{name: default for name, (default, _) in OURS.items()},
+        "OTEL_BSP_MAX_QUEUE_SIZE": facts["queue"],
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": facts["batch"],
+        "OTEL_BSP_SCHEDULE_DELAY": str(float(facts["delay"]) * 1000),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{facts['_endpoint']}",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": facts["_timeout"],
+        "OTEL_EXPORTER_PROMETHEUS_HOST": words.addresses["metrics"].rpartition(":")[0],
+        "OTEL_EXPORTER_PROMETHEUS_PORT": ", ".join(
+            re.findall(r"metrics_port=(\d+)", "".join((ROOT / path).read_text() for [path] in PROGRAMS[:2]))
+        ),
+    }
+
+    assert set() == {name for name, default in real.items() if not is_same(default_of(name), default)}
+    samplers: dict[str, Any] = _KNOWN_SAMPLERS
+    assert samplers[default_of("OTEL_TRACES_SAMPLER")].get_description() == facts["sampler"]
+
+
 def test_every_variable_stands_in_the_table() -> None:
     """
     Each variable that the package reads stands in the README's table.
@@ -51,7 +120,6 @@ def test_every_variable_stands_in_the_table() -> None:
         *STANDARD,
         *OURS,
         "OTEL_SERVICE_NAME",
-        "OTEL_EXPORTER_PROMETHEUS_HOST",
         "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES",
     }
 

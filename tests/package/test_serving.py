@@ -171,13 +171,14 @@ def test_open_watch_does_not_hold_the_end(stack: str) -> None:
 
 
 @STACKS
-def test_call_that_goes_on_is_answered(stack: str) -> None:
+@SIGNALS
+def test_call_that_goes_on_is_answered(stack: str, number: int) -> None:
     """A call that goes on when the signal comes is answered within the grace, and its line and span are there."""
     with Receiver() as receiver, Served(stack, variables=sending(receiver.endpoint), grace=10) as served:
         with served.channel() as channel:
             future = method(channel, "unary").future(b"0.3", timeout=10)
             wait_until_served(channel)
-            served.signal(signal.SIGTERM)
+            served.signal(number)
             answer = future.result()
         status = served.wait()
         spans = [span.code for span in receiver.spans()]
@@ -194,13 +195,14 @@ def wait_until_served(channel: grpc.Channel) -> None:
 
 
 @STACKS
-def test_call_that_goes_on_too_long_is_cut_off(stack: str) -> None:
+@SIGNALS
+def test_call_that_goes_on_too_long_is_cut_off(stack: str, number: int) -> None:
     """A call that outlasts the grace is cut off then, and the server ends with status 0 soon after."""
     with Served(stack, grace=0.2) as served, served.channel() as channel:
         future = method(channel, "unary").future(b"5", timeout=10)
         wait_until_served(channel)
         start = time.monotonic()
-        served.signal(signal.SIGTERM)
+        served.signal(number)
         code = future.code()
         status = served.wait()
         seconds = time.monotonic() - start
@@ -233,6 +235,19 @@ def test_used_port(stack: str) -> None:
     """A port that is taken is a ListenError of one line, though grpc would share it."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with Served(stack, address) as served:
+            status = served.wait()
+            errors = served.stderr.wait_for_end()
+
+    assert [f"cannot listen on {address}: address already in use"] == errors
+    assert 1 == status
+
+
+@STACKS
+def test_port_used_at_one_of_several_addresses(stack: str) -> None:
+    """Of an address that is several, each is asked for: grpc would be content with the others."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f":{taken.getsockname()[1]}"  # every address, of both families
         with Served(stack, address) as served:
             status = served.wait()
             errors = served.stderr.wait_for_end()

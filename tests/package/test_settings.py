@@ -1,52 +1,26 @@
 """The environment: what a variable does, and what a bad value of it does."""
 
+import contextlib
 import json
-import re
+import os
+import tempfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from client.lines import fields
 from client.spans import spans_of
 from observability import SettingError, Telemetry, settings
+from tests.bad_values import OURS, STANDARD
 from tests.package.process import NOWHERE, Words, sending
 from tests.receiver import Receiver
 
-# A bad value of each standard variable; the sampler's argument needs a good sampler, hence a second lot.
-BAD = {
-    "OTEL_SDK_DISABLED": "perhaps",
-    "OTEL_RESOURCE_ATTRIBUTES": "no pairs",
-    "OTEL_PROPAGATORS": "pigeon,tracecontext",
-    "OTEL_TRACES_EXPORTER": "otlp,zipper",
-    "OTEL_TRACES_SAMPLER": "always",
-    "OTEL_TRACES_SAMPLER_ARG": "1.5",
-    "OTEL_BSP_SCHEDULE_DELAY": "soon",
-    "OTEL_BSP_EXPORT_TIMEOUT": "-1",
-    "OTEL_BSP_MAX_QUEUE_SIZE": "100000000000000000000",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1e3",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:port",
-    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "10s",
-    "OTEL_EXPORTER_OTLP_COMPRESSION": "zip",
-    "OTEL_EXPORTER_OTLP_INSECURE": "yes",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such/file.pem",
-    "OTEL_EXPORTER_OTLP_CLIENT_KEY": "/no/such/key.pem",
-    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "/no/such/certificate.pem",
-    "OTEL_EXPORTER_OTLP_HEADERS": "no pairs",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "ftp://localhost:4317",
-    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "carrier pigeon",
-    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "0",
-    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "brotli",
-    "OTEL_EXPORTER_OTLP_TRACES_INSECURE": "1",
-    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "/no/such/file.pem",
-    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": "/no/such/key.pem",
-    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE": "/no/such/certificate.pem",
-    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "=value",
-    "OTEL_EXPORTER_PROMETHEUS_PORT": "70000",
-}
+BAD = {name: value for name, (value, _) in STANDARD.items()}
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +47,12 @@ def test_every_standard_variable_is_here() -> None:
 @pytest.mark.parametrize("name", BAD)
 def test_bad_standard_value_is_one_warning(misled: Words, name: str) -> None:
     """A bad value of a standard variable is one warning, which names variable, value and what is allowed."""
-    lines = [fields(line) for line in misled.stdout.wait_for(f'event="{name}=')]
+    value, allowed = STANDARD[name]
+    (line,) = [fields(line) for line in misled.stdout.wait_for(f'event="{name}=')]
 
-    assert ["warning"] == [line["level"] for line in lines]
-    assert re.fullmatch(
-        rf"{name}='{re.escape(BAD[name])}' is not [^:]+.*: the default is used instead", lines[0]["event"]
-    )
+    assert "warning" == line["level"]
+    assert line["event"].startswith(f"{name}={value!r} is not {allowed}")
+    assert line["event"].endswith(": the default is used instead")
 
 
 def test_bad_standard_values_cost_nothing_else(misled: Words) -> None:
@@ -96,17 +70,221 @@ def test_default_in_place_of_a_bad_value(misled: Words, default: Words) -> None:
     assert ["OK"] == misled.call()
 
 
-def test_batch_larger_than_the_queue() -> None:
-    """A batch size that is larger than the queue is a bad value too: the SDK would not start."""
-    with Words(sending(NOWHERE, OTEL_BSP_MAX_QUEUE_SIZE="10", OTEL_BSP_MAX_EXPORT_BATCH_SIZE="20")) as words:
+@pytest.mark.parametrize(
+    ("queue", "batch", "warnings", "used"),
+    [
+        ("10", "20", ["OTEL_BSP_MAX_EXPORT_BATCH_SIZE='20' is not at most OTEL_BSP_MAX_QUEUE_SIZE, which is 10"], "10"),
+        (
+            "many",
+            "4096",
+            [
+                "OTEL_BSP_MAX_QUEUE_SIZE='many' is not a whole number from 1 to 1000000000",
+                "OTEL_BSP_MAX_EXPORT_BATCH_SIZE='4096' is not at most OTEL_BSP_MAX_QUEUE_SIZE, which is 2048",
+            ],
+            "2048",
+        ),
+        ("-5", "100", ["OTEL_BSP_MAX_QUEUE_SIZE='-5' is not a whole number from 1 to 1000000000"], "2048"),
+    ],
+    ids=["larger than the queue", "larger than the default", "beside a bad one"],
+)
+def test_batch_beside_the_queue(queue: str, batch: str, warnings: list[str], used: str) -> None:
+    """A batch size is bad where it is larger than the queue that is used: the SDK would not start."""
+    variables = sending(NOWHERE, OTEL_BSP_MAX_QUEUE_SIZE=queue, OTEL_BSP_MAX_EXPORT_BATCH_SIZE=batch)
+    with Words(variables) as words:
+        words.log("started")
+        words.stdout.wait_for("event=started", count=2)
+        told = [fields(line)["event"] for line in words.stdout.lines(" level=warning ")]
+        tracing = words.tracing()
+
+    assert [f"{text}: the default is used instead" for text in warnings] == told
+    assert used == tracing["queue"]
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "8.8.8.8", "[::1]"])
+def test_bad_host_of_metrics(host: str) -> None:
+    """A host that this machine cannot listen on is one warning, and /metrics listens on 127.0.0.1."""
+    with Words({"OTEL_EXPORTER_PROMETHEUS_HOST": host}) as words:
+        [line] = words.stdout.wait_for(" level=warning ")
+        scrape = words.scrape()
+
+    assert fields(line)["event"].startswith(f"OTEL_EXPORTER_PROMETHEUS_HOST='{host}' is not an address of this machine")
+    assert words.addresses["metrics"].startswith("127.0.0.1:")
+    assert "target_info" in scrape
+
+
+def test_host_of_metrics_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who serves no /metrics looks no host up, and says nothing of it."""
+    monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_HOST", "nowhere.invalid")
+
+    with settings.standard_settings(settings.TRACING):
+        assert "nowhere.invalid" == os.environ["OTEL_EXPORTER_PROMETHEUS_HOST"]
+
+
+@pytest.mark.parametrize("form", ["{}", "dns:{}", "dns:///{}", "ipv4:{}"])
+def test_endpoint_without_a_scheme(form: str) -> None:
+    """With grpc, an endpoint may be any address that gRPC connects to; OTEL_EXPORTER_OTLP_INSECURE makes it plain."""
+    with Receiver() as receiver:
+        variables = sending(form.format(f"127.0.0.1:{receiver.port}"), OTEL_EXPORTER_OTLP_INSECURE="true")
+        with Words(variables) as words:
+            words.call()
+            words.close()
+            warnings = words.stdout.lines(" level=warning ")
+
+    assert [] == warnings
+    assert {"server", "client"} == {span.kind for span in receiver.spans()}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "insecure"),
+    [("localhost:4317", "False"), ("https://localhost:4317", "False"), ("http://localhost:4317", "True")],
+)
+def test_endpoint_without_a_scheme_is_secure(endpoint: str, insecure: str) -> None:
+    """An endpoint is reached by TLS unless its URL says http: the exporter's own rule."""
+    with Words(sending(endpoint)) as words:
+        assert insecure == words.tracing()["_insecure"]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://localhost:4317",
+        "https://collector.example/",
+        "http://[::1]:4317",
+        "collector",
+        "collector:4317",
+        "[::1]:4317",
+        "dns:collector:4317",
+        "dns:///collector:4317",
+        "ipv6:[::1]:4317",
+        "unix:relative/socket",
+        "unix:/absolute/socket",
+        "unix:///absolute/socket",
+        "unix-abstract:name",
+    ],
+)
+def test_good_endpoints(endpoint: str) -> None:
+    """Every form of an address that OTLP's exporter brings to gRPC as it is, is good."""
+    assert settings.STANDARD["OTEL_EXPORTER_OTLP_ENDPOINT"](endpoint) is None
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http//localhost:4317",
+        "http:/localhost:4317",
+        "http://",
+        "http://localhost:port",
+        "http://localhost:70000",
+        "localhost:port",
+        "localhost:70000",
+        "local host:4317",
+        "localhost:4317/v1/traces",
+        "dns://8.8.8.8/collector:4317",  # the exporter would connect to 8.8.8.8
+        "unix://socket",
+        "unix:",
+    ],
+)
+def test_bad_endpoints(endpoint: str) -> None:
+    """What is no address, or would be taken for another, is bad."""
+    assert settings.STANDARD["OTEL_EXPORTER_OTLP_ENDPOINT"](endpoint) is not None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol"),
+    [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"),
+    ],
+)
+def test_http_needs_a_url(endpoint: str, protocol: str) -> None:
+    """With http/protobuf, an endpoint without a scheme is one warning."""
+    variables = {"OTEL_TRACES_EXPORTER": "otlp", endpoint: "localhost:4318", protocol: "http/protobuf"}
+    with Words(variables) as words:
         [line] = words.stdout.wait_for(" level=warning ")
         tracing = words.tracing()
 
     assert (
-        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE='20' is not at most OTEL_BSP_MAX_QUEUE_SIZE: the default is used instead"
+        f"{endpoint}='localhost:4318' is not a URL such as http://localhost:4317: the default is used instead"
         == fields(line)["event"]
     )
-    assert ("10", "10") == (tracing["queue"], tracing["batch"])
+    assert "http://localhost:4318/v1/traces" == tracing["_endpoint"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "fact", "expected"),
+    [
+        ({"OTEL_SDK_DISABLED": " true"}, "provider", "NoOpTracerProvider"),
+        ({"OTEL_TRACES_SAMPLER": " always_off "}, "sampler", "AlwaysOffSampler"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " http://localhost:1 "}, "_endpoint", "localhost:1"),
+        ({"OTEL_EXPORTER_OTLP_INSECURE": " true ", "OTEL_EXPORTER_OTLP_ENDPOINT": "there:1"}, "_insecure", "True"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": " 3 "}, "_timeout", "3.0"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": " HTTP/protobuf"}, "_endpoint", "http://localhost:4318/v1/traces"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": " GZIP "}, "_compression", str(int(grpc.Compression.Gzip))),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}, "_compression", str(int(grpc.Compression.NoCompression))),
+        (
+            {"OTEL_EXPORTER_OTLP_COMPRESSION": "gzip", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "None"},
+            "_compression",
+            str(int(grpc.Compression.NoCompression)),
+        ),
+        (
+            {"OTEL_EXPORTER_OTLP_COMPRESSION": "none", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": "gzip"},
+            "_compression",
+            str(int(grpc.Compression.Gzip)),
+        ),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "  "}, "queue", "2048"),
+    ],
+    ids=str,
+)
+def test_what_is_good_is_used(variables: dict[str, str], fact: str, expected: str) -> None:
+    """A value in another case or with spaces around it is good, and what it says is done, without a word."""
+    with Words({"OTEL_TRACES_EXPORTER": "otlp", **variables}) as words:
+        words.log("started")
+        words.stdout.wait_for("event=started", count=2)
+        tracing = words.tracing()
+        warnings = words.stdout.lines(" level=warning ")
+
+    assert [] == warnings
+    assert expected == tracing[fact]
+
+
+def test_environment_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables are left as they were found, good and bad and empty."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", " always_on")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "perhaps")
+    monkeypatch.setenv("OTEL_PROPAGATORS", "")
+    before = dict(os.environ)
+
+    with settings.standard_settings():
+        inside = dict(os.environ)
+
+    assert "always_on" == inside["OTEL_TRACES_SAMPLER"]
+    assert set() == {"OTEL_SDK_DISABLED", "OTEL_PROPAGATORS"} & inside.keys()
+    assert before == os.environ
+
+
+@contextlib.contextmanager
+def as_somebody() -> Iterator[None]:
+    """Be an ordinary user: root may read everything."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if me == 0:
+            os.seteuid(me)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0, "a file that can be read"), (0o444, None)])
+def test_file_that_cannot_be_read(mode: int, expected: str | None) -> None:
+    """A certificate that there is, but not for us, is a bad value: the SDK would not start."""
+    with tempfile.NamedTemporaryFile() as certificate:
+        Path(certificate.name).chmod(mode)
+        with as_somebody():
+            allowed = settings.STANDARD["OTEL_EXPORTER_OTLP_CERTIFICATE"](certificate.name)
+
+    assert expected == allowed
 
 
 def test_good_standard_values_are_used() -> None:
@@ -218,26 +396,18 @@ def test_http_without_the_extra() -> None:
         "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf' needs the extra http, which is not installed: grpc is used"
         == fields(line)["event"]
     )
-    assert "observability.encoding" == tracing["exporter"]
-
-
-BAD_OURS = {
-    "LOG_FORMAT": ("xml", "one of keyvalue, json"),
-    "LOG_LEVEL": ("loud", "one of debug, info, warning, error, critical"),
-    "OBSERVABILITY_TRACES": ("none", "one of native, contrib"),
-    "OBSERVABILITY_LOG_CALLS": ("some", "all, failed or a number of milliseconds"),
-}
+    assert "127.0.0.1:1" == tracing["_endpoint"]
 
 
 def test_every_one_of_ours_is_here() -> None:
     """These tests have a bad value for each of our own variables, but the one of which every value is good."""
-    assert set(settings.OURS) == {*BAD_OURS, "OBSERVABILITY_LOG_BAGGAGE"}
+    assert set(settings.OURS) == {*OURS, "OBSERVABILITY_LOG_BAGGAGE"}
 
 
-@pytest.mark.parametrize("name", BAD_OURS)
+@pytest.mark.parametrize("name", OURS)
 def test_bad_value_of_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A bad value of our own variables is a SettingError that names it, its value and what is allowed."""
-    value, allowed = BAD_OURS[name]
+    value, allowed = OURS[name]
     monkeypatch.setenv(name, value)
 
     with pytest.raises(SettingError) as caught:

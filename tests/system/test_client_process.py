@@ -55,6 +55,49 @@ def test_hung_collector_is_no_business_of_the_client(system: System) -> None:
         assert takes_less(1, system, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
 
 
+def seconds_after_the_answer(system: System, endpoint: str) -> float:
+    """Make a call; return how long the client stays after its answer."""
+    with start_client(system, "call-echo", "hello", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline().startswith('{"service_b": "ok"')
+        start = time.monotonic()
+        assert 0 == client.wait(10)
+        return time.monotonic() - start
+
+
+def test_flush_has_a_bound(system: System) -> None:
+    """After its answer the client waits for a collector that never answers, for 250 ms and no longer."""
+    with HungReceiver() as receiver:
+        # Other programs may slow one try or another.
+        shortest = min(seconds_after_the_answer(system, receiver.endpoint) for _ in range(4))
+
+        assert 4 == len(receiver.spans())
+    assert 0.2 < shortest < 0.35
+
+
+def test_flush_takes_no_longer_than_it_needs(system: System) -> None:
+    """A collector that takes its span at once does not keep the client."""
+    assert min(seconds_after_the_answer(system, system.receiver.endpoint) for _ in range(5)) < 0.2
+
+
+def test_imports_of_a_call(system: System) -> None:
+    """A call imports what it needs, and nothing of the commands that draw, measure, start services or ask Jaeger."""
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "client", "call-echo", "hello"],
+        cwd=ROOT,
+        env=environment(SERVICE_B_ADDRESS=system.b.address),
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+
+    # Beside its own module, client.calls, which importlib brings in without Python's telling of it.
+    assert {"client.answers", "client.link"} == {name for name in imported if name.startswith("client.")}
+    # structlog imports some of rich itself, where it is installed.
+    assert set() == imported & {"rich.progress", "programs.server", "grpc_reflection.v1alpha", "requests"}
+
+
 def test_span_of_a_quick_call_is_sent(system: System) -> None:
     """The client's span reaches the collector though the client ends at once."""
     result = system.client("health-b", "--verbose")
@@ -65,13 +108,13 @@ def test_span_of_a_quick_call_is_sent(system: System) -> None:
     }
 
 
-def start_client(system: System, *arguments: str, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
+def start_client(system: System, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     """Start the client and leave it running."""
     return subprocess.Popen(
         [sys.executable, "client", *arguments],
         cwd=ROOT,
-        env=environment(SERVICE_A_ADDRESS=system.a.address, SERVICE_B_ADDRESS=system.b.address),
-        stdin=stdin,
+        env=environment(SERVICE_A_ADDRESS=system.a.address, SERVICE_B_ADDRESS=system.b.address, **variables),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -56,6 +56,8 @@ def test_demo(tmp_path: Path) -> None:
     success, failure = screen.split(" 2  The same call after Service A was stopped")
 
     assert ("", 0) == (errors, process.returncode)
+    assert "$ python client call-echo hello --verbose\n" in success
+    assert "$ python client call-echo hello --verbose\n" in failure
     assert '{"service_b": "ok", "service_a": {"echo": "hello"}}' in success
     assert '"service_a": "unavailable"' in failure
     assert ["client", "└─ service-b", "└─ service-b", "└─ service-a"] == re.findall(r"((?:└─ )?[\w-]+) [→←] ", success)
@@ -65,3 +67,17 @@ def test_demo(tmp_path: Path) -> None:
     assert 3 == success.count("_handled_total{") == success.count("_handling_seconds_bucket{")
     assert 2 == failure.count("_handled_total{") == failure.count("_handling_seconds_bucket{")
     assert picture.read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/demo.svg", "file/demo.svg", "."])
+def test_picture_that_cannot_be_saved(tmp_path: Path, name: str) -> None:
+    """A picture that could not be saved is refused at the start, in one line that names the option and the file."""
+    (tmp_path / "file").touch()
+    picture = str(tmp_path / name)
+    with start_demo("--svg", picture) as process:
+        screen, errors = process.communicate(timeout=60)
+
+    assert ("", 2) == (screen, process.returncode)
+    (line,) = errors.splitlines()
+    assert "--svg" in line
+    assert f"{picture!r} is not a file that can be written" in line

@@ -14,6 +14,7 @@ from client.processes import Service
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
 from tests.system.scripted import scripted_a
+from tests.system.wire import raw_call
 
 HOSTILE = {
     "forged-line": "x\n2026-01-01 00:00:00,000 service=A endpoint=/echo status=ok",
@@ -44,14 +45,17 @@ class Traced:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._trace_id = secrets.token_hex(16)
-        self.metadata = (("traceparent", f"00-{self._trace_id}-{secrets.token_hex(8)}-01"),)
+        parent = f"00-{self._trace_id}-{secrets.token_hex(8)}-01"
+        self.metadata = (("traceparent", parent),)
+        self.raw_metadata = (b"traceparent", parent.encode())
 
     def lines(self, count: int) -> list[dict[str, str]]:
         """Wait for the call's lines; return their keys and values. No line of the log is forged."""
         lines = self._service.stdout.wait_for(self._trace_id, count=count)
         assert count == len(lines)
-        assert all(HARMLESS.fullmatch(line) for line in lines)
-        assert all({"trace_id", "event"} & fields(line).keys() for line in self._service.stdout.lines())
+        everything = self._service.stdout.lines()
+        assert all(HARMLESS.fullmatch(line) for line in everything)
+        assert all({"trace_id", "event"} & fields(line).keys() for line in everything)
         return [fields(line) for line in lines]
 
     def line(self) -> dict[str, str]:
@@ -102,15 +106,50 @@ def test_method_path(service: Service, name: str) -> None:
     assert ("/unknown", path, "UNIMPLEMENTED") == tuple(line[key] for key in ("endpoint", "method", "code"))
 
 
-def test_method_path_of_bytes(service: Service) -> None:
-    """A method path that is no UTF-8 is told on one line too."""
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [(b"a\0b", "a\0b"), (b"a\r\nb", "a\r\nb"), (b"\xed\xa0\x80\xff", "\ufffd" * 4), (b"x" * 1_000_000, "x" * 1004)],
+    ids=["null", "line-breaker", "no-text", "megabyte"],
+)
+def test_method_path_of_bytes(service: Service, name: bytes, expected: str) -> None:
+    """A method path that no client of grpc's sends is told on one line too, in its first 1,024 bytes."""
     traced = Traced(service)
-    with grpc.insecure_channel(service.address) as channel:
-        path: Any = b"/echo.v1.EchoService/\xed\xa0\x80\xff"
-        call: Any = channel.unary_unary(path)
-        refusal_of(lambda: call(b"", timeout=5, metadata=traced.metadata))
+    with raw_call(service.address, b"/echo.v1.EchoService/" + name, traced.raw_metadata):
+        line = traced.line()
 
-    assert "/unknown" == traced.line()["endpoint"]
+    assert ("/unknown", f"echo.v1.EchoService/{expected}", "UNIMPLEMENTED") == tuple(
+        line[key] for key in ("endpoint", "method", "code")
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "tenant"),
+    [
+        (b"a%ED%A0%80b", "a\ufffd\ufffd\ufffdb"),
+        (b"a%00%0D%0Ab", "a\0\r\nb"),
+        (b"a\xed\xa0\x80b", None),
+        (b"a\0b", None),
+        (b"a\r\nservice=A", None),
+    ],
+    ids=["surrogate", "line-breaker", "raw-surrogate", "raw-null", "raw-line-breaker"],
+)
+def test_baggage_of_bytes(service: Service, value: bytes, tenant: str | None) -> None:
+    """Metadata that no client of grpc's sends is told on the call's one line as far as it is text, or not at all."""
+    traced = Traced(service)
+    with raw_call(service.address, b"/echo.v1.EchoService/Echo", traced.raw_metadata, (b"baggage", b"tenant=" + value)):
+        line = traced.line()
+
+    assert ("OK", tenant) == (line["code"], line.get("tenant"))
+
+
+@pytest.mark.parametrize("key", [b"x-anything", b"tracestate", b"user-agent"])
+def test_metadata_of_bytes(service: Service, key: bytes) -> None:
+    """Metadata that is no text changes nothing of the call's one line, wherever it stands."""
+    traced = Traced(service)
+    with raw_call(service.address, b"/echo.v1.EchoService/Echo", traced.raw_metadata, (key, b"a=\xed\xa0\x80\0\nb")):
+        line = traced.line()
+
+    assert ("/echo", "OK") == (line["endpoint"], line["code"])
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long"])

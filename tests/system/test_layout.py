@@ -1,11 +1,15 @@
 """What is installed, and what depends on what."""
 
 import ast
+import contextlib
+import importlib.util
+import re
 import subprocess
 import sys
 import sysconfig
 import venv
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -51,6 +55,43 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
     assert wheel.name.startswith("grpc_observability_kit-")
     assert "observability/py.typed" in names
     assert {"observability"} == {name.split("/")[0] for name in names if ".dist-info/" not in name}
+
+
+def imported_modules() -> set[str]:
+    """Return every module that the package imports, wherever it does, but for its own and Python's."""
+    found = set()
+    for path in (ROOT / "observability").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return {name for name in found if name.partition(".")[0] not in sys.stdlib_module_names}
+
+
+def test_wheel_depends_on_what_it_imports(wheel: Path) -> None:
+    """The wheel's metadata names every distribution from which the package imports, and no other."""
+    names = zipfile.ZipFile(wheel).namelist()
+    (metadata,) = [name for name in names if name.endswith(".dist-info/METADATA")]
+    text = zipfile.ZipFile(wheel).read(metadata).decode()
+    required = set(re.findall(r"^Requires-Dist: ([\w-]+)", text, re.MULTILINE))
+    owners = {
+        str(distribution.locate_file(file)): canonical(distribution.name)
+        for distribution in distributions()
+        for file in distribution.files or ()
+    }
+    imported = set()
+    for name in imported_modules():
+        with contextlib.suppress(ModuleNotFoundError):  # a name in a module, which is none itself
+            spec = importlib.util.find_spec(name)
+            imported |= {owners[spec.origin]} if spec and spec.origin else set()
+
+    assert required == imported
+
+
+def canonical(name: str) -> str:
+    """Return a distribution's name as metadata of others write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.fixture(scope="module")

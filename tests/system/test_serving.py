@@ -1,7 +1,6 @@
 """Both services are good servers: within their limits, and at their end."""
 
 import contextlib
-import re
 import signal
 import subprocess
 import sys
@@ -22,13 +21,14 @@ from client.processes import ROOT, Service, environment
 from client.web import metrics
 from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest, EchoResponse, HealthCheckRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
-from tests.receiver import HungReceiver
+from tests.receiver import HungReceiver, Receiver
 from tests.system.conftest import System
 from tests.system.scripted import scripted_a, until_over
 
 FOLDERS = ("service-a", "service-b")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
 
 @contextlib.contextmanager
@@ -218,7 +218,7 @@ def start_in_vain(folder: str, *options: str, **variables: str) -> subprocess.Co
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_idle_end(folder: str, number: int) -> None:
     """SIGTERM and SIGINT end an idle service within 3 s, with exit status 0, even with open Health.Watch streams."""
     with Service(folder) as service, channel_to(service) as channel:
@@ -268,34 +268,70 @@ def test_drain_delay() -> None:
         assert 0 == service.wait()
 
 
-def test_call_in_flight_survives_the_end() -> None:
-    """A call that is being served when SIGTERM comes gets its answer, its log line and its place in the counts."""
-    go_on = threading.Event()
+@SIGNALS
+def test_call_in_flight_survives_the_end(number: int) -> None:
+    """A call that is being served when the signal comes loses nothing: answer, both lines, counts and both spans."""
+    entered, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
     def slowly(request: EchoRequest, _context: grpc.ServicerContext) -> EchoResponse:
+        entered.set()
         go_on.wait(5)
         return EchoResponse(echo=request.msg)
 
-    with scripted_a(slowly) as service_a, Service("service-b", "--service-a", service_a.address) as service_b:
+    with (
+        Receiver() as receiver,
+        scripted_a(slowly, echo_each) as service_a,
+        Service(
+            "service-b", "--service-a", service_a.address, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint
+        ) as service_b,
+    ):
         with channel_to(service_b) as channel:
-            call = CallEchoServiceStub(channel).CallEcho.future(CallEchoRequest(msg="hello"), timeout=5)
-            assert service_a.entered.wait(5)
-            service_b.signal(signal.SIGTERM)
+            stub = CallEchoServiceStub(channel)
+            # As long as the chat goes on, so does the service, and its counts can be asked for.
+            chat = stub.CallEchoChat(until(over, CallEchoRequest(msg="one")))
+            next(chat)
+            statuses = watch(channel)
+            assert SERVING == next(statuses)
+            call = stub.CallEcho.future(CallEchoRequest(msg="hello"), timeout=5)
+            assert entered.wait(5)
+            service_b.signal(number)
+            assert NOT_SERVING == next(statuses)
             go_on.set()
+            answer = call.result()
+            service_b.stdout.wait_for(" kind=server ", " endpoint=/call-echo ")  # it is told, so it is counted
+            counts = set(metrics(service_b.metrics_url))
+            over.set()
+            assert [] == list(chat)
+        status = service_b.wait()
+        lines = [fields(line) for line in service_b.stdout.wait_for_end() if " endpoint=" in line]
+        spans = receiver.spans()
 
-            assert "hello" == call.result().service_a.echo
-        assert 0 == service_b.wait()
-        (line,) = [line for line in service_b.stdout.wait_for_end() if " kind=server " in line]
-    assert "OK" == fields(line)["code"]
+    call_echo, echo = ("server", "echo.v1.CallEchoService/CallEcho", "OK"), ("client", "echo.v1.EchoService/Echo", "OK")
+    chats = {(kind, f"{method}Chat", code) for kind, method, code in (call_echo, echo)}
+    assert ("hello", 0) == (answer.service_a.echo, status)
+    assert sorted({call_echo, echo} | chats) == sorted((line["kind"], line["method"], line["code"]) for line in lines)
+    assert sorted({call_echo, echo} | chats) == sorted((span.kind, span.name, span.code) for span in spans)
+    assert {
+        f'grpc_{kind}_handled_total{{grpc_code="{code}",grpc_method="{method}",grpc_service="{service}",'
+        f'grpc_type="unary"}} 1.0'
+        for kind, (service, method), code in ((k, m.split("/"), c) for k, m, c in (call_echo, echo))
+    } <= counts
 
 
-def test_stream_in_flight_survives_the_end() -> None:
-    """A chat that is going on when SIGTERM comes is heard to its end, within the grace."""
+def echo_each(requests: Iterator[EchoRequest], _context: grpc.ServicerContext) -> Iterator[EchoResponse]:
+    """Echo each message as it comes."""
+    for request in requests:
+        yield EchoResponse(echo=request.msg)
+
+
+@SIGNALS
+def test_stream_in_flight_survives_the_end(number: int) -> None:
+    """A chat that is going on when the signal comes is heard to its end, within the grace."""
     over = threading.Event()
     with Service("service-a") as service, channel_to(service) as channel:
         chat = EchoServiceStub(channel).EchoChat(until(over, EchoRequest(msg="one")))
         assert "one" == next(chat).echo
-        service.signal(signal.SIGTERM)
+        service.signal(number)
         assert service.stdout.wait_for("nothing", timeout=0.2) == []
         over.set()
 
@@ -304,14 +340,15 @@ def test_stream_in_flight_survives_the_end() -> None:
         assert ["OK"] == [fields(line)["code"] for line in service.stdout.wait_for_end() if "/echo-chat" in line]
 
 
-def test_grace_has_an_end() -> None:
+@SIGNALS
+def test_grace_has_an_end(number: int) -> None:
     """What is still going on after the grace is cut off, and the exit status is 0 all the same."""
     over = threading.Event()
     with Service("service-a", "--grace", "0.3") as service, channel_to(service) as channel:
         chat = EchoServiceStub(channel).EchoChat(until(over, EchoRequest(msg="one")))
         next(chat)
         start = time.monotonic()
-        service.signal(signal.SIGTERM)
+        service.signal(number)
 
         refused = refusal_of(lambda: next(chat))
         assert refused.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
@@ -320,7 +357,7 @@ def test_grace_has_an_end() -> None:
         over.set()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@SIGNALS
 def test_second_signal(number: int) -> None:
     """A second signal ends a service at once, whatever is going on."""
     patient = ("--grace", "60", "--service-a-timeout", "60")
@@ -345,9 +382,10 @@ def test_second_signal(number: int) -> None:
 
 def test_nobody_reads_stdout() -> None:
     """A stdout that nobody reads stops no call; the lines that do not fit are counted, and the end is in time."""
+    messages = 3_500  # of three lines each: 8,192 wait, some 250 are in the pipe, and as many are being written
     process = subprocess.Popen(
         [sys.executable, "app.py", "--port", "0"],
-        cwd=ROOT / "service-a",
+        cwd=ROOT / "tests/system/talkative",
         env=environment(OTEL_EXPORTER_PROMETHEUS_PORT="0", OTEL_TRACES_EXPORTER="none"),
         stdout=subprocess.PIPE,
         encoding="utf-8",
@@ -360,14 +398,17 @@ def test_nobody_reads_stdout() -> None:
             told[line["event"]] = line["address"]
         with grpc.insecure_channel(told["listening"]) as channel:
             stub = EchoServiceStub(channel)
-            for _ in range(2000):  # lines of 260 bytes; a pipe holds 64 KiB
-                stub.Echo(EchoRequest(msg="hello"), timeout=2)
-        handled = [line for line in metrics(f"http://{told['metrics']}/metrics") if line.endswith(" 2000.0")]
+            answers = sum(1 for _ in stub.EchoChat(EchoRequest(msg="hello") for _ in range(messages)))
+            echo = stub.Echo(EchoRequest(msg="hello"), timeout=2).echo
+        scrape = metrics(f"http://{told['metrics']}/metrics")
         start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         status = process.wait(10)
         took = time.monotonic() - start
+        written = len(process.stdout.readlines())
 
-    assert any(re.match(r'grpc_server_handled_total\{grpc_code="OK",grpc_method="Echo"', line) for line in handled)
+    (dropped,) = [line.split()[1] for line in scrape if line.startswith("observability_log_lines_dropped_total ")]
+    assert (messages, "hello") == (answers, echo)
+    assert 0 < float(dropped) <= 3 * messages - written
     assert 0 == status
     assert took < 3

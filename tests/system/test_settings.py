@@ -4,48 +4,56 @@ import importlib.util
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import click
 import pytest
 
+from client.__main__ import COMMANDS, client
+from client.jaeger import TraceId
 from client.lines import fields
+from client.load import Duration, Share
 from client.processes import ROOT, Service, environment
-from programs.options import ListenHost, Number, PeerAddress
+from observability import settings
+from programs.options import ListenHost, NewFile, Number, PeerAddress, Text, Url
+from tests.bad_values import OURS, STANDARD
 from tests.system.conftest import System, run_client
 
 FOLDERS = ("service-a", "service-b")
-BAD: dict[type[click.ParamType[object]], str] = {
-    Number: "many",
-    ListenHost: "no.such.host.invalid",
-    PeerAddress: "nowhere",
-    click.types.BoolParamType: "perhaps",
+# The default port of /metrics may be someone else's: what is in use then is told, and is no fault of ours.
+OF_SERVICES = {name: bad for name, bad in STANDARD.items() if name != "OTEL_EXPORTER_PROMETHEUS_PORT"}
+# Of each type, a bad value and what is allowed.
+BAD = {
+    ListenHost: ("no.such.host.invalid", "an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]"),
+    PeerAddress: ("nowhere", "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"),
+    Url: ("nowhere", "a URL such as http://localhost:16686"),
+    Duration: ("soon", "a duration such as 500ms, 30s, 5m or 1h"),
+    Share: ("101%", "a share from 0% to 100%"),
+    NewFile: ("/no/such/folder/demo.svg", "a file that can be written, in a folder that is there"),
+    Text: ("\udcff", "UTF-8 text"),
+    TraceId: ("abc", "32 hex digits"),
+    click.types.BoolParamType: ("perhaps", "a valid boolean"),
 }
-OURS = {
-    "LOG_FORMAT": "xml",
-    "LOG_LEVEL": "loud",
-    "OBSERVABILITY_TRACES": "magic",
-    "OBSERVABILITY_LOG_CALLS": "some",
-}
-STANDARD = {
-    "OTEL_SDK_DISABLED": "perhaps",
-    "OTEL_RESOURCE_ATTRIBUTES": "no pairs",
-    "OTEL_PROPAGATORS": "pigeons",
-    "OTEL_TRACES_EXPORTER": "pigeons",
-    "OTEL_TRACES_SAMPLER": "sometimes",
-    "OTEL_TRACES_SAMPLER_ARG": "often",
-    "OTEL_EXPORTER_OTLP_ENDPOINT": "nowhere",
-    "OTEL_EXPORTER_OTLP_PROTOCOL": "pigeons",
-    "OTEL_EXPORTER_OTLP_TIMEOUT": "soon",
-    "OTEL_EXPORTER_OTLP_CERTIFICATE": "/no/such/file",
-    "OTEL_BSP_SCHEDULE_DELAY": "soon",
-    "OTEL_BSP_EXPORT_TIMEOUT": "soon",
-    "OTEL_BSP_MAX_QUEUE_SIZE": "many",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "many",
-    "OTEL_EXPORTER_PROMETHEUS_PORT": "front",
-}
+GOOD_ARGUMENTS = {"call-echo": ["hello"], "echo": ["hello"], "trace": ["0" * 32]}
 
 
-def command(folder: str) -> click.Command:
+@dataclass(frozen=True)
+class Setting:
+    """An option, a variable or an argument of a program, and a bad value of it."""
+
+    program: str
+    arguments: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...]
+    kind: type
+    name: str
+    value: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.name}"
+
+
+def service_command(folder: str) -> click.Command:
     """Return the command line of a service."""
     spec = importlib.util.spec_from_file_location(folder.replace("-", "_"), ROOT / folder / "app.py")
     assert spec is not None
@@ -56,17 +64,85 @@ def command(folder: str) -> click.Command:
     return main
 
 
-def options(folder: str) -> list[click.Option]:
-    """Return the options of a service, as it declares them."""
-    return [option for option in command(folder).params if isinstance(option, click.Option)]
+def client_command(name: str) -> click.Command:
+    """Return a command of the client's."""
+    assert isinstance(client, click.Group)
+    command = client.get_command(click.Context(client), name)
+    assert command is not None
+    return command
 
 
-def bad_start(folder: str, name: str, value: str) -> subprocess.CompletedProcess[str]:
-    """Start a service with a bad value of a variable; return what became of it."""
+PROGRAMS = {folder: service_command(folder) for folder in FOLDERS} | {name: client_command(name) for name in COMMANDS}
+
+
+def bad_value(type_: click.ParamType[object]) -> tuple[str, str]:
+    """Return a bad value of a type, and what is allowed."""
+    if isinstance(type_, Number):
+        whole = "whole " if isinstance(type_.minimum, int) else ""
+        return "many", f"a {whole}number from {type_.minimum:g} to {type_.maximum:,}"
+    return BAD[type(type_)]
+
+
+def settings_of(program: str) -> list[Setting]:
+    """Return a bad value for each option, variable and argument of a program."""
+    good = GOOD_ARGUMENTS.get(program, [])
+    found = []
+    for param in PROGRAMS[program].params:
+        is_flag = isinstance(param, click.Option) and param.is_flag
+        if is_flag and not param.envvar:
+            continue  # a flag of the client's has no value
+        kind = type(param.type)
+        value, allowed = bad_value(param.type)
+        if isinstance(param, click.Argument):
+            found.append(Setting(program, (value,), (), kind, param.make_metavar(CONTEXT), value, allowed))
+        elif not is_flag:
+            found.append(Setting(program, (*good, param.opts[0], value), (), kind, param.opts[0], value, allowed))
+        if param.envvar:
+            name = str(param.envvar)
+            found.append(Setting(program, tuple(good), ((name, value),), kind, name, value, allowed))
+    return found
+
+
+CONTEXT = click.Context(click.Command("any"))
+SETTINGS = [setting for program in PROGRAMS for setting in settings_of(program)]
+# One of each kind, as an option or argument and as a variable.
+KINDS = {(setting.kind, bool(setting.variables), setting.program in FOLDERS): setting for setting in SETTINGS}
+
+
+def test_every_kind_of_setting_is_here() -> None:
+    """These tests have a bad value for each kind of setting that a program has, and for each variable of ours."""
+    assert {Number, *BAD} == {setting.kind for setting in SETTINGS}
+    assert set(settings.OURS) == {*OURS, "OBSERVABILITY_LOG_BAGGAGE"}
+    assert set(settings.STANDARD) == set(STANDARD)
+
+
+def assert_told(setting: Setting, text: str) -> None:
+    """Hold what is said of a setting's bad value to the contract."""
+    (line,) = text.splitlines()
+    assert setting.name in line
+    assert f"{setting.value!r} is not {setting.allowed}" in line
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_bad_values_stop_the_start(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
+    """A bad value of any option, variable or argument is one line that names it, its value and what is allowed."""
+    for name, value in setting.variables:
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(click.UsageError) as caught:
+        PROGRAMS[setting.program].make_context(setting.program, list(setting.arguments))
+
+    assert_told(setting, caught.value.format_message())
+
+
+def start(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Start a service, or a command of the client's, that does not get far; return what became of it."""
+    if program not in FOLDERS:
+        return run_client(program, *arguments, **variables)
     return subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=ROOT / folder,
-        env=environment(**{name: value}),
+        [sys.executable, "app.py", *arguments],
+        cwd=ROOT / program,
+        env=environment(**variables),
         capture_output=True,
         encoding="utf-8",
         check=False,
@@ -74,66 +150,48 @@ def bad_start(folder: str, name: str, value: str) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_bad_variables_stop_the_start(folder: str) -> None:
-    """A bad value of any variable of ours is one line that names it and its value, and exit status 2."""
-    bad = OURS | {str(option.envvar): BAD[type(option.type)] for option in options(folder)}
+@pytest.mark.parametrize("setting", KINDS.values(), ids=str)
+def test_bad_values_in_a_process(setting: Setting) -> None:
+    """So it is in a real process: the line is all that it says, and the exit status is 2."""
+    result = start(setting.program, *setting.arguments, **dict(setting.variables))
+
+    assert ("", 2) == (result.stdout, result.returncode)
+    assert_told(setting, result.stderr)
+
+
+@pytest.mark.parametrize("program", [*FOLDERS, "health-a", "call-echo", "load"])
+def test_bad_variables_of_ours(program: str) -> None:
+    """A bad value of a variable of ours stops each program with the one line, and exit status 2."""
+    arguments = GOOD_ARGUMENTS.get(program, [])
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda item: bad_start(folder, *item), bad.items()))
+        results = list(pool.map(lambda item: start(program, *arguments, **{item[0]: item[1][0]}), OURS.items()))
 
-    assert [("", 2)] * len(bad) == [(result.stdout, result.returncode) for result in results]
-    for (name, value), result in zip(bad.items(), results, strict=True):
-        (line,) = result.stderr.splitlines()
-        assert name in line
-        assert repr(value) in line
+    assert [(f"{name}={value!r} is not {allowed}\n", "", 2) for name, (value, allowed) in OURS.items()] == [
+        (result.stderr, result.stdout, result.returncode) for result in results
+    ]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_bad_options_stop_the_start(folder: str) -> None:
-    """A bad value of any option is wrong usage, told in one line that names the option and its value."""
-    main = command(folder)
-    for option in options(folder):
-        if option.is_flag:
-            continue
-        value = BAD[type(option.type)]
-        with pytest.raises(click.UsageError) as caught:
-            main.main([option.opts[0], value], standalone_mode=False)
-
-        (line,) = caught.value.format_message().splitlines()
-        assert option.opts[0] in line
-        assert repr(value) in line
-
-
-def test_bad_values_stop_the_client() -> None:
-    """A bad variable of ours stops the client too, with one line and exit status 2."""
-    result = run_client("health-a", LOG_FORMAT="xml")
-
-    assert ("LOG_FORMAT='xml' is not one of keyvalue, json\n", "", 2) == (
-        result.stderr,
-        result.stdout,
-        result.returncode,
-    )
-
-
-def test_bad_standard_variables_are_warned_of(system: System) -> None:
-    """A bad value of OpenTelemetry's variables is one warning that names it and its value, and the default counts."""
-    # The default port of /metrics may be someone else's: what is in use then is told, and is no fault of ours.
-    variables = {name: value for name, value in STANDARD.items() if name != "OTEL_EXPORTER_PROMETHEUS_PORT"}
-    with Service("service-a", **variables) as service:
-        answer = system.client("echo", "hello", SERVICE_A_ADDRESS=service.address)
-        warnings = service.stdout.lines("level=warning")
+def test_bad_standard_variables_are_warned_of(system: System, folder: str) -> None:
+    """A bad value of OpenTelemetry's variables is one warning that names it, and the default counts."""
+    with Service(folder, **{name: value for name, (value, _) in OF_SERVICES.items()}) as service:
+        health = {"SERVICE_A_ADDRESS": service.address, "SERVICE_B_ADDRESS": service.address}
+        answer = system.client(f"health-{folder[-1]}", **health)
+        warnings = [fields(line)["event"] for line in service.stdout.lines("level=warning")]
         errors = service.stderr.lines()
 
-    assert '{"echo": "hello"}\n' == answer.stdout
+    assert '{"status": "ok"}\n' == answer.stdout
     assert [] == errors
-    for name, value in variables.items():
-        (warning,) = [line for line in warnings if f"{name}=" in fields(line)["event"]]
-        assert repr(value) in fields(warning)["event"]
+    for name, (value, allowed) in OF_SERVICES.items():
+        (warning,) = [text for text in warnings if text.startswith(f"{name}=")]
+        assert warning.startswith(f"{name}={value!r} is not {allowed}")
+        assert warning.endswith(": the default is used instead")
 
 
-def test_bad_standard_variables_stay_out_of_the_clients_way(system: System) -> None:
+@pytest.mark.parametrize("name", STANDARD)
+def test_bad_standard_variables_stay_out_of_the_clients_way(system: System, name: str) -> None:
     """The client says nothing of a bad value of OpenTelemetry's variables."""
-    result = system.client("echo", "hello", OTEL_TRACES_SAMPLER="sometimes", OTEL_PROPAGATORS="pigeons")
+    result = system.client("echo", "hello", **{name: STANDARD[name][0]})
 
     assert ('{"echo": "hello"}\n', "", 0) == (result.stdout, result.stderr, result.returncode)
 
@@ -160,7 +218,8 @@ def test_help_lists_options_with_variable_and_default(folder: str) -> None:
     )
     text = " ".join(result.stdout.split())
 
-    for option in options(folder):
-        default = "" if option.is_flag else f"; default: {option.default}"
+    for option in PROGRAMS[folder].params:
+        assert isinstance(option, click.Option)
+        default = "(off)" if option.is_flag else option.default
         assert option.opts[0] in text
-        assert f"[env var: {option.envvar}{default}]" in text
+        assert f"[env var: {option.envvar}; default: {default}]" in text

@@ -73,7 +73,10 @@ class Words:
             "resource": sorted(getattr(getattr(tracing.provider, "resource", None), "attributes", {})),
             "fields": sorted(propagate.get_global_textmap().fields),
             "exporter": type(exporter).__module__,
-            **{name: getattr(exporter, name, None) for name in ("_endpoint", "_timeout", "_headers", "_compression")},
+            **{
+                name: getattr(exporter, name, None)
+                for name in ("_endpoint", "_insecure", "_timeout", "_headers", "_compression")
+            },
             "queue": batch and batch._max_queue_size,
             "batch": batch and batch._max_export_batch_size,
             "delay": batch and batch._schedule_delay,

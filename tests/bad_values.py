@@ -1,0 +1,51 @@
+"""A bad value of each variable that can have one, and how the one line that tells of it says what is allowed."""
+
+A_NUMBER = "a whole number from 1 to 1000000000"
+SECONDS = "a number from 0.001 to 1000000000"
+A_FILE = "a file that can be read"
+PAIRS = "a list of key=value"
+BOOLEAN = "one of true, false"
+COMPRESSION = "one of gzip, none"
+AN_ENDPOINT = "a URL such as http://localhost:4317 or, for grpc, an address such as localhost:4317"
+
+OURS = {
+    "LOG_FORMAT": ("xml", "one of keyvalue, json"),
+    "LOG_LEVEL": ("loud", "one of debug, info, warning, error, critical"),
+    "OBSERVABILITY_TRACES": ("none", "one of native, contrib"),
+    "OBSERVABILITY_LOG_CALLS": ("some", "all, failed or a number of milliseconds"),
+}
+"""Our own, but for OBSERVABILITY_LOG_BAGGAGE, of which every value is good."""
+
+STANDARD = {
+    "OTEL_SDK_DISABLED": ("perhaps", BOOLEAN),
+    "OTEL_RESOURCE_ATTRIBUTES": ("no pairs", PAIRS),
+    "OTEL_PROPAGATORS": ("pigeon,tracecontext", "a comma-separated list of "),
+    "OTEL_TRACES_EXPORTER": ("otlp,zipper", "a comma-separated list of otlp, console, none"),
+    "OTEL_TRACES_SAMPLER": ("always", "one of always_on, always_off, traceidratio, parentbased_always_on, "),
+    "OTEL_TRACES_SAMPLER_ARG": ("1.5", "a number from 0 to 1"),
+    "OTEL_BSP_SCHEDULE_DELAY": ("soon", A_NUMBER),
+    "OTEL_BSP_EXPORT_TIMEOUT": ("-1", A_NUMBER),
+    "OTEL_BSP_MAX_QUEUE_SIZE": ("100000000000000000000", A_NUMBER),
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": ("1e3", A_NUMBER),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("http://localhost:port", AN_ENDPOINT),
+    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/json", "one of grpc, http/protobuf"),
+    "OTEL_EXPORTER_OTLP_TIMEOUT": ("10s", SECONDS),
+    "OTEL_EXPORTER_OTLP_COMPRESSION": ("zip", COMPRESSION),
+    "OTEL_EXPORTER_OTLP_INSECURE": ("yes", BOOLEAN),
+    "OTEL_EXPORTER_OTLP_CERTIFICATE": ("/no/such/file.pem", A_FILE),
+    "OTEL_EXPORTER_OTLP_CLIENT_KEY": ("/no/such/key.pem", A_FILE),
+    "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": ("/no/such/certificate.pem", A_FILE),
+    "OTEL_EXPORTER_OTLP_HEADERS": ("no pairs", PAIRS),
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("ftp://localhost:4317", AN_ENDPOINT),
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("carrier pigeon", "one of grpc, http/protobuf"),
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": ("0", SECONDS),
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": ("brotli", COMPRESSION),
+    "OTEL_EXPORTER_OTLP_TRACES_INSECURE": ("1", BOOLEAN),
+    "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": ("/no/such/file.pem", A_FILE),
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY": ("/no/such/key.pem", A_FILE),
+    "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE": ("/no/such/certificate.pem", A_FILE),
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": ("=value", PAIRS),
+    "OTEL_EXPORTER_PROMETHEUS_HOST": ("nowhere.invalid", "an address of this machine, such as 127.0.0.1 or 0.0.0.0"),
+    "OTEL_EXPORTER_PROMETHEUS_PORT": ("70000", "a whole number from 0 to 65535"),
+}
+"""OpenTelemetry's."""

@@ -1,0 +1,93 @@
+"""`make .venv`: what broke off is not taken for what is there."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from client.processes import ROOT
+
+MAKE = ["make", "--no-print-directory"]
+# A make that runs this test hands its own flags down.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Give a folder with the Makefile, and with requirements that cannot be had."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    for folder in (tmp_path, tmp_path / "benchmarks"):
+        (folder / "requirements.txt").write_text("./there-is-no-such-folder\n")
+    return tmp_path
+
+
+def make(project: Path, *arguments: str) -> int:
+    """Run make; return its exit status."""
+    return subprocess.run(
+        [*MAKE, *arguments], cwd=project, env=ENVIRONMENT, capture_output=True, check=False, timeout=120
+    ).returncode
+
+
+def is_there(project: Path, environment: str) -> bool:
+    """Tell whether make takes an environment for made."""
+    return make(project, "--question", environment) == 0
+
+
+@pytest.mark.parametrize("environment", [".venv", ".venv-bench"])
+def test_failure(project: Path, environment: str) -> None:
+    """An environment whose requirements could not be installed is not there, though its folder is."""
+    status = make(project, environment)
+
+    assert 2 == status
+    assert (project / environment / "bin/python").exists()
+    assert not is_there(project, environment)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interruption(project: Path, number: int) -> None:
+    """An environment that was interrupted as it was made is not there, however that was."""
+    with subprocess.Popen(
+        [*MAKE, ".venv"],
+        cwd=project,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        while not (project / ".venv/bin/python").exists():
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+
+    assert (project / ".venv/bin/python").exists()
+    assert not is_there(project, ".venv")
+
+
+def test_made_once(project: Path) -> None:
+    """An environment that is there is made again when its requirements change, and not before."""
+    (project / ".venv").mkdir()
+    (project / ".venv/made").touch()
+    before = is_there(project, ".venv")
+    os.utime(project / "requirements.txt", (time.time() + 10,) * 2)
+
+    assert (True, False) == (before, is_there(project, ".venv"))
+
+
+def test_another_python(project: Path) -> None:
+    """An environment is made again when PYTHON asks for another Python than it has, and only then."""
+    (project / ".venv/bin").mkdir(parents=True)
+    (project / ".venv/bin/python").symlink_to(sys.executable)
+    (project / ".venv/made").touch()
+    other = project / "other-python"
+    other.write_text("#!/bin/sh\necho Python 3.99.0\n")
+    other.chmod(0o755)
+
+    assert [True, False] == [
+        make(project, "--question", ".venv", f"PYTHON={python}") == 0 for python in (sys.executable, other)
+    ]

@@ -92,9 +92,9 @@ class Measured:
         handled, spans, start = self._handled(), self._spans(), self._log.tell()
         spent = self._processor_seconds()
         seconds = work()
-        self._process.ask("flush")
         expected = dict.fromkeys(self.variant.signals, calls)
         lines = _reached(expected.get("lines", 0), lambda: self._lines(start))
+        self._process.ask("flush")  # now that every call has ended, as its line tells
         spent = self._processor_seconds() - spent
         handled = _reached(expected.get("handled", 0), lambda: self._handled() - handled)
         told = Told(calls, lines, handled, self._spans() - spans)

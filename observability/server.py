@@ -170,7 +170,7 @@ class _ServedCall(WrappedHandler):
         if self._refusal is None and (self._answer is not None or self._alive()):
             # Even where the handler raised: an interceptor before us has turned that into a response.
             self._error = None
-            self._answer, self._seconds = grpc.StatusCode.OK, time.perf_counter() - self.call.started
+            self._decide(grpc.StatusCode.OK)
         return data
 
     def _decide(self, answer: grpc.StatusCode) -> None:
@@ -300,10 +300,13 @@ class _SyncCall(_ServedCall):
     def _unary(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._start(request, context)
         try:
-            return self._behavior(request, context)  # answered by then, and where its response is serialised
+            response = self._behavior(request, context)
         except BaseException as error:
             self._failed(error)
             raise
+        else:
+            self._completed()
+            return response
         finally:
             self._leave()
 
@@ -457,8 +460,10 @@ class _AioCall(_ServedCall):
 
     def _completed(self) -> None:
         super()._completed()
-        # Here the handler itself reads and writes: a message that failed is no matter where it has gone on without.
-        self._refusal, self._refusal_details, self._error = None, "", None
+        if self._refusal_details is _PARSE_DETAILS or not isinstance(self._context, PlainContext):
+            # Here the handler itself reads and writes: a message that failed is no matter where it has gone on
+            # without. What a plain one yields is serialised elsewhere, perhaps when it has returned.
+            self._refusal, self._refusal_details, self._error = None, "", None
 
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):

@@ -10,7 +10,6 @@ from urllib.parse import unquote
 import grpc
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
-from opentelemetry.context import Context
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
@@ -22,6 +21,7 @@ from .rendering import VALUE_LIMIT, printed, stacktrace
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from opentelemetry.context import Context
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
@@ -41,7 +41,6 @@ NETWORK_PEER_PORT: Final = "network.peer.port"
 
 _W3C: Final = {"traceparent", "tracestate", "baggage"}
 _TRACEPARENT: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
-_NO_CONTEXT: Final = Context()
 _KINDS: Final = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _HOST_AND_PORT: Final = re.compile(r"(?:.*/|[a-z][a-z0-9+.-]*:(?!\d+$))?(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?").fullmatch
 
@@ -75,7 +74,7 @@ def _carrier(metadata: Sequence[tuple[str, Any]]) -> dict[str, list[str]]:
     return carrier
 
 
-def _plain_context(metadata: Sequence[tuple[str, Any]]) -> Context | None:
+def _plain_context(metadata: Sequence[tuple[str, Any]], here: Context) -> Context | None:
     """
     Read a plain traceparent, such as nearly every caller sends, as W3C's propagators do for four times as much.
 
@@ -88,13 +87,13 @@ def _plain_context(metadata: Sequence[tuple[str, Any]]) -> Context | None:
                 return None
             traceparent = value
     if traceparent is None:
-        return _NO_CONTEXT
+        return here
     match = _TRACEPARENT(traceparent)
     if match is None:
         return None
     trace_id, span_id, flags = match.groups()
     remote = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
-    return trace.set_span_in_context(NonRecordingSpan(remote), _NO_CONTEXT) if remote.is_valid else None
+    return trace.set_span_in_context(NonRecordingSpan(remote), here) if remote.is_valid else None
 
 
 class _MetadataSetter(Setter[Any]):
@@ -211,11 +210,14 @@ class _Traced(Signal):
         span.end(call.started_ns + int(outcome.seconds * 1e9))
 
     def _parent(self, call: Call) -> Context:
-        """Read the caller's context."""
-        context = _plain_context(call.metadata) if self._is_w3c else None
+        """Read the caller's context, beside whatever else is in this one: a span here is not the caller's."""
+        here = contexts.get_current()
+        if here:
+            here = trace.set_span_in_context(trace.INVALID_SPAN, here)
+        context = _plain_context(call.metadata, here) if self._is_w3c else None
         if context is not None:
             return context
-        return self._propagator.extract(_carrier(call.metadata), getter=_getter)
+        return self._propagator.extract(_carrier(call.metadata), here, _getter)
 
     def _attributes(self, method: Method) -> dict[str, Any]:
         """Tell what is known before the call."""

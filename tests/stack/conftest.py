@@ -10,7 +10,7 @@ from tests.stack.images import UPSTREAM
 from tests.stack.jaeger import Jaeger
 from tests.stack.programs import TOOLS, free_ports
 from tests.stack.prometheus import Prometheus
-from tests.stack.stack import Stack
+from tests.stack.stack import Stack, targets
 from tests.stack.traffic import Traffic
 
 HERE = Path(__file__).parent
@@ -41,7 +41,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         Prometheus(
             folder / "prometheus",
             port,
-            jaeger.targets | {"service-a:9464": _host(a), "service-b:9465": _host(b)},
+            jaeger.targets | targets(a, b),
         ) as prometheus,
     ):
         yield Stack(jaeger, prometheus, a, b)
@@ -52,7 +52,3 @@ def traffic(stack: Stack) -> Iterator[Traffic]:
     """Return traffic through every RPC of both services, which runs until the last test is over."""
     with Traffic(stack.a.address, stack.b.address) as traffic:
         yield traffic
-
-
-def _host(service: Service) -> str:
-    return service.metrics_url.removeprefix("http://").removesuffix("/metrics")

@@ -1,5 +1,6 @@
 """Jaeger: the real program with the configuration that compose mounts, and what it answers."""
 
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,13 @@ class JaegerApi:
         """Return the tags of each of a trace's spans, those of its process included; the trace must have arrived."""
         [trace] = get(f"{self.url}/api/traces/{trace_id}")["data"]
         return [_tags(trace["processes"][span["processID"]]) | _tags(span) for span in trace["spans"]]
+
+    def search(self, service: str, **tags: str) -> set[str]:
+        """Return the ids of a service's traces of the last hour in which Search finds these tags."""
+        now = int(time.time() * 1_000_000)
+        begin = now - 60 * MINUTE * 1000
+        answer = get(f"{self.url}/api/traces", service=service, tags=json.dumps(tags), start=begin, end=now, limit=1500)
+        return {trace["traceID"] for trace in answer["data"]}
 
     def _trace(self, trace_id: str) -> list[JaegerSpan]:
         try:

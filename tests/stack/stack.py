@@ -31,6 +31,14 @@ class Stack:
     b: Service
 
 
+def targets(a: Service, b: Service) -> dict[str, str]:
+    """Return where both services' metrics are, by what Prometheus's own files call them."""
+    where = {"service-a:9464": a, "service-b:9465": b}
+    return {
+        name: service.metrics_url.removeprefix("http://").removesuffix("/metrics") for name, service in where.items()
+    }
+
+
 def client(*arguments: str, otlp: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """Run ``python client …`` as a person does; its spans go to an OTLP endpoint."""
     return subprocess.run(

@@ -230,3 +230,14 @@ def test_guide_names_what_is_there() -> None:
     assert set() == set(re.findall(r"job:\w+:\w+", guide)) - set(
         re.findall(r"- record: (\S+)", (PROMETHEUS / "rules" / "objectives.yml").read_text())
     )
+
+
+def test_guide_names_what_is_tested(services: dict[str, Any]) -> None:
+    """The guide says which versions the tests run, and which Jaeger the stack runs in its place."""
+    guide = re.sub(r"\s+", " ", (ROOT / "docs" / "observability.md").read_text())
+    [prometheus] = re.findall(r"prometheus, version (\S+)", run("prometheus", "--version"))
+    [jaeger] = re.findall(r'"gitVersion":"v([\d.]+)', run("jaeger", "version"))
+    runs = services["jaeger"]["image"].partition(":")[2]
+
+    assert f"Prometheus {prometheus}, and Jaeger {jaeger}, since Jaeger {runs}, which the stack runs," in guide
+    assert f"v{prometheus}" == services["prometheus"]["image"].partition(":")[2]

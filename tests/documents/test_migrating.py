@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ METHODS = ("Echo", "EchoRepeat", "EchoJoin", "EchoChat")
 AROUND = """
 import json
 import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -34,6 +36,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from protos import echo_pb2, echo_pb2_grpc
 
+started = threading.Event()
 exporter = InMemorySpanExporter()
 trace.set_tracer_provider(TracerProvider())
 trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
@@ -43,6 +46,11 @@ class Echo(echo_pb2_grpc.EchoServiceServicer):
     def Echo(self, request, context):
         if not request.msg:
             context.abort(grpc.StatusCode.NOT_FOUND, "nothing")
+        if request.msg == "wait":  # until the call is cut off
+            over = threading.Event()
+            context.add_callback(over.set)
+            started.set()
+            over.wait(10)
         return echo_pb2.EchoResponse(echo=request.msg)
 
     def EchoRepeat(self, request, context):
@@ -70,11 +78,23 @@ answers = [
     stub.EchoJoin(iter([request] * 2)).echo,
     *(answer.echo for answer in stub.EchoChat(iter([request] * 2))),
 ]
-try:
-    stub.Echo(echo_pb2.EchoRequest())
-except grpc.RpcError as error:
-    answers.append(error.code().name)
-server.stop(None).wait()
+
+for failing in (
+    lambda: stub.Echo(echo_pb2.EchoRequest()),
+    lambda: stub.Echo(echo_pb2.EchoRequest(msg="wait"), timeout=0.3),
+    lambda: channel.unary_unary("/echo.v1.EchoService/Nothing")(b""),
+):
+    try:
+        failing()
+    except grpc.RpcError as error:
+        answers.append(error.code().name)
+started.clear()
+# Through a channel of its own: py-grpc-prometheus lets no call go on before its end.
+call = echo_pb2_grpc.EchoServiceStub(grpc.insecure_channel(address)).Echo.future(echo_pb2.EchoRequest(msg="wait"))
+started.wait(10)
+call.cancel()
+server.stop(10).wait()
+pool.shutdown()
 metrics = prometheus_client.generate_latest().decode()
 spans = [json.loads(span.to_json()) for span in exporter.get_finished_spans()]
 print(json.dumps({"answers": answers, "metrics": metrics, "spans": spans}))
@@ -98,13 +118,21 @@ class Told:
         """Return the lines of a metric."""
         return "\n".join(line for line in self.metrics.splitlines() if line.startswith(f"{metric}{{"))
 
+    def codes(self) -> dict[str, int]:
+        """Return how many calls the server handled with each code, but for the codes that none had."""
+        found = re.findall(r'grpc_code="(\w+)".*\} (\S+)', self.series("grpc_server_handled_total"))
+        counts: Counter[str] = Counter()
+        for code, value in found:
+            counts[code] += int(float(value))
+        return dict(+counts)
+
     def values(self, label: str, method: str) -> set[str]:
         """Return the values of a label that a method's series have."""
         return set(re.findall(rf'\{{.*grpc_method="{method}".*{label}="(\w+)"', self.metrics))
 
     def of_spans(self, attribute: str) -> set[Any]:
-        """Return the values of an attribute that the spans of the method Echo have."""
-        return {span["attributes"].get(attribute) for span in self.spans if span["name"].endswith("/Echo")}
+        """Return the values of an attribute that the spans have."""
+        return {span["attributes"].get(attribute) for span in self.spans}
 
 
 @functools.cache
@@ -140,9 +168,10 @@ def test_the_code_runs(block: tuple[str, str, str]) -> None:
     """
     Each block of code on the page, before and after, makes a server and a channel between which every call works.
     """
-    answers = ["moved", *["moved"] * 2, "moved moved", *["moved"] * 2, "NOT_FOUND"]
+    answers = ["moved", *["moved"] * 2, "moved moved", *["moved"] * 2]
+    failures = ["NOT_FOUND", "DEADLINE_EXCEEDED", "UNIMPLEMENTED"]
 
-    assert answers == run(block[2]).answers
+    assert answers + failures == run(block[2]).answers
 
 
 def test_the_metrics_keep_their_names() -> None:
@@ -207,13 +236,27 @@ def test_calls_with_streams(metric: str, counted: set[str]) -> None:
     Calls with streams, of which py-grpc-prometheus leaves out those that the page says, are all counted here.
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
-    calls = {"Echo": 2, "EchoRepeat": 1, "EchoJoin": 1, "EchoChat": 1}
+    streams = {"EchoRepeat": 1, "EchoJoin": 1, "EchoChat": 1}
 
     assert counted == {method for method in METHODS if before.value(metric, method)}
-    assert [calls] * 2 == [{method: after.value(metric, method) for method in METHODS} for after in afters]
+    assert [streams] * 2 == [{method: after.value(metric, method) for method in streams} for after in afters]
 
 
-@pytest.mark.parametrize(("method", "was", "is_"), [("Echo", 0, 2), ("EchoRepeat", 0, 1), ("EchoJoin", 2, 2)])
+def test_codes_of_calls_that_are_cut_off() -> None:
+    """
+    A missed deadline, a cancelled call and an unknown method had the codes that the page says, and have.
+    """
+    [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
+    [_, old, new] = next(cells for cells in rows("| | py-grpc") if "a missed deadline, a cancelled call" in cells[0])
+    others = {"OK": 4, "NOT_FOUND": 1}
+
+    assert "CANCELLED, CANCELLED, not counted" == old
+    assert {"OK": 2, "NOT_FOUND": 1, "CANCELLED": 2} == before.codes()
+    for after in afters:
+        assert others | dict.fromkeys(re.findall(r"[A-Z_]+", new), 1) == after.codes()
+
+
+@pytest.mark.parametrize(("method", "was", "is_"), [("Echo", 0, 4), ("EchoRepeat", 0, 1), ("EchoJoin", 2, 2)])
 def test_messages(method: str, was: int, is_: int) -> None:
     """
     A message that is alone in its direction was not counted, and is.
@@ -230,7 +273,7 @@ def test_attributes(kind: str, column: int) -> None:
     The attributes that spans have are those of the page's table, before and after.
     """
     for told in blocks(kind, OPENTELEMETRY):
-        assert 10 == len(told.spans)
+        assert 15 == len(told.spans)
         assert attributes(column) == {name for span in told.spans for name in span["attributes"]}
 
 
@@ -238,9 +281,9 @@ def test_values_of_attributes() -> None:
     """
     The values that the page's table gives to attributes are those that spans have.
     """
-    for column, kind in ((1, "before"), (2, "after")):
+    for column, kind, count in ((1, "before", 3), (2, "after", 4)):
         examples = re.findall(r"`([\w.]+)` = `?([\w./]+)`?", " ".join(cells[column] for cells in rows("| Attribute |")))
-        assert len(examples) == 3
+        assert count == len(examples)
         for told in blocks(kind, OPENTELEMETRY):
             assert [] == [
                 (name, value) for name, value in examples if value not in {str(each) for each in told.of_spans(name)}

@@ -3,19 +3,25 @@
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from client.lines import fields
+from client.lines import PAIR, fields
 from client.processes import ROOT, Service
 from tests.stack.programs import free_ports
 from tests.stack.prometheus import Prometheus
-from tests.stack.stack import CALL_ECHO, ECHO, Stack, call_echo, client, targets
+from tests.stack.stack import Stack, call_echo, client, targets
 from tests.stack.waiting import eventually
 
 GUIDE = (ROOT / "docs" / "observability.md").read_text()
-ROW = re.compile(r"^(\W*)(client|service-[ab]) ([→←]) (echo\.v1\.\S+) +(\S+)", re.MULTILINE)
+# A row of a trace: its branch, who calls or serves what, the code, and start and length in milliseconds.
+ROW = re.compile(
+    r"^(\W*(?:client|service-[ab]) [→←] echo\.v1\.\S+) +([A-Z_]+) +([\d.,]+) ms +([\d.,]+) ms", re.MULTILINE
+)
+# How a call ends that is taken up after its caller has given up: the second where that took a moment longer.
+LATE = {"CANCELLED", "DEADLINE_EXCEEDED"}
 # Those in a line of text, and those in lines of their own, which are no commands and no log lines.
 QUERIES = [
     *re.findall(r"`([a-z_]+\{[^`]+\})`", GUIDE),
@@ -35,7 +41,7 @@ class Frozen:
 
 @pytest.fixture(scope="module")
 def frozen(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
-    """Freeze an A that is called through B, until Prometheus has noticed; let it go on."""
+    """Freeze an A that is called through B, for one call and then until Prometheus has noticed."""
     folder, otlp = tmp_path_factory.mktemp("frozen"), stack.jaeger.otlp
     [port] = free_ports(1)
     with (
@@ -44,17 +50,27 @@ def frozen(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
         Prometheus(folder / "prometheus", port, targets(a, b)) as prometheus,
     ):
         call_echo("hello", service_b=b.address, otlp=otlp)
-        a.signal(signal.SIGSTOP)
-        _, trace_id = call_echo("hello", service_b=b.address, otlp=otlp)
+        with stopped(a):
+            _, trace_id = call_echo("hello", service_b=b.address, otlp=otlp)
+        lines = [*a.stdout.wait_for(trace_id), *b.stdout.wait_for(trace_id, count=2)]
 
         def noticed() -> list[str]:
             call_echo("hello", service_b=b.address, otlp=otlp)
             return [query for query in OF_ALERTS if prometheus.query(query)]
 
-        alerts = eventually(noticed, lambda found: found == OF_ALERTS)
-        a.signal(signal.SIGCONT)
-        lines = [*a.stdout.wait_for(trace_id), *b.stdout.wait_for(trace_id, count=2)]
+        with stopped(a):
+            alerts = eventually(noticed, lambda found: found == OF_ALERTS)
         yield Frozen(trace_id, [fields(line) for line in lines], alerts)
+
+
+@contextmanager
+def stopped(service: Service) -> Iterator[None]:
+    """Freeze a service meanwhile."""
+    service.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        service.signal(signal.SIGCONT)
 
 
 @pytest.mark.usefixtures("traffic")
@@ -73,23 +89,31 @@ def test_trace_of_a_frozen_service(stack: Stack, frozen: Frozen) -> None:
     """The trace of a call to a frozen A is the one that the guide shows: A takes it up when B has given up."""
     stack.jaeger.trace(frozen.trace_id, spans=4)
     shown = client("trace", frozen.trace_id, "--jaeger", stack.jaeger.url, otlp=stack.jaeger.otlp).stdout
+    real, told = ROW.findall(shown), ROW.findall(re.sub(r"^ {4}", "", GUIDE, flags=re.MULTILINE))
 
-    assert [
-        ("", "client", "→", CALL_ECHO, "DEADLINE_EXCEEDED"),
-        ("└─ ", "service-b", "←", CALL_ECHO, "DEADLINE_EXCEEDED"),
-        ("   └─ ", "service-b", "→", ECHO, "DEADLINE_EXCEEDED"),
-        ("      └─ ", "service-a", "←", ECHO, "CANCELLED"),
-    ] == ROW.findall(shown)
-    assert ROW.findall(shown) == ROW.findall(re.sub(r"^ {4}", "", GUIDE, flags=re.MULTILINE))
+    assert 4 == len(told)
+    assert [title for title, *_ in told] == [title for title, *_ in real]
+    for rows in (real, told):
+        *callers, (_, code, start, _) = rows
+        assert ["DEADLINE_EXCEEDED"] * 3 == [caller[1] for caller in callers]
+        assert code in LATE
+        assert milliseconds(start) > sum(map(milliseconds, callers[-1][2:]))
 
 
 def test_lines_of_a_frozen_service(frozen: Frozen) -> None:
     """The log lines of a call to a frozen A are those that the guide shows, but for how long it took."""
-    told = [re.findall(r'(\w+)=("[^"]*"|\S+)', line) for line in re.findall(r"^ +… (service=.*)$", GUIDE, re.MULTILINE)]
-    shown = [{name: value.strip('"') for name, value in line if not name.endswith("_ms")} for line in told]
+    told = [dict(PAIR.findall(line)) for line in re.findall(r"^ +…( service=.*)$", GUIDE, re.MULTILINE)]
+    a, *b = [{name: value.strip('"') for name, value in line.items() if not name.endswith("_ms")} for line in told]
 
-    assert 3 == len(shown)
-    assert [] == [line for line, real in zip(shown, frozen.lines, strict=True) if not line.items() <= real.items()]
+    assert [True] * 2 == [line.items() <= real.items() for line, real in zip(b, frozen.lines[1:], strict=True)]
+    assert frozen.lines[0]["code"] in LATE
+    assert {"service": "A", "endpoint": "/echo", "status": "error", "kind": "server"}.items() <= a.items()
+    assert a.keys() <= frozen.lines[0].keys()
+
+
+def milliseconds(text: str) -> float:
+    """Return a number that a person reads as a number."""
+    return float(text.replace(",", ""))
 
 
 def test_search_by_code(stack: Stack) -> None:

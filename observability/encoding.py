@@ -9,7 +9,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, SpanFlags, Status
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, SpanFlags, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ _VALUES: Final = {bool: "bool_value", str: "string_value", int: "int_value", flo
 
 
 class CachingExporter(OTLPSpanExporter):
-    """The OTLP/gRPC exporter, with an encoder that costs a fifth of its own."""
+    """The OTLP/gRPC exporter, with an encoder that costs a third of its own."""
 
     def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
         # Not public. Where a later version no longer asks for it, spans are encoded by that version's own means.
@@ -45,13 +45,18 @@ def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
     A span with more than these, such as events or links, is encoded by encode_spans.
     """
     request = ExportTraceServiceRequest()
+    resources: dict[int, ResourceSpans] = {}
     groups: dict[tuple[int, int], ScopeSpans] = {}
     for span in spans:
-        key = id(span.resource), id(span.instrumentation_scope)  # a resource's own hash costs more than all the rest
-        group = groups.get(key)
+        # By identity: a resource's own hash costs more than all the rest.
+        resource, scope = id(span.resource), id(span.instrumentation_scope)
+        group = groups.get((resource, scope))
         if group is None:
-            request.resource_spans.extend(encode_spans([span]).resource_spans)
-            group = groups[key] = request.resource_spans[-1].scope_spans[0]
+            [whole] = encode_spans([span]).resource_spans
+            if resource not in resources:
+                resources[resource] = request.resource_spans.add(resource=whole.resource, schema_url=whole.schema_url)
+            resources[resource].scope_spans.append(whole.scope_spans[0])
+            group = groups[resource, scope] = resources[resource].scope_spans[-1]
             del group.spans[:]
         try:
             group.spans.add().MergeFromString(_plain(span))

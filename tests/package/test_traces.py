@@ -9,7 +9,10 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from opentelemetry import baggage, trace
+from hypothesis import given
+from hypothesis import strategies as some
+from opentelemetry import baggage, propagate, trace
+from opentelemetry import context as contexts
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.instrumentation.grpc import filters
@@ -26,6 +29,7 @@ from observability import (
     ServerInterceptor,
     aio_client_interceptors,
     trace_calls,
+    traces,
 )
 from tests.package.rpc import (
     ARITIES,
@@ -368,6 +372,53 @@ def test_metadata_survives(stack: str) -> None:
         asyncio.run(main())
 
     assert [list(METADATA)] == seen
+
+
+HEX = some.text("0123456789abcdefF", min_size=0, max_size=33) | some.just("0" * 32) | some.just("0" * 16)
+HEADERS = (
+    some.builds("{}-{}-{}-{}".format, some.sampled_from(["00", "01", "ff"]), HEX, HEX, HEX)
+    | some.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True)
+    | some.text(max_size=60)
+)
+KEYS = some.sampled_from(["traceparent", "tracestate", "baggage", "user-agent"])
+
+
+@given(some.lists(some.tuples(KEYS, HEADERS), max_size=4))
+def test_what_is_read_of_any_metadata(metadata: list[tuple[str, str]]) -> None:
+    """What is read at once of a plain traceparent is what W3C's propagators read; the rest is left to them."""
+    read = traces._plain_context(metadata, Context())
+    carrier: dict[str, list[str]] = {}
+    for key, value in metadata:
+        carrier.setdefault(key, []).append(value)
+
+    if read is not None:
+        expected = propagate.get_global_textmap().extract(carrier)
+        assert trace.get_current_span(expected).get_span_context() == trace.get_current_span(read).get_span_context()
+        assert baggage.get_all(expected) == baggage.get_all(read)
+    else:
+        assert carrier
+
+
+def test_context_that_another_carries() -> None:
+    """What an interceptor before ours has put into the context is in the handler's, beside the span."""
+    seen: list[Any] = []
+
+    class Carrying(grpc.ServerInterceptor):
+        """Puts something into the handler's context."""
+
+        def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+            contexts.attach(contexts.set_value("tenant", "acme"))
+            return continuation(handler_call_details)
+
+    def behavior(request: bytes, _context: grpc.ServicerContext) -> bytes:
+        seen.append((contexts.get_value("tenant"), trace.get_current_span().get_span_context().is_valid))
+        return request
+
+    told = Told()
+    with connected(Carrying(), ServerInterceptor(*told.observers), unary=behavior) as channel:
+        method(channel, "unary")(b"a", timeout=10)
+
+    assert [("acme", True)] == seen
 
 
 def test_callers_own_traceparent_is_replaced() -> None:

@@ -1,0 +1,145 @@
+"""Telling later: what was decided at a call's end is told soon after, once, in order, and before anybody looks."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from observability import Call, Outcome, ServerInterceptor, measure_calls, teller
+from observability.call import Observation
+from observability.method import method_at
+from observability.metrics import FOLD_AFTER, before_scrapes
+from observability.teller import CALL_LIMIT, Teller
+from tests.package.rpc import NAMES, SERVICE, connected, echo, method
+
+LABELS = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": NAMES["unary"]}
+
+
+class Kept:
+    """An observer that keeps the outcomes it is told, each when `free` is set."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.threads: set[str] = set()
+        self.told = threading.Event()
+        self.free = threading.Event()
+        self.free.set()
+
+    def __call__(self, _call: Call) -> Callable[[Outcome], None]:
+        """Observe one call."""
+
+        def finish(outcome: Outcome) -> None:
+            self.free.wait(10)
+            self.threads.add(threading.current_thread().name)
+            self.outcomes.append(outcome)
+            self.told.set()
+
+        return finish
+
+
+def fail(_request: bytes, context: grpc.ServicerContext) -> bytes:
+    """Fail at once."""
+    context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
+
+
+def test_told_in_a_thread_of_its_own() -> None:
+    """A call that has succeeded is told without anybody's help, in the teller's thread, within 100 ms."""
+    kept = Kept()
+    with connected(ServerInterceptor(Teller(kept)), unary=echo) as channel:
+        method(channel, "unary")(b"a", timeout=10)
+        assert kept.told.wait(5)
+
+    assert {"observability-teller"} == kept.threads
+    assert ["OK"] == [outcome.code.name for outcome in kept.outcomes]
+    assert teller.DELAY_SECONDS < 0.1
+
+
+def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that failed waits for no other, and those before it are told with it."""
+    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    kept = Kept()
+    with connected(ServerInterceptor(Teller(kept)), unary=echo, server_stream=fail) as channel:
+        method(channel, "unary")(b"a", timeout=10)
+        with pytest.raises(grpc.RpcError):
+            list(method(channel, "server_stream")(b"a", timeout=10))
+        assert kept.told.wait(5)
+
+    assert ["OK", "NOT_FOUND"] == [outcome.code.name for outcome in kept.outcomes]
+
+
+def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing tells what has ended; it gives up in time where an observer hangs, and says so."""
+    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    kept = Kept()
+    telling = Teller(kept)
+    ended(telling, 3)
+    assert telling.flush(5)
+    assert 3 == len(kept.outcomes)
+
+    kept.free.clear()
+    ended(telling, 1)
+    start = time.monotonic()
+    assert not telling.flush(0.1)
+    assert time.monotonic() - start < 2
+    kept.free.set()
+
+
+def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit whoever ends a call tells it: every call is told, once."""
+    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    kept = Kept()
+    telling = Teller(kept)
+    ended(telling, CALL_LIMIT + 10)
+
+    assert 10 == len(kept.outcomes)
+    assert {threading.current_thread().name} == kept.threads
+    assert telling.flush(10)
+    assert CALL_LIMIT + 10 == len(kept.outcomes)
+
+
+def test_messages_are_those_of_the_end() -> None:
+    """What a handler that outlives its call hands over afterwards is not counted."""
+    kept = Kept()
+    kept.free.clear()
+    telling = Teller(kept)
+    call = ended(telling, 1)
+    call.sent = 7
+    kept.free.set()
+    telling.settle()
+
+    assert [0] == [outcome.sent for outcome in kept.outcomes]
+
+
+def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape waits for nothing and misses nothing: what waits to be told is told before."""
+    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    registry, kept = CollectorRegistry(), Kept()
+    telling = Teller(measure_calls(registry), kept)
+    stop = before_scrapes(registry, telling.settle)
+    with connected(ServerInterceptor(telling), unary=echo) as channel:
+        for _ in range(FOLD_AFTER + 1):
+            method(channel, "unary")(b"a", timeout=10)
+
+    # The first look of all is the one that counts.
+    [started] = [metric for metric in registry.collect() if metric.name == "grpc_server_started"]
+    found = {
+        name: registry.get_sample_value(f"grpc_server_{name}", LABELS) for name in ("in_flight", "handlers_running")
+    }
+    stop()
+
+    assert [FOLD_AFTER + 1.0] == [sample.value for sample in started.samples]
+    assert {"in_flight": 0.0, "handlers_running": 0.0} == found
+    assert FOLD_AFTER + 1 == len(kept.outcomes)
+
+
+def ended(telling: Teller, count: int) -> Any:
+    """Start and end this many calls without a server; return the last."""
+    called = method_at("/test.v1.Service/Unary", "unary")
+    for _ in range(count):
+        call = Observation(called, "client", [], telling, time.perf_counter(), time.time_ns())
+        call.end(grpc.StatusCode.OK)
+    return call

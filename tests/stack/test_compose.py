@@ -126,7 +126,8 @@ def test_modes_follow_each_other(running_engine: Engine, named_images: Mapping[s
     """Prometheus follows the services into containers while it runs, still with two targets and no more."""
     with Project(running_engine, f"okit-switch-{os.getpid()}", named_images) as project:
         project.up()
-        before = project.prometheus.targets("services")
+        # Prometheus is ready a moment before it knows its targets.
+        before = eventually(lambda: project.prometheus.targets("services"))
         project.up_with_services()
 
         assert set(UP) == set(before)

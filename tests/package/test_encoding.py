@@ -1,4 +1,4 @@
-"""OTLP from pieces that are kept: byte for byte what opentelemetry's own encoder makes of the same spans."""
+"""OTLP from pieces that are kept: what opentelemetry's own encoder makes of the same spans."""
 
 from typing import Any
 

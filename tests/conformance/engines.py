@@ -50,6 +50,7 @@ UNPLAYABLE: Final[dict[tuple[str, Arity, str], str]] = {
     ("drop_unread", "server_stream", "sync"): "the call is never sent",
     ("cancel", "unary", "aio"): "never cancelled on the wire",
     ("cancel_task", "unary", "aio"): "never cancelled on the wire",
+    ("cancel_before", "unary", "aio"): "never cancelled on the wire",
     ("close_channel", "unary", "aio"): "never cancelled on the wire",
     ("drop", "client_stream", "aio"): "never cancelled on the wire",
 }

@@ -21,7 +21,7 @@ from opentelemetry.instrumentation.grpc import filters
 from observability import Call, Outcome, aio_client_interceptors
 
 from . import engines, expected
-from .cases import AGREED, DIVERGING, SOON, Way, responses_stream, ways
+from .cases import AGREED, DIVERGING, HIDDEN, SOON, Way, responses_stream, ways
 from .clients import stub
 from .engines import PAGE, RIGHT, UNPLAYABLE, Cell, plainest
 from .loop import run
@@ -121,7 +121,7 @@ def test_page_is_up_to_date(page: engines.Verdicts) -> None:
 
 def _unplayable(reason: str) -> list[object]:
     """List the cells that cannot be played for this reason."""
-    cases = {case.name: case for case in (*AGREED, *DIVERGING)}
+    cases = {case.name: case for case in (*AGREED, *DIVERGING, *HIDDEN)}
     ways = [
         (cases[name], plainest(cases[name], arity, server))
         for (name, arity, server), why in UNPLAYABLE.items()

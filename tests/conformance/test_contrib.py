@@ -87,7 +87,11 @@ def _other_ways() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("way", list(_other_ways()))
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings(
+    # What the official asyncio interceptors leave behind of the ways that they break: tasks and coroutines.
+    "ignore:coroutine .* was never awaited:RuntimeWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 def test_every_other_way(way: Way) -> None:
     """On every way that the official interceptors know, a call that is answered is OK, and told once on each side."""
     case = replace(OK, timeout=SOON) if way.client == "aio_write" else OK

@@ -12,6 +12,7 @@ import grpc
 from opentelemetry import context as contexts
 
 from .faults import report
+from .rendering import as_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence, Sequence
@@ -111,8 +112,8 @@ class Call:
         return None if context is None else f"{context.span_id:016x}"
 
     def annotate(self, **fields: Any) -> None:
-        """Add fields to the call's log line, and to its span as attributes, at once."""
-        self.fields = {**(self.fields or {}), **fields}
+        """Add fields, as they are now, to the call's log line, and to its span as attributes, at once."""
+        self.fields = {**(self.fields or {}), **{key: as_now(value) for key, value in fields.items()}}
 
 
 class Outcome(NamedTuple):

@@ -97,6 +97,14 @@ def _json_text(value: Any) -> str | None:
         return None
 
 
+def as_now(value: Any) -> Any:
+    """Copy a list or a dict, which its owner may change before it is rendered; leave anything else as it is."""
+    if not isinstance(value, dict | list):
+        return value
+    text = _json_text(value)
+    return printed(value) if text is None else json.loads(text)
+
+
 def printed(value: Any) -> str:
     """Return a value's own text, whatever its __str__ does."""
     try:

@@ -74,6 +74,20 @@ def test_fields_come_after_the_ids_in_the_order_they_were_added() -> None:
     assert "first" == line["one"]
 
 
+def test_a_list_or_dict_is_as_it_was_when_it_was_added() -> None:
+    """What a handler does to a list or a dict afterwards, before its call is told, changes nothing."""
+
+    def step() -> None:
+        cups, sizes = [1], {"big": 2}
+        here().annotate(cups=cups, sizes=sizes)
+        cups.append(2)
+        sizes.clear()
+
+    line = served(Told(), step)
+
+    assert ([1], {"big": 2}) == (line["cups"], line["sizes"])
+
+
 @pytest.mark.parametrize("key", sorted(logs.LINE_KEYS))
 def test_key_of_the_line_is_ignored(key: str) -> None:
     """A field under a key of the line's own does not touch the line."""
@@ -147,7 +161,7 @@ def test_any_value(value: object, expected: object) -> None:
 
     line = served(server, lambda: here().annotate(value=value))
 
-    assert value is line["value"]
+    assert value == line["value"]
     assert expected == (server.spans[0].attributes or {})["value"]
 
 

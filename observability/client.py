@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import grpc
 import grpc.aio
 
-from .call import Observation, Observer, Signals, enabled_by
+from .call import Observation, Observer, enabled_by
 from .handlers import each
 from .method import METHOD_LIMIT, method_at
 from .results import (
@@ -22,6 +22,7 @@ from .results import (
     end_with,
     follow,
 )
+from .signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator

@@ -10,10 +10,11 @@ import grpc
 import structlog
 from opentelemetry import baggage, trace
 
-from .call import SERVER_FAULTS, Signal, current_call
+from .call import SERVER_FAULTS, current_call
 from .faults import report
 from .log_writer import LogWriter
 from .rendering import RENDERERS, printed, safe_key, stacktrace
+from .signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence

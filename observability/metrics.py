@@ -13,8 +13,8 @@ import prometheus_client
 from google.protobuf import descriptor_pool
 from opentelemetry.trace import TraceFlags
 
-from .call import Signal
 from .method import METHOD_LIMIT, arity
+from .signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -17,7 +17,6 @@ from .call import (
     CUT_OFF_DETAILS,
     Observation,
     Observer,
-    Signals,
     cut_off_code,
     deadline_of,
     enabled_by,
@@ -26,6 +25,7 @@ from .call import (
 )
 from .handlers import PlainContext, WrappedHandler, each, is_abort
 from .method import METHOD_LIMIT, arity, method_at
+from .signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

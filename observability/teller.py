@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from .batches import Batches
-from .call import Signals
+from .signals import Signals
 
 if TYPE_CHECKING:
     from .call import Call, Observer, Outcome

@@ -14,9 +14,10 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from .call import SERVER_FAULTS, Signal
+from .call import SERVER_FAULTS
 from .logs import QUIET_SERVICES, is_quiet
 from .rendering import VALUE_LIMIT, printed, stacktrace
+from .signals import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -27,8 +27,8 @@ from observability import (
     metrics,
     trace_calls,
 )
-from observability.call import Signal
 from observability.faults import Faults, faults
+from observability.signals import Signal
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
 from tests.package.told import Told

@@ -16,11 +16,10 @@ from .results import (
     AioStreamStream,
     AioStreamUnary,
     AioUnaryStream,
-    Future,
     Responses,
     end_raised,
-    end_with,
     follow,
+    future_of,
 )
 from .signals import Signals
 
@@ -45,8 +44,8 @@ class _ClientCallDetails(_Fields, grpc.ClientCallDetails):
     """What a call is made with, changed."""
 
 
-class _Observing:
-    """What the client interceptors of both stacks share."""
+class Observing:
+    """What the client interceptors of both stacks and the observed channel share."""
 
     def __init__(self, *observers: Observer, target: str | None = None) -> None:
         # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
@@ -57,13 +56,13 @@ class _Observing:
         self._target = target
         self._methods: dict[Any, Method] = {}
 
-    def _observe(self, details: Any, type_: Type) -> Observation:
+    def _begin(self, method: Method, metadata: Any, timeout: float | None) -> Observation:
         started, started_ns = time.perf_counter(), time.time_ns()
-        method = self._methods.get(details.method) or self._learn(details.method, type_)
-        metadata = list(details.metadata or ())
-        return Observation(
-            method, "client", metadata, self._signals, started, started_ns, details.timeout, self._target
-        )
+        metadata = list(metadata or ())
+        return Observation(method, "client", metadata, self._signals, started, started_ns, timeout, self._target)
+
+    def _known(self, path: str | bytes, type_: Type) -> Method:
+        return self._methods.get(path) or self._learn(path, type_)
 
     def _learn(self, path: str | bytes, type_: Type) -> Method:
         method = method_at(path.decode() if isinstance(path, bytes) else path, type_)
@@ -90,7 +89,8 @@ def _aio_details_with(details: Any, metadata: grpc.aio.Metadata) -> grpc.aio.Cli
     )
 
 
-def _counted(call: Observation, requests: Iterable[Any]) -> Iterator[Any]:
+def counted(call: Observation, requests: Iterable[Any]) -> Iterator[Any]:
+    """Yield these requests, counted as sent."""
     for request in requests:
         call.sent += 1
         yield request
@@ -103,7 +103,7 @@ async def _aio_counted(call: Observation, requests: AsyncIterable[Any]) -> Async
 
 
 class ClientInterceptor(
-    _Observing,
+    Observing,
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
@@ -134,10 +134,10 @@ class ClientInterceptor(
     def _call(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any, type_: Type) -> Any:
         if not self._enabled():
             return continuation(details, request)
-        observation = self._observe(details, type_)
+        observation = self._begin(self._known(details.method, type_), details.metadata, details.timeout)
         call = observation
         if type_ in ("client_stream", "bidi_stream"):
-            request = _counted(call, each(request))
+            request = counted(call, each(request))
         else:
             call.sent = 1
         try:
@@ -147,13 +147,10 @@ class ClientInterceptor(
             raise
         if type_ in ("server_stream", "bidi_stream"):
             return Responses(result, observation)
-        if result.done():
-            end_with(observation, result)
-            return result
-        return Future(result, observation)
+        return future_of(result, observation)
 
 
-class _AioObserving(_Observing):
+class _AioObserving(Observing):
     """What the four asyncio interceptors share: an asyncio channel files each under one base only (grpc#43512)."""
 
     _type: Type
@@ -162,10 +159,10 @@ class _AioObserving(_Observing):
     async def _call(self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any) -> Any:
         if not self._enabled():
             return await continuation(details, request)
-        observation = self._observe(details, self._type)
+        observation = self._begin(self._known(details.method, self._type), details.metadata, details.timeout)
         call = observation
         if self._type in ("client_stream", "bidi_stream"):
-            count: Any = _aio_counted if isinstance(request, AsyncIterable) else _counted
+            count: Any = _aio_counted if isinstance(request, AsyncIterable) else counted
             request = count(call, request)
         else:
             call.sent = 1

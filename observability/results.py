@@ -101,6 +101,14 @@ class Future(_Observed):
             self._call.cancel()
 
 
+def future_of(call: Any, observation: Observation) -> Any:
+    """Return a unary call of a sync channel with its end seen; one that is over is returned as it is."""
+    if call.done():
+        end_with(observation, call)
+        return call
+    return Future(call, observation)
+
+
 class Responses(_Observed):
     """
     The responses of a stream; ends as the reader's iterator does.

@@ -10,13 +10,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
-import grpc
-import grpc.aio
 import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from .client import ClientInterceptor, aio_client_interceptors
+from .channel import ObservedChannel
+from .client import aio_client_interceptors
 from .exporting import configure_tracing, service_attributes
 from .faults import faults
 from .listening import ListenError
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
+    import grpc
+    import grpc.aio
     from opentelemetry.trace import TracerProvider
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
@@ -152,8 +153,8 @@ class Telemetry:
 
     def intercept_channel(self, channel: grpc.Channel, *, target: str | None = None) -> grpc.Channel:
         """Return this channel, its calls told; `target` is its address, which grpc does not tell."""
-        channel = grpc.intercept_channel(channel, ClientInterceptor(self._teller, target=target))
-        return self._contrib.intercept_channel(channel) if self._contrib else channel
+        ours = ObservedChannel(channel, self._teller, target=target)
+        return self._contrib.intercept_channel(ours) if self._contrib else ours
 
     def aio_client_interceptors(self, *, target: str | None = None) -> list[grpc.aio.ClientInterceptor]:
         """Return what tells of the calls of a grpc.aio channel; `target` is its address."""

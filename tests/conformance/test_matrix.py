@@ -6,12 +6,16 @@ The sentences of the cases, in cases.py, are the specification; those here hold 
 
 from typing import NamedTuple
 
+import grpc
 import pytest
 from grpc import StatusCode
+
+from observability.channel import ObservedChannel
 
 from . import expected
 from .cases import AGREED, DIVERGING, HIDDEN, Case, Way, requests_stream, ways
 from .play import Played, play
+from .record import Record
 
 AGREEMENT = 0.01
 """Milliseconds by which two signals may differ: a line and a span have been rounded."""
@@ -91,3 +95,9 @@ def test_durations(cell: Cell) -> None:
 
     assert all(max(side) - min(side) < AGREEMENT for side in durations)
     assert max(map(max, durations)) <= cell.played.milliseconds
+
+
+def test_sync_channel() -> None:
+    """The sync callers call through our own channel, which Telemetry puts around grpc's."""
+    with Record().telemetry("native") as telemetry, grpc.insecure_channel("localhost:1") as plain:
+        assert isinstance(telemetry.intercept_channel(plain), ObservedChannel)

@@ -13,11 +13,18 @@ import grpc.aio
 import pytest
 
 from observability import ClientInterceptor, aio_client_interceptors
+from observability.channel import ObservedChannel
 from tests.package.endings import METADATA, aio_behaviors, behaviors
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 
 ENDINGS = ("OK", "NOT_FOUND", "cancelled")
+# Both ways to observe a sync channel.
+OBSERVE: dict[str, Callable[[grpc.Channel], grpc.Channel]] = {
+    "interceptor": lambda channel: grpc.intercept_channel(channel, ClientInterceptor(*Told().observers)),
+    "channel": lambda channel: ObservedChannel(channel, *Told().observers),
+}
+WAYS = pytest.mark.parametrize("way", OBSERVE)
 # What a sync call can be asked once it is over, and what else can be done with it.
 QUESTIONS = (
     "code",
@@ -141,15 +148,15 @@ def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str
     }
 
 
+@WAYS
 @pytest.mark.parametrize("arity", ARITIES)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_sync_call(arity: str, ending: str) -> None:
-    """A sync call through our interceptor answers every question as grpc's own does, however it ends."""
+def test_sync_call(way: str, arity: str, ending: str) -> None:
+    """A sync call through our interceptor or channel answers every question as grpc's own does, however it ends."""
     leave = threading.Event()
     with connected(**behaviors(ending, leave)) as channel:
         bare = everything_about(channel, arity, ending)
-        intercepted = grpc.intercept_channel(channel, ClientInterceptor(*Told().observers))
-        observed = everything_about(intercepted, arity, ending)
+        observed = everything_about(OBSERVE[way](channel), arity, ending)
         leave.set()
 
     assert bare == observed
@@ -163,12 +170,13 @@ def test_every_method_of_a_sync_call_is_asked(class_: type) -> None:
     assert names <= {*QUESTIONS, *ACTIONS}
 
 
+@WAYS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_every_attribute_of_a_sync_call_is_there(arity: str) -> None:
-    """A sync call through our interceptor has every public attribute that grpc's own has."""
+def test_every_attribute_of_a_sync_call_is_there(way: str, arity: str) -> None:
+    """A sync call through our interceptor or channel has every public attribute that grpc's own has."""
     leave = threading.Event()
     with connected(**behaviors("OK", leave)) as plain_channel:
-        channel = grpc.intercept_channel(plain_channel, ClientInterceptor(*Told().observers))
+        channel = OBSERVE[way](plain_channel)
         callables = (method(plain_channel, arity), method(channel, arity))
         ways = [callable_ if arity in STREAMS else callable_.future for callable_ in callables]
         bare, observed = (way(requests(arity)) for way in ways)
@@ -179,22 +187,24 @@ def test_every_attribute_of_a_sync_call_is_there(arity: str) -> None:
     assert [] == missing
 
 
+@WAYS
 @pytest.mark.parametrize("arity", ["unary", "client_stream"])
-def test_with_call(arity: str) -> None:
+def test_with_call(way: str, arity: str) -> None:
     """with_call gives the response and a call that tells code and metadata."""
-    with connected(client=[ClientInterceptor(*Told().observers)], **behaviors("OK", threading.Event())) as channel:
-        response, call = method(channel, arity).with_call(requests(arity))
+    with connected(**behaviors("OK", threading.Event())) as channel:
+        response, call = method(OBSERVE[way](channel), arity).with_call(requests(arity))
 
     assert (b"done", grpc.StatusCode.OK) == (response, call.code())
     assert METADATA == tuple(call.trailing_metadata()) == tuple(call.initial_metadata())
 
 
+@WAYS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_sync_call_that_goes_on(arity: str) -> None:
+def test_sync_call_that_goes_on(way: str, arity: str) -> None:
     """While it goes on, a call says so, tells its time, and tells those who asked of its end."""
     leave, over = threading.Event(), threading.Event()
-    with connected(client=[ClientInterceptor(*Told().observers)], **behaviors("cancelled", leave)) as channel:
-        callable_ = method(channel, arity)
+    with connected(**behaviors("cancelled", leave)) as channel:
+        callable_ = method(OBSERVE[way](channel), arity)
         call = (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=60)
         states = [call.is_active(), call.running(), call.done(), call.cancelled()]
         remaining = call.time_remaining()

@@ -30,6 +30,7 @@ from observability import (
     ServerInterceptor,
     aio_client_interceptors,
 )
+from observability.channel import ObservedChannel
 from tests.package.endings import aio_behaviors, behaviors
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
@@ -132,6 +133,12 @@ NEIGHBOURS = [
         ],
     ),
 ]
+# Both ways to observe a sync channel.
+OBSERVE: dict[str, Callable[[Told, grpc.Channel], grpc.Channel]] = {
+    "interceptor": lambda told, channel: grpc.intercept_channel(channel, ClientInterceptor(*told.observers)),
+    "channel": lambda told, channel: ObservedChannel(channel, *told.observers),
+}
+WAYS = pytest.mark.parametrize("way", OBSERVE)
 PLACES = pytest.mark.parametrize("place", ["outside", "inside"])
 Result = tuple[list[bytes], str]
 
@@ -217,11 +224,12 @@ def test_aio_server(neighbour: Neighbour, place: str, ending: str, arity: str) -
 
 @CASES
 @PLACES
+@WAYS
 @pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
-def test_client(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
+def test_client(neighbour: Neighbour, way: str, place: str, ending: str, arity: str) -> None:
     """Beside another's interceptor on a client, ours changes no result, and tells the code that the caller gets."""
     told = Told()
-    ours = partial(intercepted, ClientInterceptor(*told.observers))
+    ours = partial(OBSERVE[way], told)
     with connected(**behaviors(ending)) as channel:
         alone = talk(neighbour.client(channel), arity, ending)
         stacked = ours(neighbour.client(channel)) if place == "outside" else neighbour.client(ours(channel))
@@ -299,8 +307,9 @@ def fits(order: Order, arity: str) -> bool:
     return arity != "bidi_stream" or order.index(OPENTELEMETRY) < order.index(PROMETHEUS)
 
 
+@WAYS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_every_order_on_a_client(arity: str) -> None:
+def test_every_order_on_a_client(way: str, arity: str) -> None:
     """So it is on a client."""
     found = []
     with connected(**behaviors("OK")) as plain:
@@ -308,7 +317,7 @@ def test_every_order_on_a_client(arity: str) -> None:
             if not fits(order, arity):
                 continue
             told = Told()
-            ours = partial(intercepted, ClientInterceptor(*told.observers))
+            ours = partial(OBSERVE[way], told)
             channel = plain
             for part in order:
                 channel = part.client(channel) if isinstance(part, Neighbour) else ours(channel)
@@ -317,11 +326,6 @@ def test_every_order_on_a_client(arity: str) -> None:
             found.append((order, code, told.codes))
 
     assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
-
-
-def intercepted(interceptor: ClientInterceptor, channel: grpc.Channel) -> grpc.Channel:
-    """Return a channel through our interceptor."""
-    return grpc.intercept_channel(channel, interceptor)
 
 
 @pytest.mark.parametrize("stack", ["sync", "aio"])

@@ -104,8 +104,8 @@ def _makes(name: str, class_: type[_MultiCallable], type_: Type) -> Any:
         response_deserializer: Any = None,
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
     ) -> Any:
-        registered = {"_registered_method": True} if _registered_method else {}  # grpc's own alone knows it
-        inner = getattr(self._channel, name)(method, request_serializer, response_deserializer, **registered)
+        registered = (True,) if _registered_method else ()  # which other people's channels may not know
+        inner = getattr(self._channel, name)(method, request_serializer, response_deserializer, *registered)
         return class_(inner, self._known(method, type_), type_, self._enabled, self._begin)
 
     method.__name__ = name

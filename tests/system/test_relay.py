@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -122,11 +123,19 @@ def test_stream_has_its_callers_deadline(caller: float | None) -> None:
         assert 25 < service_a.time_left <= 30.1
 
 
+def freeze(service: Service) -> None:
+    """Stop every thread of a service, and wait until they have."""
+    service.signal(signal.SIGSTOP)
+    threads = list(Path(f"/proc/{service._process.pid}/task").iterdir())
+    while any((thread / "stat").read_text().rpartition(")")[2].split()[0] != "T" for thread in threads):
+        time.sleep(0.001)
+
+
 def test_a_frozen(own_system: System) -> None:
     """A frozen A is answered for within the time that it has, and 0.2 s."""
     with calling(own_system.b) as stub:
         stub.CallEcho(CallEchoRequest(msg="hello"), timeout=5)
-        own_system.a.signal(signal.SIGSTOP)
+        freeze(own_system.a)
         start = time.monotonic()
 
         failure = failure_of(stub)

@@ -203,12 +203,13 @@ class _Traced(Signal):
             return
         # A call whose handler never started has a span as well.
         span = state.span or self._span(call, self._parent(call), self._attributes(call.descriptor))
+        ended_ns = call.started_ns + int(outcome.seconds * 1e9)
         if span.is_recording():
             server = call.kind == "server"
             attributes = _peer_attributes(call.peer) if server and call.peer else {}
             failed = outcome.code in SERVER_FAULTS if server else outcome.code is not grpc.StatusCode.OK
-            _conclude(span, outcome, attributes, failed=failed)
-        span.end(call.started_ns + int(outcome.seconds * 1e9))
+            _conclude(span, outcome, attributes, ended_ns, failed=failed)
+        span.end(ended_ns)
 
     def _parent(self, call: Call) -> Context:
         """Read the caller's context, beside whatever else is in this one: a span here is not the caller's."""
@@ -261,14 +262,14 @@ def _attribute(value: Any) -> Any:
     return value if isinstance(value, str | bool | int | float) else printed(value)
 
 
-def _conclude(span: Span, outcome: Outcome, attributes: dict[str, Any], *, failed: bool) -> None:
+def _conclude(span: Span, outcome: Outcome, attributes: dict[str, Any], ended_ns: int, *, failed: bool) -> None:
     """Write the outcome into a span; an uncaught exception is recorded once."""
     code = outcome.code.name
     message = outcome.details
     if outcome.error is not None:
         text = printed(outcome.error)[:VALUE_LIMIT]
         message = message or text
-        _record(span, outcome.error, text)
+        _record(span, outcome.error, text, ended_ns)
     if failed:
         attributes = {**attributes, RPC_STATUS_CODE: code, ERROR_TYPE: code}
         span.set_status(Status(StatusCode.ERROR, message or None))
@@ -277,12 +278,13 @@ def _conclude(span: Span, outcome: Outcome, attributes: dict[str, Any], *, faile
     span.set_attributes(attributes)
 
 
-def _record(span: Span, error: BaseException, text: str) -> None:
+def _record(span: Span, error: BaseException, text: str, at_ns: int) -> None:
     """Record an exception: as span.record_exception does, but whatever its __str__ does, and within bounds."""
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
     span.add_event(
         "exception",
         {"exception.type": name, "exception.message": text, "exception.stacktrace": stacktrace(error)},
+        at_ns,
     )
 
 

@@ -32,6 +32,7 @@ from observability import (
 )
 from observability.channel import ObservedChannel
 from tests.package.endings import aio_behaviors, behaviors
+from tests.package.passing import AioPassing, Passing
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 
@@ -48,25 +49,6 @@ AIO_CASES = pytest.mark.parametrize(
 )
 official: Any = official_  # it has no types
 PROVIDER = TracerProvider(shutdown_on_exit=False)
-
-
-class Passing(grpc_interceptor.ServerInterceptor):
-    """grpc-interceptor's way to change nothing."""
-
-    def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
-        """Call the handler."""
-        del method_name
-        return method(request_or_iterator, context)
-
-
-class AioPassing(grpc_interceptor.AsyncServerInterceptor):
-    """The same for asyncio."""
-
-    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
-        """Call the handler."""
-        del method_name
-        response = method(request_or_iterator, context)
-        return response if hasattr(response, "__aiter__") else await response
 
 
 class PassingClient(grpc_interceptor.ClientInterceptor):

@@ -151,6 +151,7 @@ def test_exception_is_recorded_once() -> None:
         recorded["exception.message"],
     )
     assert str(recorded["exception.stacktrace"]).endswith("ValueError: no bread\n")
+    assert pair.spans["server"].end_time == event.timestamp
     assert "no bread" == pair.spans["server"].status.description
     assert () == pair.spans["client"].events
 

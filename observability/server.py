@@ -466,7 +466,8 @@ class _AioCall(_ServedCall):
         elif self._answered(task):
             self._end(self._refusal or self._answer or grpc.StatusCode.OK, None)
         else:
-            self._error = None
+            if not isinstance(self._error, SystemExit):  # with which the event loop ends, and every call
+                self._error = None
             remaining = self._remaining
             if remaining is None:
                 remaining = deadline_of(self._context.time_remaining())

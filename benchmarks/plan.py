@@ -38,14 +38,14 @@ STREAM_MESSAGES = 10_000
 STREAM_BYTES = 100
 
 FULL = Plan(
-    repetitions=7,
+    repetitions=5,
     warm_up=1_500,
     calls=6_000,
     streams=5,
     memory=(100_000, 1_000_000),
-    latency_repetitions=5,
+    latency_repetitions=3,
     latency_seconds=5.0,
-    growth_repetitions=5,
+    growth_repetitions=3,
     growth_calls=1_500,
     growth={
         "methods": (1, 10, 100, 1_000),

@@ -70,8 +70,6 @@ _ENDS: Final[dict[End, frozenset[str]]] = {
 DETAILS: Final = "as asked"
 SOON: Final = 0.25
 """Seconds until a deadline; grpc-timeout says so many exactly."""
-LATER: Final = 1.0
-"""Seconds until a deadline before which something else must have happened."""
 _RECEIVE_LITTLE: Final = (("grpc.max_receive_message_length", 100),)
 _SEND_LITTLE: Final = (("grpc.max_send_message_length", 100),)
 
@@ -202,6 +200,20 @@ def waiting(way: Way) -> bool:
     return way.client in ("call", "iterate", "aio_await", "aio_iterate")
 
 
+def steady(way: Way) -> bool:
+    """
+    Leave out the plain handlers and the single answers of asyncio servers, where the requests of a call are cut off.
+
+    A plain generator then blocks its thread for good, and whether a single answer is told as sent is a matter of luck.
+    """
+    return way.server == "sync" or (not_plain(way) and responses_stream(way.arity))
+
+
+def steady_from_sync(way: Way) -> bool:
+    """Allow such ways only, with clients of grpc channels."""
+    return steady(way) and from_sync(way)
+
+
 def iterating(way: Way) -> bool:
     """Allow clients that hand over all requests at once, and no plain generator."""
     return not_plain_stream(way) and "write" not in way.client
@@ -213,8 +225,9 @@ class Case:
     One outcome, and how it comes to pass.
 
     `client` and `server` are the codes that each side tells, None where it never sees the call; `error` is whether
-    the server tells of an exception. The handler reads its requests (of an `endless` stream one), sends `first`, where
-    responses are a stream, does its `act`, and answers with `last`. `end` is what the caller does about it. `early`
+    the server tells of an exception. The handler reads its `request`, or a stream of it and a `second` one (of an
+    `endless` stream only the one), sends `first`, where responses are a stream, does its `act`, and answers with
+    `last`. `end` is what the caller does about it. `early`
     is whether the call ends while requests may still be written. Where the server has no port (`absent`), no place
     (`limited`), no thread (`pool_busy`) or an interceptor that waits (`delayed`), the handler never starts.
     """
@@ -229,6 +242,7 @@ class Case:
     timeout: float | None = None
     method: str = "Method"
     request: Any = FIRST
+    second: Any = FIRST
     endless: bool = False
     first: Any = FIRST
     last: Any = LAST
@@ -384,12 +398,21 @@ AGREED: Final = (
         StatusCode.DEADLINE_EXCEEDED,
         act=leave,
         error=True,
-        timeout=LATER,
+        timeout=SOON,
+        possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "own_cancellation_unanswered_sync",
+        "A CancelledError of the handler's own that nothing hides leaves the caller of grpc.server waiting, too.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=cancel_itself,
+        error=True,
+        timeout=SOON,
         possible=lambda way: way.server == "sync" and waiting(way),
     ),
     agreed(
         "exit_with_code_unanswered",
-        "Nor is it answered on grpc.server with a code that was set before.",
+        "A SystemExit that nothing hides is not answered on grpc.server with a code that was set before either.",
         StatusCode.DEADLINE_EXCEEDED,
         act=leave_with_code,
         error=True,
@@ -527,6 +550,25 @@ AGREED: Final = (
         possible=on(*AIO_SERVERS),
     ),
     agreed(
+        "second_request_unparseable",
+        "A stream whose second request cannot be parsed is INTERNAL on grpc.server.",
+        StatusCode.INTERNAL,
+        second=UNPARSEABLE,
+        early=True,
+        arities=_FROM_MANY,
+        possible=lambda way: way.server == "sync" and waiting(way),
+    ),
+    agreed(
+        "second_request_unparseable_aio",
+        "A stream's second request that cannot be parsed is an exception for its handler on grpc.aio.server, too.",
+        StatusCode.UNKNOWN,
+        second=UNPARSEABLE,
+        early=True,
+        error=True,
+        arities=_FROM_MANY,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
         "request_parsed_to_none",
         "A request of which parsing makes None is INTERNAL on grpc.server.",
         StatusCode.INTERNAL,
@@ -540,6 +582,13 @@ AGREED: Final = (
         StatusCode.OK,
         request=VANISHING,
         possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "request_unserialisable_aio",
+        "A request that cannot be serialised is sent as an empty one on a grpc.aio channel.",
+        StatusCode.OK,
+        request=UNSERIALISABLE,
+        possible=from_aio,
     ),
     agreed(
         "answer_none",
@@ -650,6 +699,27 @@ DIVERGING: Final = (
         end="stop_server",
     ),
     Case(
+        "request_of_stream_unserialisable",
+        "A stream's request that cannot be serialised is INTERNAL for a sync caller, and cuts the server's call off.",
+        client=StatusCode.INTERNAL,
+        server=StatusCode.CANCELLED,
+        second=UNSERIALISABLE,
+        early=True,
+        arities=_FROM_MANY,
+        possible=steady_from_sync,
+    ),
+    Case(
+        "request_of_stream_too_large_to_send",
+        "A stream's request larger than the client sends is RESOURCE_EXHAUSTED, and cuts the server's call off.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.CANCELLED,
+        second=LARGE,
+        channel_options=_SEND_LITTLE,
+        early=True,
+        arities=_FROM_MANY,
+        possible=steady,
+    ),
+    Case(
         "text_too_long",
         "A status text of many kB makes the caller's code RESOURCE_EXHAUSTED; the server sent its own.",
         client=StatusCode.RESOURCE_EXHAUSTED,
@@ -702,13 +772,35 @@ DIVERGING: Final = (
         server=StatusCode.UNKNOWN,
         act=cancel_itself,
         error=True,
-        timeout=LATER,
+        timeout=SOON,
         possible=lambda way: way.server != "sync" and waiting(way),
     ),
 )
 """Outcomes of which each side truly saw something else."""
 
 HIDDEN: Final = (
+    Case(
+        "request_of_stream_too_large",
+        "A stream's request larger than the server accepts cuts its call off, for its handler like a caller who left.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.CANCELLED,
+        request=LARGE,
+        server_options=_RECEIVE_LITTLE,
+        early=True,
+        arities=_FROM_MANY,
+        possible=steady,
+    ),
+    Case(
+        "request_of_stream_too_large_aio",
+        "An asyncio handler that answers once sees such a stream end like any other, and its answer goes nowhere.",
+        client=StatusCode.RESOURCE_EXHAUSTED,
+        server=StatusCode.OK,
+        request=LARGE,
+        server_options=_RECEIVE_LITTLE,
+        early=True,
+        arities=("client_stream",),
+        possible=on("aio", "aio_context"),
+    ),
     Case(
         "cancel_before",
         "A call that its caller cancels while an interceptor waits, before the handler starts, looks like a deadline.",

@@ -31,7 +31,7 @@ def stub(channel: Any, stage: Stage) -> Any:
 def requests(stage: Stage) -> Iterator[Any]:
     """Give the requests of a stream."""
     yield stage.case.request
-    yield FIRST
+    yield stage.case.second
     while stage.case.endless and not stage.over.is_set():
         yield FIRST
 

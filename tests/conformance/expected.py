@@ -31,3 +31,8 @@ def spans(kind: str, code: StatusCode | None, *, error: bool) -> list[Span]:
         return []
     failed = code.name in _FAULTS if kind == "server" else code is not StatusCode.OK
     return [Span(code.name, "ERROR" if failed else "UNSET", int(error and kind == "server"))]
+
+
+def everything(kind: str, code: StatusCode | None, *, error: bool = False) -> tuple[Signals, list[Span]]:
+    """Tell what all signals of one side say."""
+    return signals(code), spans(kind, code, error=error)

@@ -87,6 +87,15 @@ class Record:
             for span in self._spans(kind)
         ]
 
+    def everything(self, kind: str) -> tuple[Signals, list[Span]]:
+        """Tell what all signals of one side say."""
+        return self.signals(kind), self.spans(kind)
+
+    def line(self, kind: str) -> dict[str, Any]:
+        """Return the one line of one side."""
+        [line] = [line for line in self.lines if line["kind"] == kind]
+        return line
+
     def messages(self, kind: str) -> tuple[float, float]:
         """Tell how many messages one side has sent and received."""
         sent, received = (self._values(f"grpc_{kind}_msg_{way}_total") for way in ("sent", "received"))

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 from grpc import StatusCode
 
+from . import expected
 from .cases import AGREED, Case, Way
 from .play import play
+from .record import Signals, Span
 
 WAYS = (Way("unary", "sync", "future"), Way("server_stream", "aio", "aio_iterate"))
 """One for each side of each stack."""
@@ -23,9 +25,28 @@ LATE = Case(
 )
 
 
-def _told(case: Case, way: Way) -> dict[str, str]:
-    """Tell what the client and the server say."""
-    return {line["kind"]: line["code"] for line in play(case, way).record.lines}
+CUT_OFF = {
+    "cancel": (StatusCode.CANCELLED, StatusCode.CANCELLED),
+    "deadline": (StatusCode.DEADLINE_EXCEEDED, StatusCode.DEADLINE_EXCEEDED),
+    "cancel_at_last": (StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED),
+}
+"""The codes that the client and the server are to tell, by case."""
+
+Told = dict[str, tuple[Signals, list[Span]]]
+
+
+def _told(case: Case, way: Way) -> Told:
+    """Tell all that the client and the server say."""
+    record = play(case, way).record
+    return {kind: record.everything(kind) for kind in ("client", "server")}
+
+
+def _expected(case: Case) -> Told:
+    """Tell what they are to say."""
+    return {
+        kind: expected.everything(kind, code)
+        for kind, code in zip(("client", "server"), CUT_OFF[case.name], strict=True)
+    }
 
 
 def test_long_deadlines() -> None:
@@ -39,15 +60,14 @@ def test_long_deadlines() -> None:
     with ThreadPoolExecutor(len(cases) * len(WAYS)) as side_by_side:
         told = {(case.name, case.timeout, way): side_by_side.submit(_told, case, way) for case in cases for way in WAYS}
 
-    assert {
-        (case.name, case.timeout, way): {"client": "DEADLINE_EXCEEDED", "server": "DEADLINE_EXCEEDED"}
-        | ({"client": "CANCELLED"} if case.cancelled else {})
-        for case in cases
-        for way in WAYS
-    } == {key: future.result() for key, future in told.items()}
+    assert {(case.name, case.timeout, way): _expected(case) for case in cases for way in WAYS} == {
+        key: future.result() for key, future in told.items()
+    }
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_cancelled_in_time(way: Way) -> None:
     """A caller that cancels by hand well before its deadline is CANCELLED for the server as well."""
-    assert {"client": "CANCELLED", "server": "CANCELLED"} == _told(replace(CANCEL, timeout=30.0), way)
+    case = replace(CANCEL, timeout=30.0)
+
+    assert _expected(case) == _told(case, way)

@@ -9,15 +9,17 @@ import pytest
 from .cases import AGREED, ARITIES, SERVERS, Arity, Case, Way, requests_stream, responses_stream
 from .clients import requests, stub
 from .play import staged
+from .record import PATIENCE
 from .stage import Stage
 
 RAISING = [case for case in AGREED if case.name in ("exception_hidden", "exit", "own_cancellation")]
 AT_ONCE = 5.0
-"""Seconds within which an answer has come at once, on a busy machine; the call itself has no deadline."""
+"""Seconds within which an answer has come at once, on a busy machine; the call's own deadline is later."""
 
 
 def _ask(method: Any, stage: Stage) -> None:
-    answer = method(requests(stage) if requests_stream(stage.way.arity) else stage.case.request)
+    request = requests(stage) if requests_stream(stage.way.arity) else stage.case.request
+    answer = method(request, timeout=PATIENCE)  # so that a caller who is left waiting fails, and does not hang
     if responses_stream(stage.way.arity):
         list(answer)
 

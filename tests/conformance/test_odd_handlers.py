@@ -114,6 +114,41 @@ def test_code_that_grpc_cannot_look_up() -> None:
     assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["UNKNOWN"]) == (error.code(), told.codes)
 
 
+async def aio_leaves(_request: bytes, _context: Any) -> bytes:
+    """Ask the process to end."""
+    raise SystemExit(3)
+
+
+async def aio_leaves_a_stream(request: bytes, _context: Any) -> AsyncIterator[bytes]:
+    """Do the same in the middle of a stream."""
+    yield request
+    raise SystemExit(3)
+
+
+def leaves(_request: bytes, _context: Any) -> bytes:
+    """Do the same in a plain handler."""
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("behavior", "arity", "code"),
+    [
+        (aio_leaves, "unary", "CANCELLED"),
+        (aio_leaves_a_stream, "server_stream", "CANCELLED"),
+        (leaves, "unary", "UNKNOWN"),
+    ],
+)
+def test_exit_on_asyncio(behavior: Any, arity: str, code: str) -> None:
+    """A SystemExit that nothing hides ends an asyncio server's event loop; the call is told once, with it."""
+    told = Told()
+
+    with pytest.raises(SystemExit):
+        asyncio.run(_serve_aio(told, arity, behavior, []))
+    assert [(code, SystemExit)] == [(outcome.code.name, type(outcome.error)) for outcome in told.outcomes]
+    assert [[code]] * 4 == told.everywhere()
+    assert 0 == told.total("grpc_server_in_flight")
+
+
 @pytest.mark.parametrize("hiding", [False, True])
 def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a parameter
     """grpc.aio.server takes any iterable of a plain handler's, and so do we."""

@@ -173,7 +173,7 @@ async def _aio_call(outside: Any, arity: str, told: Told) -> str:
 
 @STACKS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_abort(stack: str, arity: str) -> None:
+def test_abort_before_ours(stack: str, arity: str) -> None:
     """A call that an interceptor before ours aborts is CANCELLED, and says why; what was sent cannot be seen."""
     told = Told()
 
@@ -184,7 +184,7 @@ def test_abort(stack: str, arity: str) -> None:
 
 @STACKS
 @pytest.mark.parametrize("arity", ["unary", "client_stream"])
-def test_answer(stack: str, arity: str) -> None:
+def test_answer_before_ours(stack: str, arity: str) -> None:
     """A call to which an interceptor before ours gives the only response is OK: that one is serialised."""
     told = Told()
 

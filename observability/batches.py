@@ -31,6 +31,7 @@ class Batches(Generic[Item]):
         self._delay = delay
         self._limit = limit
         self._items: deque[Item | threading.Event] = deque()
+        self._closed = False
         self._start()
         start, end = weakref.WeakMethod(self._start), weakref.WeakMethod(self._end)
         os.register_at_fork(after_in_child=lambda: (method := start()) and method())
@@ -41,8 +42,8 @@ class Batches(Generic[Item]):
         return len(self._items)
 
     def put(self, item: Item) -> bool:
-        """Queue an item, or tell that there is no room for it."""
-        if len(self._items) >= self._limit:
+        """Queue an item, or tell that there is no room for it, or no thread any more."""
+        if self._closed or len(self._items) >= self._limit:
             return False
         self._items.append(item)
         if not self._waiting.is_set():
@@ -55,15 +56,24 @@ class Batches(Generic[Item]):
 
     def flush(self, seconds: float) -> bool:
         """Wait until what waits now is taken, for this long at most; tell whether it is."""
+        if self._closed and not self._thread.is_alive():
+            return True
         taken = threading.Event()
         self._items.append(taken)
         self._urgent.set()
         self._waiting.set()
         return taken.wait(seconds)
 
+    def close(self, seconds: float) -> None:
+        """Take no more, and let the thread end when what waits is taken; wait for that for so long at most."""
+        self._closed = True
+        self.flush(seconds)
+
     def _start(self) -> None:
         """Start the thread; a forked process has none of its parent's, and what waits is the parent's to take."""
         self._items.clear()
+        if self._closed:
+            return
         self._waiting = threading.Event()
         self._urgent = threading.Event()
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
@@ -75,8 +85,10 @@ class Batches(Generic[Item]):
             self.flush(_EXIT_SECONDS)
 
     def _run(self) -> None:
-        while True:
-            self._waiting.wait()
+        closed = False
+        while not closed:
+            closed = self._closed  # and once more around: somebody may just have queued the last item
+            self._waiting.wait(self._delay if closed else None)
             self._urgent.wait(self._delay)
             self._urgent.clear()
             self._waiting.clear()

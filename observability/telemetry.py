@@ -166,7 +166,7 @@ class Telemetry:
         atexit.unregister(self.close)
         with self._on_close.pop_all():
             deadline = time.monotonic() + self._flush_seconds
-            self._teller.flush(self._flush_seconds)
+            self._teller.close(self._flush_seconds)
             self.tracing.close(max(0.0, deadline - time.monotonic()))
             if self.log_writer is not None:
                 self.log_writer.flush(max(0.05, deadline - time.monotonic()))

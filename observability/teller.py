@@ -43,6 +43,10 @@ class Teller(Signals):
         """Tell of all that has ended, before somebody looks."""
         self.flush(_SETTLE_SECONDS)
 
+    def close(self, seconds: float) -> None:
+        """Tell of all that has ended, for this long at most; what ends from now on is told by whoever ends it."""
+        self._ended.close(seconds)
+
     def flush(self, seconds: float) -> bool:
         """Tell of all that has ended, for this long at most; tell whether it is told."""
         return self._ended.flush(seconds)

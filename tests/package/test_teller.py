@@ -101,6 +101,20 @@ def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) ->
     assert CALL_LIMIT + 10 == len(kept.outcomes)
 
 
+def test_closing_ends_the_thread() -> None:
+    """Closing tells what has ended and ends the thread; what ends afterwards is told by whoever ends it."""
+    kept = Kept()
+    telling = Teller(kept)
+    thread = telling._ended._thread
+    ended(telling, 3)
+    telling.close(5)
+    thread.join(5)
+    assert (3, False) == (len(kept.outcomes), thread.is_alive())
+
+    ended(telling, 1)
+    assert 4 == len(kept.outcomes)
+
+
 def test_messages_are_those_of_the_end() -> None:
     """What a handler that outlives its call hands over afterwards is not counted."""
     kept = Kept()

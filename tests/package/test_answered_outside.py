@@ -16,6 +16,7 @@ import grpc_interceptor
 import pytest
 
 from observability import AioServerInterceptor, ServerInterceptor
+from tests.package.neighbours import AioPassing, Passing
 from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 
@@ -102,24 +103,6 @@ class AioFailing(grpc_interceptor.AsyncServerInterceptor):
         async for response in responses:
             yield response
         raise ValueError("no bread")
-
-
-class Passing(grpc_interceptor.ServerInterceptor):
-    """Reads the handler and calls it."""
-
-    def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
-        """Call it."""
-        del method_name
-        return method(request_or_iterator, context)
-
-
-class AioPassing(grpc_interceptor.AsyncServerInterceptor):
-    """The same for asyncio."""
-
-    async def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
-        """Call it."""
-        del method_name
-        return await method(request_or_iterator, context)
 
 
 def refuse(_request: bytes, context: grpc.ServicerContext) -> None:

@@ -19,18 +19,22 @@ METADATA = (("key", "one"), ("key", "two"))
 """What they send as initial and as trailing metadata."""
 
 
-def behaviors(ending: str, leave: threading.Event | None = None) -> dict[str, Any]:
+def behaviors(
+    ending: str, leave: threading.Event | None = None, begun: threading.Event | None = None
+) -> dict[str, Any]:
     """
     Return a handler of each arity that comes to this end: OK, NOT_FOUND, UNKNOWN or cancelled.
 
-    They read all requests, and send metadata. Streams send a first response before; where the client is to
-    cancel, they wait until told to leave.
+    They read all requests, send metadata, and tell when they have begun. Streams send a first response before; where
+    the client is to cancel, they wait until told to leave.
     """
 
     def begin(request: Any, context: grpc.ServicerContext) -> None:
         _ = request if isinstance(request, bytes) else list(request)
         context.send_initial_metadata(METADATA)
         context.set_trailing_metadata(METADATA)
+        if begun:
+            begun.set()
 
     def end(context: grpc.ServicerContext) -> Response:
         if ending == "NOT_FOUND":

@@ -16,7 +16,7 @@ import grpc_interceptor
 import pytest
 
 from observability import AioServerInterceptor, ServerInterceptor
-from tests.package.passing import AioPassing, Passing
+from tests.package.neighbours import AioPassing, Passing
 from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 

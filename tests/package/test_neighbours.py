@@ -4,23 +4,12 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
-import grpc_interceptor
-import py_grpc_prometheus.prometheus_client_interceptor as prom_client  # type: ignore[import-untyped]  # it has no types
-import py_grpc_prometheus.prometheus_server_interceptor as prom_server  # type: ignore[import-untyped]  # it has no types
 import pytest
-import sentry_sdk.integrations.grpc.aio.client as sentry_aio_client
-import sentry_sdk.integrations.grpc.aio.server as sentry_aio_server
-import sentry_sdk.integrations.grpc.client as sentry_client
-import sentry_sdk.integrations.grpc.server as sentry_server
-from opentelemetry.instrumentation import grpc as official_
-from opentelemetry.sdk.trace import TracerProvider
-from prometheus_client import CollectorRegistry
 
 from observability import (
     AioHideExceptions,
@@ -32,7 +21,15 @@ from observability import (
 )
 from observability.channel import ObservedChannel
 from tests.package.endings import aio_behaviors, behaviors
-from tests.package.passing import AioPassing, Passing
+from tests.package.neighbours import (
+    EXCEPTIONS,
+    NEIGHBOURS,
+    OPENTELEMETRY,
+    PASSING,
+    PROMETHEUS,
+    SENTRY,
+    Neighbour,
+)
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 
@@ -47,74 +44,6 @@ AIO_CASES = pytest.mark.parametrize(
         if ending != "UNIMPLEMENTED" or arity in ("unary", "server_stream")
     ],
 )
-official: Any = official_  # it has no types
-PROVIDER = TracerProvider(shutdown_on_exit=False)
-
-
-class PassingClient(grpc_interceptor.ClientInterceptor):
-    """The same for a client."""
-
-    def intercept(self, method: Any, request_or_iterator: Any, call_details: Any) -> Any:
-        """Make the call."""
-        return method(request_or_iterator, call_details)
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """Somebody else's interceptors; None where they have none."""
-
-    name: str
-    server: Callable[[], Any]
-    aio_server: Callable[[], Any] | None
-    client: Callable[[grpc.Channel], grpc.Channel]
-    aio_clients: Callable[[], list[Any]] | None
-
-    def __str__(self) -> str:
-        return self.name
-
-
-NEIGHBOURS = [
-    Neighbour(
-        "opentelemetry",
-        lambda: official.server_interceptor(PROVIDER),
-        lambda: official.aio_server_interceptor(PROVIDER),
-        lambda channel: official.grpcext.intercept_channel(channel, official.client_interceptor(PROVIDER)),
-        lambda: official.aio_client_interceptors(PROVIDER),
-    ),
-    Neighbour(
-        "grpc-interceptor",
-        Passing,
-        AioPassing,
-        lambda channel: grpc.intercept_channel(channel, PassingClient()),
-        None,
-    ),
-    Neighbour(
-        "grpc-interceptor's exceptions",
-        grpc_interceptor.ExceptionToStatusInterceptor,
-        grpc_interceptor.AsyncExceptionToStatusInterceptor,
-        lambda channel: channel,
-        None,
-    ),
-    Neighbour(
-        "py-grpc-prometheus",
-        lambda: prom_server.PromServerInterceptor(registry=CollectorRegistry()),
-        None,
-        lambda channel: grpc.intercept_channel(
-            channel, prom_client.PromClientInterceptor(registry=CollectorRegistry())
-        ),
-        None,
-    ),
-    Neighbour(
-        "sentry",
-        sentry_server.ServerInterceptor,
-        sentry_aio_server.ServerInterceptor,
-        lambda channel: grpc.intercept_channel(channel, sentry_client.ClientInterceptor()),
-        lambda: [
-            sentry_aio_client.SentryUnaryUnaryClientInterceptor(),
-            sentry_aio_client.SentryUnaryStreamClientInterceptor(),
-        ],
-    ),
-]
 # Both ways to observe a sync channel.
 OBSERVE: dict[str, Callable[[Told, grpc.Channel], grpc.Channel]] = {
     "interceptor": lambda told, channel: grpc.intercept_channel(channel, ClientInterceptor(*told.observers)),
@@ -239,9 +168,9 @@ def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -
     assert [together[1]] == told.codes
 
 
-OPENTELEMETRY, _, EXCEPTIONS, PROMETHEUS, SENTRY = NEIGHBOURS
 OURS = "ours"
 Order = tuple[Neighbour | str, ...]
+ENDS = pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
 
 
 def orders(*neighbours: Neighbour) -> list[Order]:
@@ -249,34 +178,37 @@ def orders(*neighbours: Neighbour) -> list[Order]:
     return list(itertools.permutations((OURS, *neighbours)))
 
 
+@ENDS
 @pytest.mark.parametrize("arity", ["unary", "bidi_stream"])
-def test_every_order_on_a_server(arity: str) -> None:
+@pytest.mark.parametrize("by_grpc_interceptor", [PASSING, EXCEPTIONS], ids=str)
+def test_every_order_on_a_server(by_grpc_interceptor: Neighbour, arity: str, ending: str) -> None:
     """With all of them at once, in whatever order, a call has its result and its outcome."""
     found = []
-    for order in orders(OPENTELEMETRY, EXCEPTIONS, PROMETHEUS, SENTRY):
+    for order in orders(OPENTELEMETRY, by_grpc_interceptor, PROMETHEUS, SENTRY):
         told = Told()
         ours = ServerInterceptor(*told.observers)
         parts = [part.server() if isinstance(part, Neighbour) else ours for part in order]
-        _, code = served(arity, "OK", *parts)
+        _, code = served(arity, ending, *parts)
         told.wait_for()
         found.append((order, code, told.codes))
 
-    assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
+    assert [(order, ending, [ending]) for order, _, _ in found] == found
 
 
+@ENDS
 @pytest.mark.parametrize("arity", ["unary", "bidi_stream"])
-def test_every_order_on_an_aio_server(arity: str) -> None:
+def test_every_order_on_an_aio_server(arity: str, ending: str) -> None:
     """So it is on asyncio."""
     found = []
-    for order in orders(OPENTELEMETRY, EXCEPTIONS, SENTRY):
+    for order in orders(OPENTELEMETRY, PASSING, EXCEPTIONS, SENTRY):
         told = Told()
         ours = AioServerInterceptor(*told.observers)
         neighbours = (part.aio_server if isinstance(part, Neighbour) else None for part in order)
-        _, code = asyncio.run(aio_served(arity, "OK", *(factory() if factory else ours for factory in neighbours)))
+        _, code = asyncio.run(aio_served(arity, ending, *(factory() if factory else ours for factory in neighbours)))
         told.wait_for()
         found.append((order, code, told.codes))
 
-    assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
+    assert [(order, ending, [ending]) for order, _, _ in found] == found
 
 
 def fits(order: Order, arity: str) -> bool:
@@ -290,12 +222,13 @@ def fits(order: Order, arity: str) -> bool:
 
 
 @WAYS
+@ENDS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_every_order_on_a_client(way: str, arity: str) -> None:
+def test_every_order_on_a_client(way: str, arity: str, ending: str) -> None:
     """So it is on a client."""
     found = []
-    with connected(**behaviors("OK")) as plain:
-        for order in orders(OPENTELEMETRY, PROMETHEUS, SENTRY):
+    with connected(**behaviors(ending)) as plain:
+        for order in orders(OPENTELEMETRY, PASSING, PROMETHEUS, SENTRY):
             if not fits(order, arity):
                 continue
             told = Told()
@@ -303,11 +236,28 @@ def test_every_order_on_a_client(way: str, arity: str) -> None:
             channel = plain
             for part in order:
                 channel = part.client(channel) if isinstance(part, Neighbour) else ours(channel)
-            _, code = talk(channel, arity, "OK")
+            _, code = talk(channel, arity, ending)
             told.wait_for()
             found.append((order, code, told.codes))
 
-    assert [(order, "OK", ["OK"]) for order, _, _ in found] == found
+    assert [(order, ending, [ending]) for order, _, _ in found] == found
+
+
+@ENDS
+@pytest.mark.parametrize("arity", ARITIES)
+def test_every_order_on_an_aio_client(arity: str, ending: str) -> None:
+    """So it is on a client on asyncio."""
+    found = []
+    for order in orders(OPENTELEMETRY, SENTRY):
+        told = Told()
+        ours = aio_client_interceptors(*told.observers)
+        factories = (part.aio_clients if isinstance(part, Neighbour) else None for part in order)
+        client = [interceptor for factory in factories for interceptor in (factory() if factory else ours)]
+        _, code = asyncio.run(aio_served(arity, ending, client=client))
+        told.wait_for()
+        found.append((order, code, told.codes))
+
+    assert [(order, ending, [ending]) for order, _, _ in found] == found
 
 
 @pytest.mark.parametrize("stack", ["sync", "aio"])

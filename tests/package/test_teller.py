@@ -58,6 +58,19 @@ def test_told_in_a_thread_of_its_own() -> None:
     assert teller.DELAY_SECONDS < 0.1
 
 
+def test_beside_another_observer() -> None:
+    """What is told later may stand beside an observer that is told at once: both hear of the call, once."""
+    later, at_once, registry = Kept(), Kept(), CollectorRegistry()
+    telling = Teller(measure_calls(registry), later)
+    with connected(ServerInterceptor(telling, at_once), unary=echo) as channel:
+        method(channel, "unary")(b"a", timeout=10)
+        assert at_once.told.wait(5)
+        assert telling.flush(5)
+
+    assert (1, 1) == (len(later.outcomes), len(at_once.outcomes))
+    assert 0 == registry.get_sample_value("grpc_server_handlers_running", LABELS)
+
+
 def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that failed waits for no other, and those before it are told with it."""
     monkeypatch.setattr(teller, "DELAY_SECONDS", 60)

@@ -65,7 +65,6 @@ class Call:
         "peer",
         "queue_seconds",
         "received",
-        "sampled",
         "sent",
         "service",
         "span_context",
@@ -108,6 +107,10 @@ class Call:
         """The span's id, in 16 lower-case hex digits, or None where there is no valid span."""
         context = self.span_context
         return None if context is None else f"{context.span_id:016x}"
+
+    def after(self, seconds: float) -> int:
+        """Tell when it was so long after the call's start, in nanoseconds since the epoch."""
+        return self.started_ns + int(seconds * 1e9)
 
     def annotate(self, **fields: Any) -> None:
         """Add fields, as they are now, to the call's log line, and to its span as attributes, at once."""

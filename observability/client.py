@@ -134,8 +134,7 @@ class ClientInterceptor(
     def _call(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any, type_: Type) -> Any:
         if not self._enabled():
             return continuation(details, request)
-        observation = self._begin(self._known(details.method, type_), details.metadata, details.timeout)
-        call = observation
+        call = self._begin(self._known(details.method, type_), details.metadata, details.timeout)
         if type_ in ("client_stream", "bidi_stream"):
             request = counted(call, each(request))
         else:
@@ -143,11 +142,11 @@ class ClientInterceptor(
         try:
             result = continuation(_details_with(details, call.metadata), request)
         except BaseException as error:
-            end_raised(observation, error)
+            end_raised(call, error)
             raise
         if type_ in ("server_stream", "bidi_stream"):
-            return Responses(result, observation)
-        return future_of(result, observation)
+            return Responses(result, call)
+        return future_of(result, call)
 
 
 class _AioObserving(Observing):
@@ -159,8 +158,7 @@ class _AioObserving(Observing):
     async def _call(self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any) -> Any:
         if not self._enabled():
             return await continuation(details, request)
-        observation = self._begin(self._known(details.method, self._type), details.metadata, details.timeout)
-        call = observation
+        call = self._begin(self._known(details.method, self._type), details.metadata, details.timeout)
         if self._type in ("client_stream", "bidi_stream"):
             count: Any = _aio_counted if isinstance(request, AsyncIterable) else counted
             request = count(call, request)
@@ -170,9 +168,9 @@ class _AioObserving(Observing):
             # Never awaited here: that would swallow the caller's cancellation (otel-contrib#3271).
             result = await continuation(_aio_details_with(details, grpc.aio.Metadata(*call.metadata)), request)
         except BaseException as error:
-            end_raised(observation, error)
+            end_raised(call, error)
             raise
-        return self._result(result, observation)
+        return self._result(result, call)
 
 
 class _AioUnaryUnary(_AioObserving, grpc.aio.UnaryUnaryClientInterceptor):

@@ -95,7 +95,7 @@ class _Logged(Signal):
     def ended(self, call: Call, _state: None, outcome: Outcome) -> None:
         if self._only == "all" or _is_worth_it(outcome, self._only):
             level = "debug" if is_quiet(call.service) else level_of(outcome)
-            ended = _call_ended(call.started_ns + int(outcome.seconds * 1e9))
+            ended = _call_ended(call.after(outcome.seconds))
             getattr(self._logger, level)(ended, **_line(call, outcome, level))
 
 
@@ -171,9 +171,8 @@ _reserved_keys: Final[set[str]] = set()
 
 def _reserved(key: str) -> None:
     """Report once that the application added a key of the line's own, which is ignored."""
-    name = safe_key(key)
-    if name not in _reserved_keys:
-        _reserved_keys.add(name)
+    if key not in _reserved_keys:
+        _reserved_keys.add(key)
         logging.getLogger("observability").warning("field %r is a call line's own and is ignored", key)
 
 

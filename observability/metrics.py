@@ -99,8 +99,9 @@ class _Series:
         """Add what was noted to the metrics: before each scrape, and when it has become much."""
         with self._folding:
             moves = [self._moves.popleft() for _ in range(len(self._moves))]
-            self.started.inc(moves.count(STARTED))
-            self.in_flight.inc(moves.count(STARTED))
+            started = moves.count(STARTED)
+            self.started.inc(started)
+            self.in_flight.inc(started)
             if self._metrics.kind == "server":
                 self.running.inc(moves.count(ENTERED) - moves.count(LEFT))
 

@@ -46,16 +46,8 @@ class SyncCall(ServedCall):
 
     def _unary(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._start(request, context)
-        try:
-            response = self._behavior(request, context)
-        except BaseException as error:
-            self._failed(error)
-            raise
-        else:
-            self._completed()
-            return response
-        finally:
-            self._leave()
+        with self:
+            return self._behavior(request, context)
 
     def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         self._start(request, context)
@@ -142,7 +134,6 @@ class SyncCall(ServedCall):
 
     def __del__(self) -> None:
         """Be dropped: at once where the handler never ran."""
-        if self._running:
-            self._leave()
+        self._leave()
         if self._context is None:
             self._end_unserved(cut_off=False)

@@ -143,10 +143,20 @@ class _CallSpan:
     """The span of one call, once there is one."""
 
     __slots__ = ("span",)
-    span: Span | None
+
+    def __init__(self, span: Span | None = None) -> None:
+        self.span = span
 
 
-class _Traced(Signal):
+class _Spans(Signal):
+    """What our own spans and other people's share."""
+
+    def annotated(self, _call: Call, state: _CallSpan | None, fields: dict[str, Any]) -> None:
+        if state is not None and state.span is not None:
+            _annotate(state.span, fields)
+
+
+class _Traced(_Spans):
     """Traces calls, and carries the context of those that have no span."""
 
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
@@ -162,9 +172,7 @@ class _Traced(Signal):
         if not wanted:
             return None
         # A server's starts with its handler: what is done before is done on grpc's one serving thread.
-        state = _CallSpan()
-        state.span = None
-        return state
+        return _CallSpan()
 
     def _start_client(self, call: Call, *, wanted: bool) -> _CallSpan | None:
         """Start a client's span and write its context into the call's metadata; it is nobody's current span."""
@@ -174,16 +182,15 @@ class _Traced(Signal):
         attributes = self._attributes(call.descriptor)
         if call.peer is not None:
             attributes = attributes | _target_attributes(call.peer)
-        state = _CallSpan()
-        state.span = self._span(call, None, attributes)
-        context = state.span.get_span_context()
+        span = self._span(call, None, attributes)
+        context = span.get_span_context()
         if self._is_w3c and context.is_valid and not context.trace_state and not baggage.get_all():
             # All that W3C's propagators would write, for a third of what it costs them.
             flags = context.trace_flags
             _setter.set(call.metadata, "traceparent", f"00-{call.trace_id}-{call.span_id}-{flags:02x}")
         else:
-            self._propagator.inject(call.metadata, trace.set_span_in_context(state.span), _setter)
-        return state
+            self._propagator.inject(call.metadata, trace.set_span_in_context(span), _setter)
+        return _CallSpan(span)
 
     def entered(self, call: Call, state: _CallSpan | None) -> None:
         """Make the call's span, or else the caller's context, the handler's."""
@@ -194,16 +201,12 @@ class _Traced(Signal):
         # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
         contexts.attach(context)
 
-    def annotated(self, _call: Call, state: _CallSpan | None, fields: dict[str, Any]) -> None:
-        if state is not None and state.span is not None:
-            _annotate(state.span, fields)
-
     def ended(self, call: Call, state: _CallSpan | None, outcome: Outcome) -> None:
         if state is None:
             return
         # A call whose handler never started has a span as well.
         span = state.span or self._span(call, self._parent(call), self._attributes(call.descriptor))
-        ended_ns = call.started_ns + int(outcome.seconds * 1e9)
+        ended_ns = call.after(outcome.seconds)
         if span.is_recording():
             server = call.kind == "server"
             attributes = _peer_attributes(call.peer) if server and call.peer else {}
@@ -323,7 +326,7 @@ def follow_spans(filter_: Callable[[Any], bool]) -> Observer:
     return _FollowedSpan(filter_)
 
 
-class _FollowedSpan(Signal):
+class _FollowedSpan(_Spans):
     """Reads a call's ids from the current span where somebody else's interceptor has made it."""
 
     def __init__(self, filter_: Callable[[Any], bool]) -> None:
@@ -333,7 +336,6 @@ class _FollowedSpan(Signal):
         if not self._filter(_filter_details(call)):
             return None
         state = _CallSpan()
-        state.span = None
         if call.kind == "client":
             self.entered(call, state)
         return state
@@ -343,7 +345,3 @@ class _FollowedSpan(Signal):
         if state is not None:
             state.span = trace.get_current_span()
             identify(call, state.span)
-
-    def annotated(self, _call: Call, state: _CallSpan | None, fields: dict[str, Any]) -> None:
-        if state is not None and state.span is not None:
-            _annotate(state.span, fields)

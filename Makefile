@@ -33,7 +33,7 @@ demo: .venv ## Both services, a call that succeeds and one that fails, on one sc
 	@$(BIN)/python client demo
 
 test: .venv ## Every test
-	$(BIN)/python -m pytest -n 4 --cov
+	$(BIN)/python -m pytest -n 4 --dist worksteal --cov
 
 check: .venv lint types protos-check test ## Format, lint, types, stubs, tests: what CI runs
 

@@ -70,6 +70,8 @@ _ENDS: Final[dict[End, frozenset[str]]] = {
 DETAILS: Final = "as asked"
 SOON: Final = 0.25
 """Seconds until a deadline; grpc-timeout says so many exactly."""
+LATER: Final = 1.0
+"""Seconds until a deadline before which a handler has surely failed, on a busy machine as well."""
 _RECEIVE_LITTLE: Final = (("grpc.max_receive_message_length", 100),)
 _SEND_LITTLE: Final = (("grpc.max_send_message_length", 100),)
 
@@ -398,7 +400,7 @@ AGREED: Final = (
         StatusCode.DEADLINE_EXCEEDED,
         act=leave,
         error=True,
-        timeout=SOON,
+        timeout=LATER,
         possible=lambda way: way.server == "sync" and waiting(way),
     ),
     agreed(
@@ -407,7 +409,7 @@ AGREED: Final = (
         StatusCode.DEADLINE_EXCEEDED,
         act=cancel_itself,
         error=True,
-        timeout=SOON,
+        timeout=LATER,
         possible=lambda way: way.server == "sync" and waiting(way),
     ),
     agreed(
@@ -416,7 +418,7 @@ AGREED: Final = (
         StatusCode.DEADLINE_EXCEEDED,
         act=leave_with_code,
         error=True,
-        timeout=SOON,
+        timeout=LATER,
         possible=lambda way: way.server == "sync" and waiting(way),
     ),
     agreed(
@@ -772,7 +774,7 @@ DIVERGING: Final = (
         server=StatusCode.UNKNOWN,
         act=cancel_itself,
         error=True,
-        timeout=SOON,
+        timeout=LATER,
         possible=lambda way: way.server != "sync" and waiting(way),
     ),
 )

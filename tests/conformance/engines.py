@@ -55,7 +55,7 @@ UNPLAYABLE: Final[dict[tuple[str, Arity, str], str]] = {
     ("drop", "client_stream", "aio"): "never cancelled on the wire",
 }
 """What the official client interceptors change in what a call does, by case, arity and stack."""
-_LUCK: Final = ("request_of_stream_too_large",)
+_LUCK: Final = ("request_of_stream_too_large", "request_of_stream_too_large_to_send")
 """Cases in which what the official server interceptors record depends on which of two events comes first."""
 
 

@@ -91,8 +91,11 @@ for failing in (
 started.clear()
 # Through a channel of its own: py-grpc-prometheus lets no call go on before its end.
 call = echo_pb2_grpc.EchoServiceStub(grpc.insecure_channel(address)).Echo.future(echo_pb2.EchoRequest(msg="wait"))
+cancelled = threading.Event()
+call.add_done_callback(lambda _call: cancelled.set())
 started.wait(10)
 call.cancel()
+cancelled.wait(10)
 server.stop(10).wait()
 pool.shutdown()
 metrics = prometheus_client.generate_latest().decode()

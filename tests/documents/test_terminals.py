@@ -5,12 +5,10 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -19,6 +17,7 @@ import pytest
 
 from client.lines import fields
 from client.processes import ROOT, Output, environment
+from tests.ports import free_ports
 
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL))
 NOBODY = "http://127.0.0.1:1"
@@ -146,13 +145,6 @@ class Terminals:
             if len(lines) >= count or time.monotonic() > deadline:
                 return lines
             time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on."""
-    with ExitStack() as ends:
-        probes = [ends.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from client.lines import fields
 from observability import ListenError
 from observability.log_writer import LINE_LIMIT
 from tests.package.process import NOWHERE, Words, sending
+from tests.ports import free_ports
 from tests.receiver import HungReceiver, Receiver
 
 
@@ -35,12 +36,6 @@ def silent_listener() -> Iterator[str]:
     """Give the endpoint of a collector that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +256,7 @@ def test_close_is_bounded(listens: bool) -> None:  # noqa: FBT001 - a parameter
 
 def test_missing_collector_is_one_warning_and_its_return_one_line() -> None:
     """Spans that cannot be sent are one warning, whatever the number of batches, and one line when they can again."""
-    port = free_port()
+    [port] = free_ports(1)
     with Words(sending(f"http://127.0.0.1:{port}", timeout=0.2)) as words:
         for failures in range(3):
             words.call("OK")

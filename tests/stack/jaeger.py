@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from tests.stack.programs import DEPLOY, Program, free_ports
+from tests.ports import free_ports
+from tests.stack.programs import DEPLOY, Program
 from tests.stack.waiting import eventually, get
 
 MINUTE = 60_000  # milliseconds

@@ -1,7 +1,6 @@
 """Programs of others, from .tools/: run once for their answer, or as a process with an end."""
 
 import os
-import socket
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,15 +27,6 @@ def run(name: str, *arguments: str | Path, **variables: str) -> str:
     )
     assert done.returncode == 0, f"{name} {arguments}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of this machine that nobody listens on, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listening.getsockname()[1] for listening in sockets]
-    for listening in sockets:
-        listening.close()
-    return ports
 
 
 class Program:

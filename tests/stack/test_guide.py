@@ -10,7 +10,8 @@ import pytest
 
 from client.lines import PAIR, fields
 from client.processes import ROOT, Service
-from tests.stack.programs import free_ports
+from tests.freezing import freeze
+from tests.ports import free_ports
 from tests.stack.prometheus import Prometheus
 from tests.stack.stack import Stack, call_echo, client, targets
 from tests.stack.waiting import eventually
@@ -66,7 +67,7 @@ def frozen(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 @contextmanager
 def stopped(service: Service) -> Iterator[None]:
     """Freeze a service meanwhile."""
-    service.signal(signal.SIGSTOP)
+    freeze(service)
     try:
         yield
     finally:

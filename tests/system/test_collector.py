@@ -9,6 +9,7 @@ from client.lines import fields
 from client.processes import Service
 from protos.echo_pb2 import EchoRequest
 from protos.echo_pb2_grpc import EchoServiceStub
+from tests.ports import free_ports
 from tests.receiver import HungReceiver, Receiver
 
 # Spans are sent every 50 ms, and given up after a second.
@@ -60,8 +61,7 @@ def test_no_collector_makes_no_call_slower() -> None:
 
 def test_spans_flow_again() -> None:
     """When the collector comes, spans flow, and that is told once too."""
-    with Receiver() as first:
-        port = first.port
+    [port] = free_ports(1)
     with Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", **QUICKLY) as service:
         make_calls(service, 1)
         assert service.stdout.wait_for("spans cannot be exported")

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,6 +18,8 @@ from client.lines import fields
 from client.processes import Service
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub
+from tests.freezing import freeze
+from tests.ports import free_ports
 from tests.system.conftest import System
 from tests.system.scripted import ScriptedA, scripted_a, until_over
 
@@ -123,14 +124,6 @@ def test_stream_has_its_callers_deadline(caller: float | None) -> None:
         assert 25 < service_a.time_left <= 30.1
 
 
-def freeze(service: Service) -> None:
-    """Stop every thread of a service, and wait until they have."""
-    service.signal(signal.SIGSTOP)
-    threads = list(Path(f"/proc/{service._process.pid}/task").iterdir())
-    while any((thread / "stat").read_text().rpartition(")")[2].split()[0] != "T" for thread in threads):
-        time.sleep(0.001)
-
-
 def test_a_frozen(own_system: System) -> None:
     """A frozen A is answered for within the time that it has, and 0.2 s."""
     with calling(own_system.b) as stub:
@@ -210,7 +203,8 @@ def test_a_did_not_answer(gone: "contextlib.AbstractContextManager[str]") -> Non
 @pytest.mark.parametrize("seconds", [1, 5, 20])
 def test_back_after_an_outage(seconds: float) -> None:
     """After A was killed and is back, B reaches it within a second, however long it was away."""
-    with Service("service-a") as first:
+    [port] = map(str, free_ports(1))
+    with Service("service-a", "--port", port) as first:
         address = first.address
         with b_before(address) as (_, stub):
             stub.CallEcho(CallEchoRequest(msg="hello"), timeout=5)
@@ -220,7 +214,7 @@ def test_back_after_an_outage(seconds: float) -> None:
             while time.monotonic() < end:  # a caller that keeps trying drives grpc's back-off up
                 assert grpc.StatusCode.UNAVAILABLE == failure_of(stub).code()
                 time.sleep(0.1)
-            with Service("service-a", "--port", address.rpartition(":")[2]) as second:
+            with Service("service-a", "--port", port) as second:
                 assert address == second.address
                 back = time.monotonic()
                 while not answers(stub):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from .call import Call, Kind, Observer, Outcome
     from .method import Method
+    from .signals import Ended
 
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histograms' buckets, in seconds."""
@@ -39,17 +41,23 @@ _UNKNOWN: Final = ("unary", "unknown", "unknown")
 
 
 class WithoutCreated:
-    """A metric as a collector that leaves out the `_created` series, which double a scrape and tell nothing new."""
+    """
+    A metric as a collector that leaves out the `_created` series, which double a scrape and tell nothing new.
 
-    def __init__(self, metric: prometheus_client.metrics.MetricWrapperBase) -> None:
+    `fold` adds to the metric what has been noted for it.
+    """
+
+    def __init__(self, metric: prometheus_client.metrics.MetricWrapperBase, fold: Callable[[], None]) -> None:
         self._metric = metric
+        self._fold = fold
 
     def describe(self) -> Iterable[Metric]:
         """Tell the registry which names are taken."""
         return self._metric.describe()
 
     def collect(self) -> Iterator[Metric]:
-        """Give the samples."""
+        """Give the samples; a scrape may ask for this metric alone (`?name[]=`)."""
+        self._fold()
         for metric in self._metric.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
@@ -58,8 +66,8 @@ class WithoutCreated:
 class _Settling:
     """A collector without samples of its own, registered before the others: what is to be done before a scrape."""
 
-    def __init__(self, fold: Callable[[], None]) -> None:
-        self.settle: list[Callable[[], None]] = [fold]
+    def __init__(self) -> None:
+        self.settle: list[Callable[[], None]] = []
 
     def describe(self) -> Iterable[Metric]:
         """Tell the registry that no names are taken."""
@@ -85,27 +93,49 @@ class _Series:
         self.in_flight = metrics.in_flight.labels(*labels)
         self._moves: deque[int] = deque()
         self._folding = threading.Lock()
+        self.note: Callable[[int], None] = self._moves.append if FOLD_AFTER else self._note_at_once
+        """Note that a call started, or its handler started or ended: what happens on a call's way costs the most."""
         if metrics.kind == "server":
             self.queue = metrics.queue.labels(*labels)
             self.running = metrics.running.labels(*labels)
 
-    def move(self, what: int) -> None:
-        """Note that a call started, or its handler started or ended: what happens on a call's way costs the most."""
+    def _note_at_once(self, what: int) -> None:
         self._moves.append(what)
-        if len(self._moves) > FOLD_AFTER:
-            self.fold()
+        self.fold()
 
     def fold(self) -> None:
-        """Add what was noted to the metrics: before each scrape, and when it has become much."""
+        """Add what was noted to the metrics: before each look at them, and when it has become much."""
         with self._folding:
             moves = [self._moves.popleft() for _ in range(len(self._moves))]
+            if not moves:
+                return
             started = moves.count(STARTED)
             self.started.inc(started)
             self.in_flight.inc(started)
             if self._metrics.kind == "server":
                 self.running.inc(moves.count(ENTERED) - moves.count(LEFT))
 
-    def outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
+    def ended(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
+        """Count and time calls that ended with this code, oldest first."""
+        handled, handling = self._outcome(code)
+        self.in_flight.dec(len(calls))
+        handled.inc(len(calls))
+        self.received.inc(sum(outcome.received for _, outcome in calls))
+        self.sent.inc(sum(outcome.sent for _, outcome in calls))
+        # Of the exemplars in a bucket only the newest is kept.
+        buckets = [bisect_left(self._metrics.buckets, outcome.seconds) for _, outcome in calls]
+        newest = {bucket: call for bucket, (call, _) in zip(buckets, calls, strict=True) if _is_sampled(call)}
+        for bucket, (call, outcome) in zip(buckets, calls, strict=True):
+            if call.queue_seconds is not None:
+                self.queue.observe(call.queue_seconds)
+            exemplar = None
+            if newest.get(bucket) is call:
+                exemplar = {"trace_id": call.trace_id, "span_id": call.span_id}
+            handling.observe(outcome.seconds, exemplar)
+        if len(self._moves) > FOLD_AFTER:
+            self.fold()
+
+    def _outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
         """Return the counter and the histogram of this method's calls that end with this code."""
         pair = self._outcomes.get(code)
         if pair is None:
@@ -118,7 +148,7 @@ class _Series:
         """Let the series exist at zero: handled under every code, the histogram under OK."""
         for code in grpc.StatusCode:
             self._metrics.handled.labels(*self._labels, code.name)
-        self.outcome(grpc.StatusCode.OK)
+        self._outcome(grpc.StatusCode.OK)
 
 
 class _Metrics:
@@ -126,14 +156,15 @@ class _Metrics:
 
     def __init__(self, registry: CollectorRegistry, kind: Kind, buckets: Sequence[float]) -> None:
         self.kind = kind
+        self.buckets = sorted(buckets)
         self._lock = threading.Lock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._room = METHOD_LIMIT
-        self.settling = _Settling(self._fold)
+        self.settling = _Settling()
         registry.register(self.settling)
 
         def register(metric: Any) -> Any:
-            registry.register(WithoutCreated(metric))
+            registry.register(WithoutCreated(metric, self._fold))
             return metric
 
         def counter(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Any:
@@ -237,30 +268,28 @@ class _Measured(Signal):
         series: _Series | None = method.notes.get(self)
         if series is None:
             series = method.notes[self] = self._metrics[call.kind].series(method)
-        series.move(STARTED)
+        series.note(STARTED)
         return series
 
     def entered(self, _call: Call, state: _Series) -> None:
-        state.move(ENTERED)
+        state.note(ENTERED)
 
     def left(self, _call: Call, state: _Series) -> None:
-        state.move(LEFT)
+        state.note(LEFT)
 
     def ended(self, call: Call, state: _Series, outcome: Outcome) -> None:
-        state.in_flight.dec()
-        if call.queue_seconds is not None:
-            state.queue.observe(call.queue_seconds)
-        if outcome.received:
-            state.received.inc(outcome.received)
-        if outcome.sent:
-            state.sent.inc(outcome.sent)
-        handled, handling = state.outcome(outcome.code)
-        handled.inc()
-        context = call.span_context
-        if context is not None and context.trace_flags & TraceFlags.SAMPLED:
-            handling.observe(outcome.seconds, {"trace_id": call.trace_id, "span_id": call.span_id})
-        else:
-            handling.observe(outcome.seconds)
+        state.ended(outcome.code, [(call, outcome)])
+
+    def all_ended(self, ended: Sequence[Ended]) -> None:
+        groups: dict[tuple[_Series, grpc.StatusCode], list[tuple[Call, Outcome]]] = {}
+        for call, series, outcome in ended:
+            groups.setdefault((series, outcome.code), []).append((call, outcome))
+        for (series, code), calls in groups.items():
+            series.ended(code, calls)
+
+
+def _is_sampled(call: Call) -> bool:
+    return call.span_context is not None and bool(call.span_context.trace_flags & TraceFlags.SAMPLED)
 
 
 def _metrics_of(registry: CollectorRegistry, buckets: Sequence[float] = BUCKETS) -> dict[Kind, _Metrics]:

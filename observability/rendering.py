@@ -141,7 +141,7 @@ def _pair(key: str, value: Any, *, quote: bool = False) -> str:
     return f"{safe_key(key)}={text}"
 
 
-_REPEATED: Final = frozenset({"service", "endpoint", "status", "level", "kind", "method", "code"})
+_REPEATED: Final = frozenset({"service", "endpoint", "status", "level", "kind", "method", "code", "peer"})
 """Keys whose values come again and again: each pair is rendered once."""
 _repeated_pair: Final = functools.lru_cache(maxsize=1024)(_pair)
 

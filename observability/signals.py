@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from .call import Call, Finish, Observer, Outcome
 
+    Ended: TypeAlias = "tuple[Call, Any, Outcome]"
+
 
 class Signal:
     """
@@ -40,6 +42,9 @@ class Signal:
 
     def ended(self, call: Call, state: Any, outcome: Outcome) -> None:
         """Be told of the call's true end."""
+
+    def all_ended(self, ended: Sequence[Ended]) -> None:
+        """Be told of the ends of many calls, instead; each has a state that `started` has returned."""
 
 
 class _Plain(Signal):
@@ -89,6 +94,7 @@ class Signals(Signal):
         self.leaving = self._who("left")
         self._annotating = self._who("annotated")
         self._ending = self._who("ended")
+        self._all_ending = dict(self._who("all_ended"))
 
     @classmethod
     def of(cls, observers: Sequence[Observer]) -> Signals:
@@ -139,13 +145,26 @@ class Signals(Signal):
         """Tell of the end."""
         self.tell(self._ending, state, call, outcome)
 
+    def all_ended(self, ended: Sequence[tuple[Call, list[Any], Outcome]]) -> None:
+        """Tell of the ends of many calls, all to one observer before the next: the processor's caches hold one."""
+        for place, tell in self._ending:
+            known = [(call, states[place], outcome) for call, states, outcome in ended if states[place] is not _FAILED]
+            tell_all = self._all_ending.get(place)
+            if tell_all is not None:
+                self._told(place, tell_all, known)
+            else:
+                for one in known:
+                    self._told(place, tell, *one)
+
     def tell(self, whom: _Whom, states: list[Any], call: Call, *what: Any) -> None:
         """Tell some of the observers."""
         for place, tell in whom:
             state = states[place]
-            if state is _FAILED:
-                continue
-            try:
-                tell(call, state, *what)
-            except BaseException as error:  # noqa: BLE001 - as in started
-                _caught(self._all[place], error)
+            if state is not _FAILED:
+                self._told(place, tell, call, state, *what)
+
+    def _told(self, place: int, tell: Callable[..., Any], *what: Any) -> None:
+        try:
+            tell(*what)
+        except BaseException as error:  # noqa: BLE001 - as in started
+            _caught(self._all[place], error)

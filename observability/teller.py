@@ -29,7 +29,7 @@ class Teller(Signals):
     def __init__(self, *observers: Observer) -> None:
         super().__init__(*observers)
         self._ended: Batches[tuple[Call, list[Any], Outcome]] = Batches(
-            self._tell_all, name="observability-teller", delay=DELAY_SECONDS, limit=CALL_LIMIT
+            self.all_ended, name="observability-teller", delay=DELAY_SECONDS, limit=CALL_LIMIT
         )
 
     def ended(self, call: Call, state: list[Any], outcome: Outcome) -> None:
@@ -50,7 +50,3 @@ class Teller(Signals):
     def flush(self, seconds: float) -> bool:
         """Tell of all that has ended, for this long at most; tell whether it is told."""
         return self._ended.flush(seconds)
-
-    def _tell_all(self, ended: list[tuple[Call, list[Any], Outcome]]) -> None:
-        for call, states, outcome in ended:
-            super().ended(call, states, outcome)

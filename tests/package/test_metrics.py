@@ -387,6 +387,18 @@ def test_exemplars(sampled: bool) -> None:  # noqa: FBT001 - a parameter
     assert ([ids] if sampled else []) == exemplars
 
 
+def test_one_metric_alone() -> None:
+    """A scrape that asks for some metrics only, as `?name[]=` does, sees of them what any other sees."""
+    told = Told()
+    with serving(ServerInterceptor(*told.observers), unary=echo) as address:
+        call_unary(address, f"/{SERVICE}/Unary")
+        told.wait_for()
+
+    for name, value in (("started_total", 1), ("in_flight", 0), ("handlers_running", 0)):
+        alone = told.registry.restricted_registry([f"grpc_server_{name}"])
+        assert [value] == [sample.value for metric in alone.collect() for sample in metric.samples]
+
+
 def test_in_flight_and_running_while_a_call_goes_on() -> None:
     """While its handler runs, a call is in flight and its handler running."""
     told = Told()

@@ -1,5 +1,7 @@
 """Telling later: what was decided at a call's end is told soon after, once, in order, and before anybody looks."""
 
+import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -7,12 +9,15 @@ from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client import CollectorRegistry
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from observability import Call, Outcome, ServerInterceptor, measure_calls, teller
 from observability.call import Observation
 from observability.method import method_at
 from observability.metrics import FOLD_AFTER, before_scrapes
+from observability.signals import Signals
 from observability.teller import CALL_LIMIT, Teller
 from tests.package.rpc import NAMES, SERVICE, connected, echo, method
 
@@ -161,6 +166,36 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
     assert [FOLD_AFTER + 1.0] == [sample.value for sample in started.samples]
     assert {"in_flight": 0.0, "handlers_running": 0.0} == found
     assert FOLD_AFTER + 1 == len(kept.outcomes)
+
+
+def test_metrics_are_those_of_calls_told_one_by_one() -> None:
+    """Counts, sums, buckets and exemplars do not depend on how many calls are told together."""
+    together, one_by_one = CollectorRegistry(), CollectorRegistry()
+    telling = Teller(measure_calls(together))
+    for signals in (telling, Signals(measure_calls(one_by_one))):
+        end_variously(signals, random.Random(6))  # noqa: S311 - the same calls for both
+    telling.settle()
+
+    assert exposed(one_by_one) == exposed(together)
+    assert len(re.findall("# {span_id=", exposed(together))) > 10
+
+
+def end_variously(signals: Signals, chance: random.Random) -> None:
+    """End 300 calls of two methods: with several codes, fast and slow, sampled and not."""
+    methods = [method_at(f"/test.v1.Service/{name}", "bidi_stream") for name in ("One", "Other")]
+    for number in range(1, 301):
+        call = Observation(chance.choice(methods), "server", [], signals, time.perf_counter(), time.time_ns())
+        call.span_context = SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(number % 2))
+        call.queue_seconds = chance.choice([None, chance.random()])
+        call.sent, call.received = chance.randrange(3), chance.randrange(3)
+        call.end(chance.choice([*grpc.StatusCode]), seconds=chance.lognormvariate(-4, 2))
+
+
+def exposed(registry: CollectorRegistry) -> str:
+    """Return an OpenMetrics scrape; when an exemplar was seen is left out, and sums are rounded."""
+    text = openmetrics.generate_latest(registry).decode()  # type: ignore[no-untyped-call]  # it has no types
+    text = re.sub(r"(# {.*} \S+) \S+$", r"\1", text, flags=re.MULTILINE)
+    return re.sub(r"(_sum{.*}) (\S+)", lambda match: f"{match[1]} {float(match[2]):.9f}", text)
 
 
 def ended(telling: Teller, count: int) -> Any:

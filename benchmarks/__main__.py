@@ -27,9 +27,8 @@ def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
     columns = (TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=experiments.steps(plan) + growth.steps(plan))
-        core, other = cores()
-        pin(other)
-        with Laboratory(loader(), core, lambda: progress.advance(task)) as laboratory:
+        pin(cores()[1])
+        with Laboratory(loader(), cores(), lambda: progress.advance(task)) as laboratory:
             progress.update(task, description="calls and streams")
             calls = experiments.calls(laboratory, plan)
             told = {key: asdict(counts) for key, counts in calls.told.items()}

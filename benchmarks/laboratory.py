@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 class Laboratory:
     """
-    Starts what is measured, on `core` if one is given; all the rest stays where the caller is.
+    Starts what is measured on the first of `cores`, and all the rest on the other, where there are two.
 
     `advance` is called whenever something has been measured, for a progress bar.
     """
 
-    def __init__(self, loader: Loader, core: int | None = None, advance: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        loader: Loader,
+        cores: tuple[int | None, int | None] = (None, None),
+        advance: Callable[[], object] = lambda: None,
+    ) -> None:
         self.loader = loader
         self.advance = advance
-        self.pinned = core is not None
-        self._core = core
+        self._core, self._other = cores
+        self.pinned = self._core is not None
         self._open = ExitStack()
         self._folder = Path(self._open.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         self._files = 0
@@ -47,13 +52,13 @@ class Laboratory:
         with ExitStack() as started:
             target = ""
             if any(variant.side == "client" for variant in variants):
-                process, _log = self._start(started, "subject", Variant("server", "sync", "bare").key)
+                process, _log = self._start(started, "subject", Variant("server", "sync", "bare").key, core=self._other)
                 target = f"127.0.0.1:{process.ready()['port']}"
-            options = [f"--target={target}", f"--methods={methods}"]
-            if self._core is not None:
-                options.append(f"--core={self._core}")
+            options = (f"--target={target}", f"--methods={methods}")
             endpoint = self._hung_endpoint if hung else self._endpoint
-            processes = [self._start(started, "subject", v.key, *options, endpoint=endpoint) for v in variants]
+            processes = [
+                self._start(started, "subject", v.key, *options, core=self._core, endpoint=endpoint) for v in variants
+            ]
             yield [
                 started.enter_context(Measured(variant, process, log, self._spans))
                 for variant, (process, log) in zip(variants, processes, strict=True)
@@ -63,14 +68,17 @@ class Laboratory:
         return int(self._receiver.ask("spans"))
 
     def _receive(self, *options: str) -> tuple[Process, str]:
-        process, _log = self._start(self._open, "receiver", *options)
+        process, _log = self._start(self._open, "receiver", *options, core=self._other)
         return process, f"http://127.0.0.1:{process.ready()['port']}"
 
-    def _start(self, until: ExitStack, module: str, *arguments: str, endpoint: str = "") -> tuple[Process, Path]:
+    def _start(
+        self, until: ExitStack, module: str, *arguments: str, core: int | None, endpoint: str = ""
+    ) -> tuple[Process, Path]:
         self._files += 1
         log = self._folder / f"{self._files}.log"
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint} if endpoint else {}
-        return until.enter_context(Process(module, *arguments, stdout=log, environment=environment)), log
+        process = Process(module, *arguments, core=core, stdout=log, environment=environment)
+        return until.enter_context(process), log
 
     def __enter__(self) -> Self:
         return self

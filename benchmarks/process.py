@@ -6,18 +6,24 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from .wire import Wire
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
 _OURS = ("OTEL_", "OBSERVABILITY_", "LOG_", "GRPC_")
 _PATIENCE = 10.0
 """Seconds that a process has for its own end, before it is ended."""
+
+
+_USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""The cores that there were before anything was pinned."""
 
 
 def pin(core: int | None) -> None:
@@ -28,26 +34,40 @@ def pin(core: int | None) -> None:
 
 def cores() -> tuple[int | None, int | None]:
     """Tell the core for what is measured and the core for everything else."""
-    if not hasattr(os, "sched_getaffinity"):
-        return None, None
-    usable = sorted(os.sched_getaffinity(0))
-    return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
+    return (_USABLE[0], _USABLE[-1]) if len(_USABLE) > 1 else (None, None)
+
+
+@contextmanager
+def _anywhere() -> Iterator[None]:
+    """Let what is started here start on any core: nothing is measured meanwhile, and it pins itself."""
+    if not _USABLE:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, _USABLE)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Process:
     """
-    One of this package's modules, run as a program.
+    One of this package's modules, run as a program, on `core` if one is given.
 
     Its environment is ours without the variables that would change what is measured. What it writes on stdout
     goes to the file `stdout`, as a service's lines do.
     """
 
-    def __init__(self, module: str, *arguments: str, stdout: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, module: str, *arguments: str, core: int | None, stdout: Path, environment: dict[str, str]
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         here, there = socket.socketpair()
-        with stdout.open("wb") as lines, there:
+        pinned = [] if core is None else [f"--core={core}"]
+        with stdout.open("wb") as lines, there, _anywhere():
             self._process = subprocess.Popen(  # noqa: S603 - a module of ours
-                [sys.executable, "-m", f"{__package__}.{module}", f"--wire={there.fileno()}", *arguments],
+                [sys.executable, "-m", f"{__package__}.{module}", f"--wire={there.fileno()}", *pinned, *arguments],
                 cwd=ROOT,
                 env=inherited | environment,
                 pass_fds=[there.fileno()],

@@ -17,6 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     add_TraceServiceServicer_to_server,
 )
 
+from .process import pin
 from .wire import Wire
 
 
@@ -45,7 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--wire", type=int, required=True)
     parser.add_argument("--hung", action="store_true")
+    parser.add_argument("--core", type=int)
     options = parser.parse_args()
+    pin(options.core)
     receiver = Receiver(hung=options.hung)
     server = grpc.server(ThreadPoolExecutor(16))
     add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]  # generated

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _OURS = VARIANTS["server-sync-ours"]
 _BARE = VARIANTS["server-sync-bare"]
+_OFFICIAL = VARIANTS["server-sync-official"]
 
 Costs = dict[str, list[float]]
 
@@ -77,16 +78,16 @@ def memory(laboratory: Laboratory, plan: Plan) -> tuple[dict[str, int], dict[str
 
 
 def latencies(laboratory: Laboratory, plan: Plan) -> Costs:
-    """Measure the 99th percentile at half of what our sync server can do, its receiver live and hung."""
+    """Measure the 99th percentile at half of what our sync server can do, its receiver live and hung, beside others."""
     found: Costs = defaultdict(list)
     for _ in range(plan.latency_repetitions):
         with (
-            laboratory.measure([_BARE, _OURS]) as (bare, live),
+            laboratory.measure([_BARE, _OURS, _OFFICIAL]) as (bare, live, official),
             laboratory.measure([_OURS], hung=True) as (hung,),
         ):
             trial = live.unary(laboratory.loader, plan.calls)
             per_second = plan.calls / trial.seconds / 2
-            for name, one in (("bare", bare), ("live", live), ("hung", hung)):
+            for name, one in (("bare", bare), ("live", live), ("hung", hung), ("official", official)):
                 calls = int(per_second * plan.latency_seconds)
                 one.latencies(laboratory.loader, plan.warm_up, per_second)
                 taken = one.latencies(laboratory.loader, calls, per_second)
@@ -100,7 +101,7 @@ def steps(plan: Plan) -> int:
     few, many = plan.memory
     return (
         plan.repetitions * (len(VARIANTS) + len(STREAMING))
-        + plan.latency_repetitions * 3
+        + plan.latency_repetitions * 4
         + 2
         + ceil((many - few) / (few // 2))
     )

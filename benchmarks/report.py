@@ -72,10 +72,18 @@ def _streams(results: Results) -> Table:
     return table
 
 
+_SERVERS = {
+    "bare": "bare",
+    "live": "ours, receiver live",
+    "hung": "ours, receiver hung",
+    "official": "official, receiver live",
+}
+
+
 def _latencies(results: Results) -> Table:
     table = _table("99th percentile at half load, ms", "sync server", "ms")
-    for name, receiver in (("bare", ""), ("live", "ours, receiver live"), ("hung", "ours, receiver hung")):
-        table.add_row(receiver or name, spread(results["latencies"][name], ".2f"))
+    for name, milliseconds in results["latencies"].items():
+        table.add_row(_SERVERS[name], spread(milliseconds, ".2f"))
     return table
 
 

@@ -38,7 +38,7 @@ class Results(TypedDict):
     memory: dict[str, int]
     """By calls so far: bytes resident."""
     latencies: dict[str, list[float]]
-    """99th percentile in milliseconds: `bare`, and ours with a receiver that is `live` and one that is `hung`."""
+    """99th percentile in ms: `bare`, ours with a receiver that is `live` and one that is `hung`, and `official`."""
     growth: dict[str, dict[str, dict[str, list[float]]]]
     """By dimension, point and stack: µs of the sync server's CPU per call (per stream, for messages per stream)."""
     goals: list[dict[str, Any]]

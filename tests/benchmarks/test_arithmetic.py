@@ -46,7 +46,7 @@ def found() -> Results:
         told=told | {"memory": {"calls": 100, "lines": 100, "handled": 100, "spans": 100}},
         throughput={variant.key: [1000.0, 500.0] for variant in STREAMING},
         memory={"100": 1000, "1000": 1040},
-        latencies={"bare": [1.0], "live": [2.0], "hung": [3.0]},
+        latencies={"bare": [1.0], "live": [2.0], "hung": [3.0], "official": [4.0]},
         growth={},
         goals=[],
         losses=[],

@@ -58,13 +58,13 @@ FULL = Plan(
 QUICK = Plan(
     repetitions=5,
     warm_up=200,
-    calls=800,
+    calls=700,
     streams=1,
     memory=(2_000, 20_000),
-    latency_repetitions=2,
+    latency_repetitions=1,
     latency_seconds=0.7,
     growth_repetitions=1,
-    growth_calls=400,
+    growth_calls=300,
     growth={
         "methods": (1, 1_000),
         "concurrent calls": (1, 256),

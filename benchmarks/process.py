@@ -27,8 +27,8 @@ _USABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 
 
 def pin(core: int | None) -> None:
-    """Keep this process, and what it starts, on one core; where the system can, and there is more than one."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
+    """Keep this process, and what it starts, on one core; None where the system cannot, or there is only one."""
+    if core is not None:
         os.sched_setaffinity(0, {core})
 
 

@@ -8,6 +8,7 @@ import grpc
 
 from .client import Observing, counted
 from .handlers import each
+from .method import REQUEST_STREAMS
 from .results import Responses, end_raised, future_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class _MultiCallable:
     ) -> None:
         self._inner = inner
         self._method = method
-        self._streaming = type_ in ("client_stream", "bidi_stream")
+        self._streaming = type_ in REQUEST_STREAMS
         self._enabled = enabled
         self._begin = begin
 

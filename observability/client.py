@@ -11,7 +11,7 @@ import grpc.aio
 
 from .call import Observation, Observer, enabled_by
 from .handlers import each
-from .method import METHOD_LIMIT, method_at
+from .method import METHOD_LIMIT, REQUEST_STREAMS, RESPONSE_STREAMS, method_at
 from .results import (
     AioStreamStream,
     AioStreamUnary,
@@ -135,7 +135,7 @@ class ClientInterceptor(
         if not self._enabled():
             return continuation(details, request)
         call = self._begin(self._known(details.method, type_), details.metadata, details.timeout)
-        if type_ in ("client_stream", "bidi_stream"):
+        if type_ in REQUEST_STREAMS:
             request = counted(call, each(request))
         else:
             call.sent = 1
@@ -144,7 +144,7 @@ class ClientInterceptor(
         except BaseException as error:
             end_raised(call, error)
             raise
-        if type_ in ("server_stream", "bidi_stream"):
+        if type_ in RESPONSE_STREAMS:
             return Responses(result, call)
         return future_of(result, call)
 
@@ -159,7 +159,7 @@ class _AioObserving(Observing):
         if not self._enabled():
             return await continuation(details, request)
         call = self._begin(self._known(details.method, self._type), details.metadata, details.timeout)
-        if self._type in ("client_stream", "bidi_stream"):
+        if self._type in REQUEST_STREAMS:
             count: Any = _aio_counted if isinstance(request, AsyncIterable) else counted
             request = count(call, request)
         else:

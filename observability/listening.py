@@ -41,7 +41,7 @@ def check_address(address: str) -> None:
         )
     except OSError as error:
         raise ListenError(address, error) from error
-    failures = [failure for family, *_, where in found if (failure := _failure(family, where))]
+    failures = [failure for family, *_, where in found if (failure := bind_failure(family, where))]
     for failure in failures:
         # grpc is content with one of several. Those that this machine does not have are no loss, unlike one that
         # somebody else listens on.
@@ -49,7 +49,8 @@ def check_address(address: str) -> None:
             raise ListenError(address, failure) from failure
 
 
-def _failure(family: int, where: Any) -> OSError | None:
+def bind_failure(family: int, where: Any) -> OSError | None:
+    """Try to listen there; return what prevents it, or None."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -38,6 +38,10 @@ _TYPES: Final[dict[tuple[bool, bool], Type]] = {
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }
+REQUEST_STREAMS: Final = frozenset(type_ for (requests, _), type_ in _TYPES.items() if requests)
+"""The arities whose requests are a stream."""
+RESPONSE_STREAMS: Final = frozenset(type_ for (_, responses), type_ in _TYPES.items() if responses)
+"""The arities whose responses are a stream."""
 
 
 def arity(*, request_streaming: bool, response_streaming: bool) -> Type:

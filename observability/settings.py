@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from .listening import LAST_PORT
+from .listening import LAST_PORT, bind_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,13 +87,11 @@ def _file(value: str) -> str | None:
 
 def _listening_host(value: str) -> str | None:
     """Take what /metrics can listen on: the name's first address is what its server takes."""
-    try:
-        family, kind, *_, address = socket.getaddrinfo(value, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except (OSError, UnicodeError):
-        return "an address of this machine, such as 127.0.0.1 or 0.0.0.0"
-    return None
+    with contextlib.suppress(OSError, UnicodeError):
+        family, *_, where = socket.getaddrinfo(value, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        if bind_failure(family, where) is None:
+            return None
+    return "an address of this machine, such as 127.0.0.1 or 0.0.0.0"
 
 
 def _pairs(value: str) -> str | None:

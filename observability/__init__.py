@@ -1,7 +1,8 @@
 """Tells every gRPC call once, truthfully, in logs, metrics and traces."""
 
 from .call import Call, Observer, Outcome, current_call
-from .client import ClientInterceptor, aio_client_interceptors
+from .client import ClientInterceptor
+from .client_aio import aio_client_interceptors
 from .hiding import AioHideExceptions, HideExceptions
 from .listening import ListenError
 from .logs import log_calls

@@ -9,7 +9,8 @@ import grpc
 from .client import Observing, counted
 from .handlers import each
 from .method import REQUEST_STREAMS
-from .results import Responses, end_raised, future_of
+from .results import end_raised
+from .results_sync import Responses, future_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

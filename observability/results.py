@@ -1,23 +1,19 @@
-"""What a client's call returns: grpc's own call with its whole interface, whose true end is seen."""
+"""How a client's call ends: what both stacks share."""
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
 
-from .call import CUT_OFF_DETAILS, Observation
+from .call import CUT_OFF_DETAILS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+    from .call import Observation
 
-_CANCELLED_DETAILS = "Locally cancelled by application!"
-_DROPPED_DETAILS = "Dropped before its end"
-_UNCERTAIN_DETAILS = "Internal error from Core"
+CANCELLED_DETAILS: Final = "Locally cancelled by application!"
+DROPPED_DETAILS: Final = "Dropped before its end"
 
 
 def end_raised(observation: Observation, error: BaseException) -> None:
@@ -30,277 +26,17 @@ def end_raised(observation: Observation, error: BaseException) -> None:
         end_cancelled(observation, CUT_OFF_DETAILS[grpc.StatusCode.CANCELLED])
 
 
-def end_with(observation: Observation, call: Any) -> None:
-    """End a unary call of a sync channel with the status that it has got."""
-    code = call.code()
-    if code is grpc.StatusCode.OK:
-        observation.received = 1
-        observation.end(code)
-    elif code is grpc.StatusCode.INTERNAL and not isinstance(call.exception(), grpc.RpcError):
-        end_raised(observation, call.exception())  # what an interceptor after us raised
-    else:
-        observation.end(code, call.details() or "")
-
-
-def end_cancelled(observation: Observation, details: str = _CANCELLED_DETAILS) -> None:
+def end_cancelled(observation: Observation, details: str = CANCELLED_DETAILS) -> None:
     """End a call that its caller cancelled or dropped."""
     observation.end(grpc.StatusCode.CANCELLED, details)
 
 
-def _pass_on(name: str) -> Any:
+def pass_on(name: str) -> Any:
+    """Return a method that passes this one on to grpc's own call."""
+
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return getattr(self._call, name)(*args, **kwargs)
 
     method.__name__ = name
     method.__doc__ = f"Pass {name} on to grpc's own call."
     return method
-
-
-class _Observed(grpc.Call, grpc.Future):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A call of a sync channel, known to grpc's own by nothing, so that dropping it is seen."""
-
-    def __init__(self, call: Any, observation: Observation) -> None:
-        self._call = call
-        self._observation = observation
-
-    add_callback = _pass_on("add_callback")
-    cancel = _pass_on("cancel")
-    cancelled = _pass_on("cancelled")
-    code = _pass_on("code")
-    details = _pass_on("details")
-    done = _pass_on("done")
-    exception = _pass_on("exception")
-    initial_metadata = _pass_on("initial_metadata")
-    is_active = _pass_on("is_active")
-    result = _pass_on("result")
-    running = _pass_on("running")
-    time_remaining = _pass_on("time_remaining")
-    traceback = _pass_on("traceback")
-    trailing_metadata = _pass_on("trailing_metadata")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._call, name)
-
-    def add_done_callback(self, fn: Callable[[Any], None]) -> None:
-        """Call this with the call when it has ended."""
-        self._call.add_done_callback(lambda _call: fn(self))
-
-
-class Future(_Observed):
-    """The future of a unary call; ends when grpc's own does."""
-
-    def __init__(self, call: Any, observation: Observation) -> None:
-        super().__init__(call, observation)
-        ended = partial(end_with, observation, call)
-        if not call.add_callback(ended):
-            ended()
-
-    def __del__(self) -> None:
-        """Be dropped, and cancel the call if it is still going on, as grpc does."""
-        if not self._call.done():
-            self._call.cancel()
-
-
-def future_of(call: Any, observation: Observation) -> Any:
-    """Return a unary call of a sync channel with its end seen; one that is over is returned as it is."""
-    if call.done():
-        end_with(observation, call)
-        return call
-    return Future(call, observation)
-
-
-class Responses(_Observed):
-    """
-    The responses of a stream; ends as the reader's iterator does.
-
-    A stream that is not read to its end is CANCELLED: when it is cancelled, or dropped.
-    """
-
-    def __iter__(self) -> Self:
-        """Return itself: a stream is read once."""
-        return self
-
-    def __next__(self) -> Any:
-        """Wait for the next response."""
-        try:
-            response = next(self._call)
-        except StopIteration:
-            self._observation.end(grpc.StatusCode.OK)
-            raise
-        except Exception as error:
-            end_raised(self._observation, error)
-            raise
-        self._observation.received += 1
-        return response
-
-    next = __next__
-
-    def cancel(self) -> bool:
-        """Cancel the call."""
-        result: bool = self._call.cancel()
-        if self._call.cancelled():
-            end_cancelled(self._observation)
-        return result
-
-    def __del__(self) -> None:
-        """Be dropped, and cancel the call if it is still going on, as grpc does."""
-        with contextlib.suppress(AttributeError):  # others' interceptors make a mere iterator of it
-            self._call.cancel()
-        end_cancelled(self._observation, _DROPPED_DETAILS)
-
-
-def follow(call: Any, observation: Observation) -> Any:
-    """End a unary call of an asyncio channel when grpc's own call does; it is returned as it is."""
-    ended = partial(_end_unary, observation)
-    if call.done():
-        ended(call)
-    else:
-        call.add_done_callback(ended)
-    return call
-
-
-def _end_unary(observation: Observation, call: Any) -> None:
-    code = _settled(call.code())
-    if code is grpc.StatusCode.OK:
-        observation.received = 1
-        observation.end(code)
-    else:
-        observation.end(code, _settled(call.details()) or "")
-
-
-def _settled(answer: Coroutine[Any, Any, Any]) -> Any:
-    """Return what a call that is over answers at once."""
-    try:
-        answer.send(None)
-    except StopIteration as settled:
-        return settled.value
-    answer.close()
-    raise RuntimeError("the call is not over")
-
-
-class _AioObserved:
-    """
-    A call of an asyncio channel, whose being dropped is seen.
-
-    It keeps the done-callbacks itself, and is known to grpc's own call by a weak reference only: the channel's
-    bookkeeping would keep a dropped stream alive for ever.
-    """
-
-    def __init__(self, call: Any, observation: Observation) -> None:
-        self._call = call
-        self._observation = observation
-        self._callbacks: list[Callable[[Any], None]] = []
-        call.add_done_callback(partial(_done, weakref.ref(self)))
-
-    cancelled = _pass_on("cancelled")
-    code = _pass_on("code")
-    debug_error_string = _pass_on("debug_error_string")
-    details = _pass_on("details")
-    done = _pass_on("done")
-    done_writing = _pass_on("done_writing")
-    initial_metadata = _pass_on("initial_metadata")
-    time_remaining = _pass_on("time_remaining")
-    trailing_metadata = _pass_on("trailing_metadata")
-    wait_for_connection = _pass_on("wait_for_connection")
-    write = _pass_on("write")
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._call, name)  # grpc itself reads _done_writing_flag
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call this with the call when it has ended."""
-        if self._call.done():
-            callback(self)
-        else:
-            self._callbacks.append(callback)
-
-    def run_callbacks(self) -> None:
-        """Tell those who asked that the call has ended."""
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback(self)
-
-    def cancel(self) -> bool:
-        """Cancel the call."""
-        result: bool = self._call.cancel()
-        if result:
-            end_cancelled(self._observation)
-        return result
-
-    def __del__(self) -> None:
-        """Be dropped, and cancel the call if it is still going on."""
-        with contextlib.suppress(RuntimeError):  # the event loop may be closed by now
-            self._call.cancel()
-        end_cancelled(self._observation, _DROPPED_DETAILS)
-
-
-def _done(reference: weakref.ref[_AioObserved], _call: Any) -> None:
-    call = reference()
-    if call is not None:
-        call.run_callbacks()
-
-
-class _AioResponses(_AioObserved):
-    """The responses of a stream; ends as the reader's iterator does."""
-
-    _responses: AsyncIterator[Any] | None = None
-
-    def __aiter__(self) -> Self:
-        """Return itself: a stream is read once."""
-        return self
-
-    async def __anext__(self) -> Any:
-        """Wait for the next response."""
-        if self._responses is None:
-            self._responses = self._call.__aiter__()
-        try:
-            response = await self._responses.__anext__()
-        except StopAsyncIteration:
-            self._observation.end(grpc.StatusCode.OK)
-            raise
-        except BaseException as error:
-            end_raised(self._observation, error)
-            raise
-        self._observation.received += 1
-        return response
-
-    async def read(self) -> Any:
-        """Wait for the next response, or grpc.aio.EOF."""
-        try:
-            return await self.__anext__()
-        except StopAsyncIteration:
-            return grpc.aio.EOF
-
-
-class AioUnaryStream(_AioResponses, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]  # as _Observed
-    """A server-streaming call."""
-
-
-class AioStreamStream(_AioResponses, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]  # as _Observed
-    """A bidirectional call."""
-
-
-class AioStreamUnary(_AioObserved, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as _Observed
-    """
-    A client-streaming call; ends as awaiting it does, or as its code says where its caller asks for that alone.
-
-    Otherwise its code is not asked: while requests are still being written grpc may call any end INTERNAL.
-    """
-
-    async def code(self) -> grpc.StatusCode:
-        """Wait for the call's end, and return its code."""
-        code: grpc.StatusCode = await self._call.code()
-        if await self._call.details() != _UNCERTAIN_DETAILS:
-            _end_unary(self._observation, self._call)
-        return code
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        """Wait for the response."""
-        try:
-            response = yield from self._call.__await__()
-        except BaseException as error:
-            end_raised(self._observation, error)
-            raise
-        self._observation.received = 1
-        self._observation.end(grpc.StatusCode.OK)
-        return response

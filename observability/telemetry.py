@@ -15,7 +15,7 @@ import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
 
 from .channel import ObservedChannel
-from .client import aio_client_interceptors
+from .client_aio import aio_client_interceptors
 from .exporting import configure_tracing, service_attributes
 from .faults import faults
 from .listening import ListenError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 import grpc
 from opentelemetry import context as contexts
 
+from .finalizers import finalizers
 from .rendering import as_now
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ Observer: TypeAlias = "Callable[[Call], Finish]"
 class Observation(Call):
     """A call that is told of, and ends once, by whichever end comes first."""
 
-    __slots__ = ("_open", "_signals", "_states", "started")
+    __slots__ = ("_deferred", "_open", "_signals", "_states", "started")
 
     def __init__(  # noqa: PLR0913, PLR0917 - made for every call, for which names cost
         self,
@@ -158,6 +159,7 @@ class Observation(Call):
         self.started = started  # by time.perf_counter
         self._signals = signals
         self._open = [True]
+        self._deferred: list[Outcome] | tuple[()] = ()
         if kind == "server":
             _current.set(self)  # never reset: every RPC has a context of its own (otel-contrib#2357)
         self._states = signals.nothing()  # by now: an observer may annotate at the start
@@ -196,10 +198,33 @@ class Observation(Call):
         try:
             self._open.pop()
         except IndexError:
+            if self._deferred:
+                self._report_deferred()
             return
         if seconds is None:
             seconds = time.perf_counter() - self.started
         self._signals.ended(self, self._states, Outcome(code, details, seconds, error, self.sent, self.received))
+
+    def end_deferred(self, code: grpc.StatusCode, details: str = "") -> None:
+        """
+        Decide the end now and report it soon, from another thread, or with the next call of `end`.
+
+        Safe inside a garbage collection, where `end` is not: see `finalizers`.
+        """
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        seconds = time.perf_counter() - self.started
+        self._deferred = [Outcome(code, details, seconds, None, self.sent, self.received)]
+        finalizers.defer(self._report_deferred)
+
+    def _report_deferred(self) -> None:
+        try:
+            outcome = self._deferred.pop()  # type: ignore[union-attr]  # end_deferred has made it a list
+        except IndexError:
+            return  # reported already
+        self._signals.ended(self, self._states, outcome)
 
 
 def current_call() -> Call | None:

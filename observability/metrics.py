@@ -14,6 +14,7 @@ import prometheus_client
 from google.protobuf import descriptor_pool
 from opentelemetry.trace import TraceFlags
 
+from .finalizers import finalizers
 from .method import METHOD_LIMIT, arity
 from .signals import Signal
 
@@ -38,6 +39,7 @@ FOLD_AFTER: Final = 0 if "PROMETHEUS_MULTIPROC_DIR" in os.environ else 100
 
 _LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 _UNKNOWN: Final = ("unary", "unknown", "unknown")
+_FINALIZERS_SECONDS: Final = 0.5
 
 
 class WithoutCreated:
@@ -75,6 +77,7 @@ class _Settling:
 
     def collect(self) -> Iterable[Metric]:
         """Do what is to be done."""
+        finalizers.flush(_FINALIZERS_SECONDS)
         for settle in self.settle:
             settle()
         return ()

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from .faults import report
+from .finalizers import finalizers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,6 +89,7 @@ class Signals(Signal):
     """
 
     def __init__(self, *observers: Observer) -> None:
+        finalizers.start()
         self._all = tuple(one if isinstance(one, Signal) else _Plain(one) for one in observers)
         self._starting = self._who("started")
         self.entering = self._who("entered")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 from .batches import Batches
+from .finalizers import finalizers
 from .signals import Signals
 
 if TYPE_CHECKING:
@@ -45,8 +47,10 @@ class Teller(Signals):
 
     def close(self, seconds: float) -> None:
         """Tell of all that has ended, for this long at most; what ends from now on is told by whoever ends it."""
+        finalizers.flush(seconds)
         self._ended.close(seconds)
 
     def flush(self, seconds: float) -> bool:
         """Tell of all that has ended, for this long at most; tell whether it is told."""
-        return self._ended.flush(seconds)
+        deadline = time.monotonic() + seconds
+        return finalizers.flush(seconds) and self._ended.flush(max(0.0, deadline - time.monotonic()))

@@ -207,8 +207,10 @@ class ServedCall(WrappedHandler):
         raise NotImplementedError
 
     def _end(self, answer: grpc.StatusCode | None, remaining: float | None) -> None:
-        """End the observation, now that grpc has ended the call."""
+        """End the observation, now that grpc has ended the call; an unparsable request has ended it before."""
         context = self._context
+        if context is _OVER:
+            return
         if answer is None:
             code = cut_off_code(self.call.deadline, remaining)
             details = CUT_OFF_DETAILS[code]

@@ -5,7 +5,6 @@ What can be known is told; the rest is pinned here, and stands in ARCHITECTURE.m
 """
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -22,13 +21,6 @@ from tests.package.told import Told
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 ELSEWHERE = "Ended before its handler started, by another interceptor"
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of interceptors that shall raise out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
 
 
 class Aborting(grpc_interceptor.ServerInterceptor):
@@ -193,6 +185,7 @@ def test_answer_before_ours(stack: str, arity: str) -> None:
     assert [1] == [outcome.sent for outcome in told.outcomes]
 
 
+@pytest.mark.expects_errors("ValueError: no bread")
 @STACKS
 @pytest.mark.parametrize("arity", ARITIES)
 def test_failure_after_the_handler(stack: str, arity: str) -> None:

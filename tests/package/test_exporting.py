@@ -103,6 +103,7 @@ class Stubborn(SimpleSpanProcessor):
         raise RuntimeError("not now")
 
 
+@pytest.mark.expects_errors("the tracer provider's shutdown failed")
 def test_shutdown_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     """A tracer provider that fails to shut down is reported, and does not raise."""
     provider = TracerProvider(shutdown_on_exit=False)

@@ -63,6 +63,7 @@ def test_order_of_a_servers_line() -> None:
     assert [*COMMON, "peer", "deadline_ms", "trace_id", "span_id"] == list(line)
 
 
+@pytest.mark.expects_errors(r'ValueError: no "bread"')
 def test_order_of_a_failed_line() -> None:
     """The error comes after the status, and the stack trace last."""
     line = server_line(crash, timeout=5)
@@ -145,6 +146,7 @@ def test_error_of_an_abort_names_code_and_details() -> None:
     assert "StatusCode.NOT_FOUND: no such word" == line["error"]
 
 
+@pytest.mark.expects_errors(r'ValueError: no "bread"')
 def test_error_of_a_crash_names_type_and_message() -> None:
     """An uncaught exception's error is Type: message, and cannot forge a line."""
     line = server_line(crash)
@@ -153,6 +155,7 @@ def test_error_of_a_crash_names_type_and_message() -> None:
     assert "A" == line["service"]
 
 
+@pytest.mark.expects_errors(r'ValueError: no "bread"')
 def test_stacktrace_starts_at_the_handler() -> None:
     """The stack trace of an uncaught exception starts where the handler's own code does."""
     frames = [text for text in server_line(crash)["stacktrace"].splitlines() if text.startswith("  File")]

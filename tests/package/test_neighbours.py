@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,7 @@ from tests.package.neighbours import (
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
 
+pytestmark = pytest.mark.expects_errors("ValueError: no bread")  # the handlers' own
 ENDINGS = ("OK", "NOT_FOUND", "UNKNOWN", "UNIMPLEMENTED")
 CASES = pytest.mark.parametrize(("ending", "arity"), list(itertools.product(ENDINGS, ARITIES)))
 # Without unknown methods that take a stream: grpc.aio may call the end of a call that is still being written INTERNAL.
@@ -52,13 +52,6 @@ OBSERVE: dict[str, Callable[[Told, grpc.Channel], grpc.Channel]] = {
 WAYS = pytest.mark.parametrize("way", OBSERVE)
 PLACES = pytest.mark.parametrize("place", ["outside", "inside"])
 Result = tuple[list[bytes], str]
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of handlers that shall raise out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
 
 
 def talk(channel: grpc.Channel, arity: str, ending: str) -> Result:

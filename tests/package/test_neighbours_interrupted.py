@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import gc
-import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -39,13 +38,6 @@ def beside(
     return pytest.mark.parametrize(
         ("neighbour", "place", "how", "arity"), rows, ids=["-".join(map(str, row)) for row in rows]
     )
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of what is cut off out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
 
 
 def interrupt(channel: grpc.Channel, how: str, arity: str, begun: threading.Event) -> None:
@@ -156,6 +148,7 @@ def swallows(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
     return place == "inside" and how == "cancel" and arity in awaits
 
 
+@pytest.mark.expects_errors(r"\[CancelledError: \]$")  # grpc.aio logs what ends a handler
 @beside((neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients), swallows)
 def test_aio_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
     """So it does on a client on asyncio."""

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,6 +33,7 @@ from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
 from tests.package.told import Told
 
+pytestmark = pytest.mark.expects_errors("^observability: observer .* failed")
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 SIDES = pytest.mark.parametrize("side", ["server", "client"])
 _numbers = itertools.count()
@@ -204,13 +205,6 @@ BROKEN = [
     filters_in_vain,
     exports_in_vain,
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of what fails here out of the tests' output."""
-    with caplog.at_level(logging.ERROR):
-        yield
 
 
 @STACKS

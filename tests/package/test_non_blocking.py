@@ -104,6 +104,7 @@ def crash(_request: bytes, _context: grpc.ServicerContext, send: Callable[[Any],
     raise ValueError("no bread")
 
 
+@pytest.mark.expects_errors("ValueError: no bread")
 @ORDERS
 @pytest.mark.parametrize(("behavior", "code"), [(send_and_end, "OK"), (crash, "UNKNOWN")])
 def test_handler_with_three_arguments(order: str, behavior: Any, code: str) -> None:

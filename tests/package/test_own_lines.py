@@ -180,6 +180,7 @@ def test_configured_again(log: Log) -> None:
     assert ["B", "B"] == [fields(line)["service"] for line in stream.getvalue().splitlines()]
 
 
+@pytest.mark.expects_errors("LineHandler failed.*TypeError")
 def test_format_arguments_that_do_not_fit(log: Log) -> None:
     """A line of logging that cannot be formatted is reported, and does not raise."""
     logger = logging.getLogger("app.own")

@@ -138,6 +138,7 @@ def test_every_code(side: str, code: grpc.StatusCode) -> None:
     assert () == span.events
 
 
+@pytest.mark.expects_errors("ValueError: no bread")
 def test_exception_is_recorded_once() -> None:
     """An uncaught exception is one event of the server's span: type, message and stack trace."""
     pair = Pair()

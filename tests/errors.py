@@ -1,0 +1,35 @@
+"""The ERROR lines of the loggers `grpc` and `observability`: a test fails on each that it does not expect."""
+
+import logging
+import re
+from collections.abc import Iterable
+
+LOGGERS = ("grpc", "observability")
+
+_formatter = logging.Formatter()
+
+
+class ErrorLines(logging.Handler):
+    """
+    Keeps the text of the lines from ERROR on, in order.
+
+    It leaves a record without its exception, which has a traceback, and so the frames in which grpc holds handlers:
+    pytest keeps each record until the end of its test.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record's text, with its logger in front and its exception behind."""
+        error = record.exc_info[1] if record.exc_info else None
+        cause = "" if error is None else f" [{type(error).__name__}: {error}]"
+        self.lines.append(f"{record.name}: {record.getMessage()}{cause}")
+        if error is not None and record.name.startswith("grpc"):
+            record.exc_text, record.exc_info = _formatter.formatException(record.exc_info), None
+
+    def unexpected(self, patterns: Iterable[str]) -> list[str]:
+        """Return the lines in which none of these patterns is found."""
+        wanted = [re.compile(pattern, re.DOTALL) for pattern in patterns]
+        return [line for line in self.lines if not any(pattern.search(line) for pattern in wanted)]

@@ -23,11 +23,12 @@ class ErrorLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record's text, with its logger in front and its exception behind."""
-        error = record.exc_info[1] if record.exc_info else None
-        cause = "" if error is None else f" [{type(error).__name__}: {error}]"
+        cause = ""
+        if record.exc_info and record.exc_info[1]:
+            cause = f" [{type(record.exc_info[1]).__name__}: {record.exc_info[1]}]"
+            if record.name.startswith("grpc"):
+                record.exc_text, record.exc_info = _formatter.formatException(record.exc_info), None
         self.lines.append(f"{record.name}: {record.getMessage()}{cause}")
-        if error is not None and record.name.startswith("grpc"):
-            record.exc_text, record.exc_info = _formatter.formatException(record.exc_info), None
 
     def unexpected(self, patterns: Iterable[str]) -> list[str]:
         """Return the lines in which none of these patterns is found."""

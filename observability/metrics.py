@@ -14,6 +14,7 @@ import prometheus_client
 from google.protobuf import descriptor_pool
 from opentelemetry.trace import TraceFlags
 
+from .call import SERVER_FAULTS
 from .finalizers import finalizers
 from .method import METHOD_LIMIT, arity
 from .signals import Signal
@@ -31,6 +32,15 @@ if TYPE_CHECKING:
 BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the latency histograms' buckets, in seconds."""
 
+# A histogram is 17 series a code. These are what grpc itself ends calls with, and what most services refuse with.
+LIKELY_CODES: Final = SERVER_FAULTS | {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+"""The codes under which a declared method's latency exists at zero, so that rate() sees the first such call."""
+
 STARTED: Final = 0
 ENTERED: Final = 1
 LEFT: Final = 2
@@ -44,7 +54,10 @@ _FINALIZERS_SECONDS: Final = 0.5
 
 class WithoutCreated:
     """
-    A metric as a collector that leaves out the `_created` series, which double a scrape and tell nothing new.
+    A metric as a collector that leaves out the `_created` series.
+
+    They say when a series began, but Prometheus 3 reads them behind a feature flag alone, and else keeps each as a
+    series more. What is declared begins at zero instead.
 
     `fold` adds to the metric what has been noted for it.
     """
@@ -148,10 +161,12 @@ class _Series:
         return pair
 
     def declare(self) -> None:
-        """Let the series exist at zero: handled under every code, the histogram under OK."""
+        """Let the series exist at zero: handled under every code, the histogram under the likely ones."""
         for code in grpc.StatusCode:
-            self._metrics.handled.labels(*self._labels, code.name)
-        self._outcome(grpc.StatusCode.OK)
+            if code in LIKELY_CODES:
+                self._outcome(code)
+            else:
+                self._metrics.handled.labels(*self._labels, code.name)
 
 
 class _Metrics:
@@ -250,8 +265,9 @@ def measure_calls(
     Count and time every call in this registry; a second time on the same registry shares its metrics.
 
     The methods of `services`, full names found in the default descriptor pool, exist at zero before the first
-    call, and those of `client_services` on the client's side. `buckets` are upper bounds in seconds; the first
-    measure_calls of a registry decides them. Raises ValueError for a service that no imported module defines.
+    call, and those of `client_services` on the client's side: handled under every code, the histogram under OK,
+    CANCELLED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED and the server's own faults. `buckets` are upper bounds in seconds;
+    the first measure_calls of a registry decides them. Raises ValueError for a service that no imported module defines.
     """
     metrics = _metrics_of(registry, buckets)
     metrics["server"].declare(services)

@@ -44,6 +44,51 @@ class Panel:
         return f"{self.dashboard}: {self.number} {self.title}"
 
 
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """
+    What is drawn across all panels: what it asks, in steps of at least how many seconds.
+
+    A sample stands for its own time, or where ``by_value`` is set for the time that is its value, in milliseconds.
+    """
+
+    name: str
+    expression: str
+    step: float
+    by_value: bool
+
+    def asked(self, step: float) -> str:
+        """Return what Grafana asks in steps of this length, in seconds."""
+        window = max(step + self.step, 4 * self.step)
+        return expanded(self.expression.replace("$__rate_interval", f"{window * 1000:.0f}ms"))
+
+    def events(self, samples: list[tuple[float, float]], step: float) -> list[tuple[float, float]]:
+        """
+        Return when each event that Grafana draws of a series begins and ends.
+
+        Samples above zero count, and of those that are at most a step apart it makes one.
+        """
+        events: list[tuple[float, float]] = []
+        for time, value in samples:
+            if value > 0:
+                at = value / 1000 if self.by_value else time
+                if events and at <= events[-1][1] + step:
+                    events[-1] = (events[-1][0], at)
+                else:
+                    events.append((at, at))
+        return events
+
+
+def annotations() -> list[Annotation]:
+    """Return every annotation of every dashboard."""
+    holders = [json.loads(path.read_text())["annotations"]["list"] for path in sorted(DASHBOARDS.glob("*.json"))]
+    return [
+        Annotation(a["name"], a["expr"], float(a["step"].removesuffix("s")), a.get("useValueForTime", False))
+        for annotations in holders
+        for a in annotations
+    ]
+
+
 def panels() -> list[Panel]:
     """Return every panel of every dashboard that asks something."""
     return [panel for path in sorted(DASHBOARDS.glob("*.json")) for panel in _asking(path)]

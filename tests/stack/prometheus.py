@@ -1,16 +1,19 @@
 """Prometheus: the real program with the configuration that compose mounts, and what it answers."""
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.stack.programs import DEPLOY, Program, run
 from tests.stack.waiting import eventually, get
 
 COMPOSE_FILE = "docker-compose.observability.yml"
+
+Labels: TypeAlias = frozenset[tuple[str, str]]
 
 
 class PrometheusApi:
@@ -19,10 +22,20 @@ class PrometheusApi:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def query(self, expression: str) -> list[Any]:
-        """Return the samples that an expression gives now, but for those of no value (0/0)."""
-        samples = get(f"{self.url}/api/v1/query", query=expression)["data"]["result"]
+    def query(self, expression: str, at: float | None = None) -> list[Any]:
+        """Return the samples that an expression gives now or at a time, but for those of no value (0/0)."""
+        when = {} if at is None else {"time": at}
+        samples = get(f"{self.url}/api/v1/query", query=expression, **when)["data"]["result"]
         return [sample for sample in samples if sample["value"][1] != "NaN"]
+
+    def values(self, expression: str, at: float) -> dict[Labels, float]:
+        """Return the value of each series that an expression gives at a time."""
+        return {labels_of(sample): float(sample["value"][1]) for sample in self.query(expression, at)}
+
+    def range(self, expression: str, start: float, end: float, step: float) -> list[list[tuple[float, float]]]:
+        """Return the times and values of each series that an expression gives in a range, a step apart."""
+        answer = get(f"{self.url}/api/v1/query_range", query=expression, start=start, end=end, step=step)
+        return [[(time, float(value)) for time, value in series["values"]] for series in answer["data"]["result"]]
 
     def without_data(self, expressions: Iterable[str]) -> list[str]:
         """Return the expressions that give no sample, even if one waits for it."""
@@ -46,24 +59,25 @@ class PrometheusApi:
         return [rule for group in groups for rule in group["rules"]]
 
     def selectors(self, expression: str) -> list[str]:
-        """Return what an expression selects, as expressions; HTTPError 400 if it does not parse."""
+        """Return what an expression selects, ranges included, as expressions; HTTPError 400 if it does not parse."""
         tree = get(f"{self.url}/api/v1/parse_query", query=expression)["data"]
-        return [_selector(node) for node in _nodes(tree) if node.get("type") == "vectorSelector"]
+        return [_selector(node) for node in _nodes(tree) if node.get("type") in {"vectorSelector", "matrixSelector"}]
 
 
 class Prometheus(Program, PrometheusApi):
     """
     The real Prometheus on a port given, from ``with`` to its end.
 
-    It runs with compose's own flags and files. The lists of targets alone are others: they name free ports.
+    It runs with compose's own flags and files. The lists of targets alone are others: they name free ports. It
+    scrapes and evaluates ``pace`` times as often as there.
     """
 
-    def __init__(self, folder: Path, port: int, targets: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, port: int, targets: Mapping[str, str], *, pace: int = 1) -> None:
         PrometheusApi.__init__(self, f"http://127.0.0.1:{port}")
         mounted = DEPLOY / "prometheus"
         (folder / "targets").mkdir(parents=True)
-        for name in ("prometheus.yml", "rules"):
-            (folder / name).symlink_to(mounted / name)
+        (folder / "rules").symlink_to(mounted / "rules")
+        (folder / "prometheus.yml").write_text(_paced((mounted / "prometheus.yml").read_text(), pace))
         for path in (mounted / "targets").iterdir():
             (folder / "targets" / path.name).write_text(_retargeted(path.read_text(), targets))
         Program.__init__(
@@ -81,6 +95,17 @@ class Prometheus(Program, PrometheusApi):
 def _flags() -> list[str]:
     compose = json.loads(run("docker-compose", "-f", COMPOSE_FILE, "config", "--format", "json"))
     return [str(flag) for flag in compose["services"]["prometheus"]["command"]]
+
+
+def labels_of(sample: Mapping[str, Any]) -> Labels:
+    """Return a sample's labels, its name among them, as what tells it from others."""
+    return frozenset(sample["metric"].items())
+
+
+def _paced(text: str, pace: int) -> str:
+    return re.sub(
+        r"(_interval|_timeout): (\d+)s$", lambda m: f"{m[1]}: {int(m[2]) * 1000 // pace}ms", text, flags=re.MULTILINE
+    )
 
 
 def _retargeted(text: str, targets: Mapping[str, str]) -> str:

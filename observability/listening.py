@@ -23,6 +23,16 @@ class ListenError(OSError):
         return str(self.strerror)
 
 
+def bare_host(host: str) -> str:
+    """Return a host without the brackets that an IPv6 address may have."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def host_port(host: str, port: object) -> str:
+    """Join a host and a port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def check_address(address: str) -> None:
     """
     Raise ListenError where nobody could listen on HOST:PORT now.
@@ -36,9 +46,7 @@ def check_address(address: str) -> None:
     if int(port) > LAST_PORT:  # grpc and getaddrinfo would take the rest of a division
         raise ListenError(address, OSError(errno.EINVAL, f"ports end at {LAST_PORT}"))
     try:
-        found = socket.getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(bare_host(host) or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ListenError(address, error) from error
     failures = [failure for family, *_, where in found if (failure := bind_failure(family, where))]

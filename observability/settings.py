@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from .listening import LAST_PORT, bind_failure
+from .listening import LAST_PORT, bare_host, bind_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -88,7 +88,7 @@ def _file(value: str) -> str | None:
 def _listening_host(value: str) -> str | None:
     """Take what /metrics can listen on: the name's first address is what its server takes."""
     with contextlib.suppress(OSError, UnicodeError):
-        family, *_, where = socket.getaddrinfo(value, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, where = socket.getaddrinfo(bare_host(value), 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         if bind_failure(family, where) is None:
             return None
     return "an address of this machine, such as 127.0.0.1 or 0.0.0.0"

@@ -32,9 +32,10 @@ class SettingError(ValueError):
         super().__init__(f"{name}={value!r} is not {allowed}")
 
 
-def _one_of(*allowed: str) -> Check:
+def _one_of(*allowed: str, also: tuple[str, ...] = ()) -> Check:
+    """Allow these words; those in `also` are what others call them."""
     expected = "one of " + ", ".join(allowed)
-    return lambda value: None if value.strip().lower() in allowed else expected
+    return lambda value: None if value.strip().lower() in allowed + also else expected
 
 
 def _some_of(*allowed: str) -> Check:
@@ -155,7 +156,7 @@ STANDARD: Final[dict[str, Check]] = {
 
 OURS: Final[dict[str, tuple[str, Check]]] = {
     "LOG_FORMAT": ("keyvalue", _one_of("keyvalue", "json")),
-    "LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error", "critical")),
+    "LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error", "critical", also=("warn", "fatal"))),
     "OBSERVABILITY_TRACES": ("native", _one_of("native", "contrib")),
     "OBSERVABILITY_LOG_CALLS": ("all", _calls),
     "OBSERVABILITY_LOG_BAGGAGE": ("", lambda _value: None),

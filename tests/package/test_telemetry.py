@@ -174,7 +174,8 @@ def test_metrics_listen_on_ipv6(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [("debug", {"debug", "info", "warning"}), ("warning", {"warning"}), ("error", set()), ("critical", set())],
+    [("debug", {"debug", "info", "warning"}), ("warning", {"warning"}), ("error", set()), ("critical", set())]
+    + [("warn", {"warning"}), ("WARN", {"warning"}), (" Warning ", {"warning"}), ("FATAL", set())],
 )
 def test_log_level(level: str, expected: set[str]) -> None:
     """LOG_LEVEL filters the lines of calls and of the application alike."""

@@ -14,7 +14,7 @@ TIMEOUT = 3.0  # seconds
 
 def main() -> int:
     """Ask the standard health service about the server as a whole."""
-    with grpc.insecure_channel(sys.argv[1]) as channel:
+    with grpc.insecure_channel(bracketed(sys.argv[1])) as channel:
         try:
             health: Any = HealthStub(channel)  # whose types do not tell of its methods
             status = health.Check(HealthCheckRequest(), timeout=TIMEOUT).status
@@ -23,6 +23,12 @@ def main() -> int:
             return 1
     print(HealthCheckResponse.ServingStatus.Name(status))  # noqa: T201 - as above
     return int(status != HealthCheckResponse.SERVING)
+
+
+def bracketed(address: str) -> str:
+    """Return HOST:PORT with an IPv6 host in brackets, which a service takes without them as well."""
+    host, _, port = address.rpartition(":")
+    return f"[{host.strip('[]')}]:{port}" if ":" in host else address
 
 
 if __name__ == "__main__":

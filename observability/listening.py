@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 LAST_PORT: Final = 65535
 
@@ -23,22 +24,39 @@ class ListenError(OSError):
         return str(self.strerror)
 
 
+def bare_host(host: str) -> str:
+    """Return a host without the brackets that an IPv6 address may have."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+def host_port(host: str, port: object) -> str:
+    """Join a host and a port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def check_address(address: str) -> None:
     """
-    Raise ListenError where nobody could listen on HOST:PORT now.
+    Raise ListenError where nobody could listen on this address of grpc's now: HOST:PORT, or a Unix socket's.
 
-    grpc shares a port with whoever listens there already, unless it was told not to, and says little when it
-    cannot have one.
+    grpc shares a port with whoever listens there already, unless it was told not to, takes a Unix socket over from
+    whoever serves it, and says little when it cannot have one.
     """
+    unix = _unix_socket(address)
+    if unix is not None:
+        if failure := _unix_failure(unix):
+            raise ListenError(address, failure)
+        return
     host, _, port = address.rpartition(":")
-    if not port.isdecimal() or "/" in host:
-        return  # a Unix socket
+    if not port.isdecimal():
+        return
     if int(port) > LAST_PORT:  # grpc and getaddrinfo would take the rest of a division
         raise ListenError(address, OSError(errno.EINVAL, f"ports end at {LAST_PORT}"))
-    try:
-        found = socket.getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    if _is_ipv6(host):  # grpc takes the port for the end of the address
+        raise ListenError(
+            address, OSError(errno.EINVAL, f"an IPv6 address has brackets, as in {host_port(host, port)}")
         )
+    try:
+        found = socket.getaddrinfo(bare_host(host) or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ListenError(address, error) from error
     failures = [failure for family, *_, where in found if (failure := bind_failure(family, where))]
@@ -59,3 +77,37 @@ def bind_failure(family: int, where: Any) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, host)
+    except OSError:
+        return False
+    return True
+
+
+def _unix_socket(address: str) -> bytes | None:
+    """Return where the socket is that grpc would make for `unix:…` or `unix-abstract:…`; None for another address."""
+    scheme, _, path = address.partition(":")
+    if scheme == "unix":
+        return unquote_to_bytes(path)
+    return b"\0" + unquote_to_bytes(path) if scheme == "unix-abstract" else None
+
+
+def _unix_failure(path: bytes) -> OSError | None:
+    """
+    Return what prevents a server from listening on this Unix socket: somebody who does, or may; else None.
+
+    A socket's file that nobody listens on was left behind, and grpc puts another one in its place.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)  # connecting to a busy server would wait
+        try:
+            probe.connect(path)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return error
+            if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):  # busy, or for datagrams
+                return None
+    return OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))

@@ -13,7 +13,7 @@ from opentelemetry import baggage, trace
 from .call import SERVER_FAULTS, current_call
 from .faults import report
 from .log_writer import LogWriter
-from .rendering import RENDERERS, printed, safe_key, stacktrace
+from .rendering import LINE_KEYS, RENDERERS, printed, safe_key, stacktrace
 from .signals import Signal
 
 if TYPE_CHECKING:
@@ -22,29 +22,6 @@ if TYPE_CHECKING:
 
     from .call import Call, Observer, Outcome
 
-LINE_KEYS: Final = frozenset(
-    [
-        "service",
-        "endpoint",
-        "status",
-        "error",
-        "latency_ms",
-        "level",
-        "kind",
-        "method",
-        "code",
-        "peer",
-        "deadline_ms",
-        "sent",
-        "received",
-        "trace_id",
-        "span_id",
-        "stacktrace",
-        "event",
-        "time",
-    ]
-)
-"""The keys of a call's line, which a field of the application's own may not take."""
 QUIET_SERVICES: Final = ("grpc.health.v1.", "grpc.reflection.")
 """Prefixes of the services whose calls are logged at DEBUG, and not traced: probes, as a rule."""
 

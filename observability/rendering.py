@@ -16,6 +16,31 @@ VALUE_LIMIT: Final = 1024
 """How many bytes of UTF-8 a value may have; the rest is cut."""
 STACKTRACE_LIMIT: Final = 8192
 """How many bytes of a stack trace are kept, from its end."""
+LINE_BYTES: Final = 16 * 1024
+"""How many bytes a line may have, its line break included: container runtimes split a longer one."""
+LINE_KEYS: Final = frozenset(
+    [
+        "service",
+        "endpoint",
+        "status",
+        "error",
+        "latency_ms",
+        "level",
+        "kind",
+        "method",
+        "code",
+        "peer",
+        "deadline_ms",
+        "sent",
+        "received",
+        "trace_id",
+        "span_id",
+        "stacktrace",
+        "event",
+        "time",
+    ]
+)
+"""The keys of a call's line, which a field of the application's own may not take."""
 
 _PLUMBING: Final = (__package__, "grpc")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._/:-]+").fullmatch
@@ -24,6 +49,10 @@ _HARMFUL: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u
 _UNSAFE_KEY: Final = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_CHARACTER: Final = 4
 _SURELY_SHORT: Final = VALUE_LIMIT // _LONGEST_CHARACTER
+_DEPTH_LIMIT: Final = 100  # structures within each other: jq reads 256, with ours around them
+_LINE_FRAME: Final = 64  # bytes: the time, what is around the fields, and the line break
+_SEPARATOR: Final = 2  # bytes
+_SURROGATES: Final = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})")
 _quote: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -39,10 +68,15 @@ cuts: Final = Cuts()
 
 def cut(value: str, limit: int = VALUE_LIMIT) -> str:
     """Keep the first `limit` bytes of a value's UTF-8, in whole characters."""
+    kept = _first(value, limit)
+    cuts.count += kept is not value
+    return kept
+
+
+def _first(value: str, limit: int) -> str:
     data = value[: limit + 1].encode("utf-8", "surrogatepass")
     if len(data) <= limit:
         return value
-    cuts.count += 1
     end = limit
     while _continues(data[end]):
         end -= 1
@@ -51,9 +85,16 @@ def cut(value: str, limit: int = VALUE_LIMIT) -> str:
 
 def _cut_start(value: str) -> str:
     """Keep the last 8 KiB of a stack trace's UTF-8, in whole characters."""
-    data = value[-STACKTRACE_LIMIT - 1 :].encode("utf-8", "surrogatepass")
-    start = max(0, len(data) - STACKTRACE_LIMIT)
-    cuts.count += start > 0
+    kept = _last(value, STACKTRACE_LIMIT)
+    cuts.count += kept is not value
+    return kept
+
+
+def _last(value: str, limit: int) -> str:
+    data = value[-limit - 1 :].encode("utf-8", "surrogatepass")
+    start = len(data) - limit
+    if start <= 0:
+        return value
     while start < len(data) and _continues(data[start]):
         start += 1
     return data[start:].decode("utf-8", "surrogatepass")
@@ -117,7 +158,11 @@ _encode: Final = json.JSONEncoder(allow_nan=False, default=printed).encode
 
 
 def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
-    """Render one line: UTC time, that of `at_ns` or now, then key=value in the order of the fields."""
+    """
+    Render one line: UTC time, that of `at_ns` or now, then key=value in the order of the fields.
+
+    It is no longer than LINE_BYTES.
+    """
     parts = [clock(at_ns)]
     unknown = fields.get("endpoint") == "/unknown"
     for key, value in fields.items():
@@ -129,7 +174,10 @@ def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) 
             parts.append(f"stacktrace={quoted(_cut_start(_text(value)))}")
         else:
             parts.append(_pair(key, value, quote=key == "error" or (unknown and key == "method")))
-    return " ".join(parts)
+    line = " ".join(parts)
+    if len(line) * _LONGEST_CHARACTER < LINE_BYTES or len(line.encode()) < LINE_BYTES:
+        return line
+    return " ".join([parts[0], *_fitting(fields, parts[1:], lambda key, text: f"{safe_key(key)}={quoted(text)}")])
 
 
 def _pair(key: str, value: Any, *, quote: bool = False) -> str:
@@ -147,20 +195,91 @@ _repeated_pair: Final = functools.lru_cache(maxsize=1024)(_pair)
 
 
 def render_json(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
-    """Render one line of JSON with the same keys, `time` first, in RFC 3339."""
-    parts = [f'"time": "{clock(at_ns).replace(" ", "T").replace(",", ".")}Z"']
-    parts += [f"{_encode(str(key))}: {_json_value(key, value)}" for key, value in fields.items() if key != "time"]
-    return f"{{{', '.join(parts)}}}"
+    """
+    Render one line of JSON with the same keys, `time` first, in RFC 3339.
+
+    It is ASCII, no longer than LINE_BYTES, and nothing that a reader of JSON refuses: of a surrogate without its other
+    half there is U+FFFD.
+    """
+    time_ = f'"time": "{clock(at_ns).replace(" ", "T").replace(",", ".")}Z"'
+    fields = {key: value for key, value in fields.items() if key != "time"}
+    parts = [f"{_encode(str(key))}: {_json_value(key, value)}" for key, value in fields.items()]
+    line = _joined(time_, parts)
+    if len(line) < LINE_BYTES:
+        return line
+    return _joined(time_, _fitting(fields, parts, lambda key, text: f"{_encode(str(key))}: {_encode(text)}"))
+
+
+def _joined(time_: str, parts: list[str]) -> str:
+    line = f"{{{', '.join([time_, *parts])}}}"
+    return _SURROGATES.sub(lambda match: "\\ufffd" if match[1] else match[0], line) if "\\ud" in line else line
 
 
 def _json_value(key: str, value: Any) -> str:
     """Encode a value: numbers as numbers, structures that are not too long as such, the rest as text."""
     if value is None or isinstance(value, int | float | dict | list | tuple):
         text = _json_text(value)
-        if text is not None and len(text) <= VALUE_LIMIT:
+        if text is not None and len(text) <= VALUE_LIMIT and not _is_deep(value, text):
             return text
     text = _text(value)
     return _encode(_cut_start(text) if key == "stacktrace" else cut(text))
+
+
+def _is_deep(value: Any, text: str) -> bool:
+    """Tell whether more structures are within each other than every reader of JSON takes."""
+    if text.count("[") + text.count("{") <= _DEPTH_LIMIT:
+        return False
+    level = [value]
+    for _ in range(_DEPTH_LIMIT):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
+
+
+def _fitting(fields: MutableMapping[str, Any], parts: list[str], render: Callable[[str, str], str]) -> list[str]:
+    """
+    Return the parts of a line that is too long, one for each field, so that they fit into it.
+
+    A call's own keys come first: their values are cut further where their escapes take too much. Of the application's
+    fields, what there is no room for is left out.
+    """
+    left = LINE_BYTES - _LINE_FRAME
+    kept: dict[int, str] = {}
+    for place, (key, value) in sorted(enumerate(fields.items()), key=lambda item: _rank(item[1][0])):
+        part = parts[place]
+        if key in LINE_KEYS:
+            part = _shortened(part, key, value, render, min(left, _limit(key)))
+        size = len(part.encode()) + _SEPARATOR
+        if size <= left:
+            left -= size
+            kept[place] = part
+        # What is longer than it may be has been counted before.
+        if kept.get(place) != parts[place] and len(_text(value).encode("utf-8", "surrogatepass")) <= _limit(key):
+            cuts.count += 1
+    return [part for _, part in sorted(kept.items())]
+
+
+def _rank(key: str) -> int:
+    if key == "stacktrace":
+        return 1
+    return 0 if key in LINE_KEYS else 2
+
+
+def _limit(key: str) -> int:
+    return STACKTRACE_LIMIT if key == "stacktrace" else VALUE_LIMIT
+
+
+def _shortened(part: str, key: str, value: Any, render: Callable[[str, str], str], limit: int) -> str:
+    """Render a field anew, with less of its value, until it is no longer than it may be, escapes and key included."""
+    text, size = _text(value), limit
+    while (length := len(part.encode())) > limit and size > 0:
+        size = min(size - 1, size * limit // length)
+        part = render(key, _last(text, size) if key == "stacktrace" else _first(text, size))
+    return part
 
 
 RENDERERS: Final[dict[str, Callable[[MutableMapping[str, Any], int | None], str]]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grpc_health.v1 import health_pb2_grpc
 
-from .health import SERVING, AioHealth, Health
+from .health import GENERAL, SERVING, AioHealth, Health
 from .listening import ListenError, check_address
 
 if TYPE_CHECKING:
@@ -46,16 +47,17 @@ def serve(  # noqa: PLR0913 - each by name
     """
     Serve on HOST:PORT until SIGTERM or SIGINT, and return the exit status.
 
-    Adds the standard health service, unless given one, with every service of the telemetry's SERVING. On the
-    signal it says NOT_SERVING, waits `drain_delay` seconds for callers to notice, takes no new calls, lets those
-    going on end for `grace` seconds, and closes the telemetry. A second signal ends the process at once. Call it
-    from the main thread; a handler that runs on after the grace keeps an ordinary exit waiting, hence os._exit in
-    a main. Raises ListenError where the address cannot be had.
+    Adds the standard health service, unless given one, with `readiness`, `liveness` and every service of the
+    telemetry's SERVING. On the signal all but `liveness` are NOT_SERVING; it waits `drain_delay` seconds for callers
+    to notice, takes no new calls, lets those going on end for `grace` seconds, and closes the telemetry. A second
+    signal ends the process at once. Call it from the main thread; a handler that runs on after the grace keeps an
+    ordinary exit waiting, hence os._exit in a main. Raises ListenError where the address cannot be had: a Unix
+    socket that somebody serves is left alone.
     """
     if health is None:
         health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        for name in ("", *telemetry.services):
+        for name in (*GENERAL, *telemetry.services):
             health.set(name, SERVING)
     port = _listen(server, address, credentials)
     stop = threading.Event()
@@ -81,12 +83,15 @@ def _wait(event: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _signals(stop: Any) -> Iterator[None]:
-    """Call `stop` at the first signal; a second one finds the system's own handler, which ends the process."""
+    """Call `stop` at the first signal; a second one ends the process."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
+    # The system's own handler ends the process whatever it is busy with, but for that of PID 1: such signals never
+    # reach it.
+    second = _end if os.getpid() == 1 else signal.SIG_DFL
 
     def first(_number: int, _frame: Any) -> None:
         for number in _SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, second)
         stop()
 
     for number in _SIGNALS:
@@ -97,6 +102,11 @@ def _signals(stop: Any) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         raise
+
+
+def _end(number: int, _frame: Any) -> None:
+    """End the process as shells report a program that a signal ended."""
+    os._exit(128 + number)
 
 
 def _close(telemetry: Telemetry) -> None:
@@ -119,7 +129,8 @@ def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | Non
 
 def _with_port(address: str, port: int) -> str:
     host, _, wanted = address.rpartition(":")
-    return f"{host}:{port}" if wanted.isdecimal() else address  # a Unix socket has no port
+    is_unix = address.startswith(("unix:", "unix-abstract:"))
+    return f"{host}:{port}" if wanted.isdecimal() and not is_unix else address
 
 
 async def serve_aio(  # noqa: PLR0913 - each by name
@@ -136,7 +147,7 @@ async def serve_aio(  # noqa: PLR0913 - each by name
     if health is None:
         health = AioHealth()
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        for name in ("", *telemetry.services):
+        for name in (*GENERAL, *telemetry.services):
             await health.set(name, SERVING)
     port = _listen(server, address, credentials)
     loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from .listening import LAST_PORT, bind_failure
+from .listening import LAST_PORT, bare_host, bind_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -32,9 +32,10 @@ class SettingError(ValueError):
         super().__init__(f"{name}={value!r} is not {allowed}")
 
 
-def _one_of(*allowed: str) -> Check:
+def _one_of(*allowed: str, also: tuple[str, ...] = ()) -> Check:
+    """Allow these words; those in `also` are what others call them."""
     expected = "one of " + ", ".join(allowed)
-    return lambda value: None if value.strip().lower() in allowed else expected
+    return lambda value: None if value.strip().lower() in allowed + also else expected
 
 
 def _some_of(*allowed: str) -> Check:
@@ -88,7 +89,7 @@ def _file(value: str) -> str | None:
 def _listening_host(value: str) -> str | None:
     """Take what /metrics can listen on: the name's first address is what its server takes."""
     with contextlib.suppress(OSError, UnicodeError):
-        family, *_, where = socket.getaddrinfo(value, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, *_, where = socket.getaddrinfo(bare_host(value), 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         if bind_failure(family, where) is None:
             return None
     return "an address of this machine, such as 127.0.0.1 or 0.0.0.0"
@@ -155,7 +156,7 @@ STANDARD: Final[dict[str, Check]] = {
 
 OURS: Final[dict[str, tuple[str, Check]]] = {
     "LOG_FORMAT": ("keyvalue", _one_of("keyvalue", "json")),
-    "LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error", "critical")),
+    "LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error", "critical", also=("warn", "fatal"))),
     "OBSERVABILITY_TRACES": ("native", _one_of("native", "contrib")),
     "OBSERVABILITY_LOG_CALLS": ("all", _calls),
     "OBSERVABILITY_LOG_BAGGAGE": ("", lambda _value: None),

@@ -16,9 +16,9 @@ from prometheus_client.metrics_core import CounterMetricFamily
 
 from .channel import ObservedChannel
 from .client_aio import aio_client_interceptors
+from .endpoint import MetricsEndpoint
 from .exporting import configure_tracing, service_attributes
 from .faults import faults
-from .listening import ListenError
 from .logs import configure_logging, log_calls
 from .metrics import before_scrapes, measure_calls
 from .rendering import cuts
@@ -220,19 +220,10 @@ class Telemetry:
         wanted = os.environ.get("OTEL_EXPORTER_PROMETHEUS_PORT") or port
         if wanted is None:
             return
-        try:
-            server, thread = prometheus_client.start_http_server(int(wanted), host, self.registry)
-        except OSError as error:
-            raise ListenError(f"{host}:{wanted}", error) from error
-        self.metrics_address = f"{host}:{server.server_port}"
+        endpoint = MetricsEndpoint(self.registry, host, int(wanted))
+        self.metrics_address = endpoint.address
         _logger.info("metrics", extra={"address": self.metrics_address})
-
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-        self._on_close.callback(stop)
+        self._on_close.callback(endpoint.close)
 
 
 class Contrib:

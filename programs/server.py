@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 
 import click
 import grpc
+from google.protobuf import descriptor_pool, text_format
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import Message
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
 from grpc_health.v1 import health
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_status import rpc_status
 
 from observability import HideExceptions, Telemetry
@@ -121,8 +123,28 @@ def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[
     )
     echo_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(), server)
     if options.reflection:
-        reflection.enable_server_reflection([*services, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        add_reflection([*services, health.SERVICE_NAME], server)
     return server
+
+
+def add_reflection(services: Sequence[str], server: grpc.Server) -> None:
+    """Serve reflection of these services, as v1alpha and as v1, which grpcio-reflection does not have."""
+    names = (reflection.SERVICE_NAME, reflection.SERVICE_NAME.replace("v1alpha", "v1"))
+    servicer = reflection.ReflectionServicer([*services, *names])
+    # The two are the same on the wire.
+    method = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in names:
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})])
+    # Reflection describes itself, so v1 has to be known as well.
+    file = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    file.options.Clear()
+    v1 = text_format.Parse(text_format.MessageToString(file).replace("v1alpha", "v1"), FileDescriptorProto())
+    descriptor_pool.Default().AddSerializedFile(v1.SerializeToString())
 
 
 class HealthService(echo_pb2_grpc.HealthServiceServicer):

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from client.lines import fields
-from observability import Call, ServerInterceptor, current_call, logs
+from observability import Call, ServerInterceptor, current_call, logs, rendering
 from observability.rendering import render_json, render_keyvalue
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import method, serving
@@ -88,7 +88,7 @@ def test_a_list_or_dict_is_as_it_was_when_it_was_added() -> None:
     assert ([1], {"big": 2}) == (line["cups"], line["sizes"])
 
 
-@pytest.mark.parametrize("key", sorted(logs.LINE_KEYS))
+@pytest.mark.parametrize("key", sorted(rendering.LINE_KEYS))
 def test_key_of_the_line_is_ignored(key: str) -> None:
     """A field under a key of the line's own does not touch the line."""
     line = served(Told(), lambda: here().annotate(**{key: "forged", "mine": 1}))
@@ -123,7 +123,7 @@ def test_ignored_keys_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
         served(Told(), lambda key=key: here().annotate(**{key: "forged"}))  # type: ignore[misc]  # a default
 
     assert 1 == len([record for record in caplog.records if record.levelno == logging.WARNING])
-    assert logs._reserved_keys <= logs.LINE_KEYS
+    assert logs._reserved_keys <= rendering.LINE_KEYS
 
 
 def test_hostile_field_does_not_forge_the_line() -> None:

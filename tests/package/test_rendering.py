@@ -3,6 +3,8 @@
 import datetime as dt
 import enum
 import json
+import shutil
+import subprocess
 import unicodedata
 from decimal import Decimal
 from typing import Any
@@ -48,6 +50,11 @@ def short(value: object) -> str:
 def normal(text: str) -> str:
     """Join what is written as two halves of one character, as JSON does."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def whole(text: str) -> str:
+    """Join halves of a character, and replace a half that is alone."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def kept(text: str) -> str:
@@ -119,10 +126,10 @@ def test_keyvalue_key_cannot_forge(key: str) -> None:
 
 @given(TEXT)
 def test_json_gives_any_value_back(value: str) -> None:
-    """Parsing a JSON line gives the value back, or its first 1,024 bytes of whole characters."""
+    """Parsing a JSON line gives the value back, or its first 1,024 bytes, but for halves of characters."""
     line = render_json({"key": value})
 
-    assert normal(kept(value)) == json.loads(line)["key"]
+    assert whole(kept(value)) == json.loads(line)["key"]
     assert line.isascii()
     assert line.isprintable()
 
@@ -132,7 +139,7 @@ def test_json_gives_hostile_values_back(value: str) -> None:
     """So it does for what has broken logs before, up to 1 MB of it."""
     line = render_json({"key": value})
 
-    assert normal(kept(value)) == json.loads(line)["key"]
+    assert whole(kept(value)) == json.loads(line)["key"]
 
 
 class Broken:
@@ -299,3 +306,157 @@ def test_a_field_of_any_type_under_a_name_of_a_call_line_renders(render: Any) ->
 
     assert '"slow"' in line or "=slow" in line
     assert len(line) < 10_000
+
+
+LIMIT = 16 * 1024
+"""Bytes of a line, line break included, that container runtimes leave in one piece."""
+RENDERERS = pytest.mark.parametrize("render", [render_keyvalue, render_json])
+WIDE = ["x", "\x00", "\x7f", "é", "€", "😀", "\u2028", "\ud800", '"', "\\"]
+"""Characters that become one to twelve bytes of a line."""
+CALL = {
+    "service": "A",
+    "endpoint": "/echo",
+    "status": "error",
+    "error": "",
+    "latency_ms": 0.412,
+    "level": "error",
+    "kind": "server",
+    "method": "",
+    "code": "UNKNOWN",
+    "peer": "ipv4:127.0.0.1:40112",
+    "deadline_ms": 950,
+    "sent": 1,
+    "received": 2,
+    "trace_id": "a" * 32,
+    "span_id": "b" * 16,
+}
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """Parse a line of either kind."""
+    return json.loads(line) if line.startswith("{") else dict(fields(line))
+
+
+def size(line: str) -> int:
+    """Count the bytes of a line and its line break."""
+    return len(f"{line}\n".encode())
+
+
+@RENDERERS
+@pytest.mark.parametrize("character", WIDE, ids=ascii)
+@pytest.mark.parametrize("count", [0, 14, 15, 16, 100])
+def test_line_is_bounded(render: Any, character: str, count: int) -> None:
+    """Whatever a call's line holds, it is one piece to a container runtime, and has every key of the call."""
+    text = character * 100_000
+    own = {f"field_{number}": text for number in range(count)}
+    line = render({**CALL, "error": text, "method": text, **own, "stacktrace": text})
+
+    assert size(line) <= LIMIT
+    found = parsed(line)
+    assert [*CALL, "stacktrace"] == [key for key in found if key != "time" and not key.startswith("field_")]
+    assert {key: str(CALL[key]) for key in ("code", "trace_id", "span_id", "peer", "sent")}.items() <= {
+        key: str(value) for key, value in found.items()
+    }.items()
+    assert len(found["stacktrace"].encode("utf-8", "replace")) >= 1_300
+
+
+@RENDERERS
+@given(st.dictionaries(TEXT, TEXT, max_size=60), st.integers(0, 300))
+def test_any_line_is_bounded(render: Any, own: dict[str, str], times: int) -> None:
+    """So it is with fields of any names and values, and it can be read."""
+    line = render({"service": "A", **{key: value * times for key, value in own.items()}})
+
+    assert size(line) <= LIMIT
+    assert "A" == parsed(line)["service"]
+
+
+@RENDERERS
+def test_line_that_just_fits(render: Any) -> None:
+    """A line of just that many bytes is left as it is; of a longer one, what does not fit is left out and counted."""
+    own = {f"field_{number}": "x" * 950 for number in range(16)}
+    own["last"] = ""
+    quotes = 2 * (render is render_keyvalue)  # of an empty value
+    own["last"] = "x" * (LIMIT - size(render(own)) + quotes)
+    before = cuts.count
+    whole = render(own)
+    counted = cuts.count - before
+    own["last"] += "x"
+    cut_off = render(own)
+
+    assert (LIMIT, 0) == (size(whole), counted)
+    assert own.keys() - {"last"} == parsed(cut_off).keys() - {"time"}
+    assert 1 == cuts.count - before
+
+
+@RENDERERS
+def test_what_a_line_loses_is_counted_once(render: Any) -> None:
+    """Each value that is cut, cut further or left out is counted once."""
+    before = cuts.count
+    render({"service": "A", "error": "x" * 2_000, "method": "x", **{f"field_{n}": "x" * 1_000 for n in range(20)}})
+
+    # A field takes 1,010 bytes or a little more, so that there is room for 15 of them beside the error.
+    assert 1 + 5 == cuts.count - before
+
+
+@RENDERERS
+def test_a_name_can_be_too_long(render: Any) -> None:
+    """A field whose name alone is longer than a line is left out."""
+    line = render({"service": "A", "x" * 20_000: 1, "last": "z"})
+
+    assert {"service": "A", "last": "z"} == {key: value for key, value in parsed(line).items() if key != "time"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("\ud800", "\ufffd"),
+        ("a\udfffb", "a\ufffdb"),
+        ("\ud83d\ude00", "😀"),
+        ("\ud83d\ud83d\ude00\ude00", "\ufffd😀\ufffd"),
+        ("\\ud800", "\\ud800"),
+        ("\\\ud800", "\\\ufffd"),
+        (["\ud800", {"\udfff": "\\ud800"}], ["\ufffd", {"\ufffd": "\\ud800"}]),
+    ],
+    ids=ascii,
+)
+def test_json_has_no_half_characters(value: Any, expected: Any) -> None:
+    """Half of a surrogate pair, at which readers of JSON give up, is U+FFFD; what looks like one is left alone."""
+    line = render_json({"key": value, "\ud800": 1})
+
+    assert expected == json.loads(line)["key"]
+    assert "\ufffd" in json.loads(line)
+    json.dumps(json.loads(line), ensure_ascii=False).encode()  # raises for what is left
+
+
+def nested(depth: int) -> list[Any]:
+    """Return lists within each other."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(("depth", "kind"), [(100, list), (101, str), (250, str)])
+def test_json_is_no_deeper_than_its_readers(depth: int, kind: type) -> None:
+    """Structures deeper than readers of JSON follow are text."""
+    assert kind is type(json.loads(render_json({"key": nested(depth)}))["key"])
+
+
+def test_json_of_many_brackets_is_not_deep() -> None:
+    """What has many brackets and is not deep is a structure as it was."""
+    value = [{"a": "[["}] * 50
+
+    assert value == json.loads(render_json({"key": value}))["key"]
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="there is no jq here")
+@pytest.mark.parametrize("value", [*HOSTILE, nested(100), nested(250), [HOSTILE], 10**400, 1e308], ids=short)
+def test_jq_reads_what_is_written(value: Any) -> None:
+    """jq, stricter than Python, reads every line, and the next one after it."""
+    lines = "".join(f"{render_json(fields)}\n" for fields in ({"key": value}, {"key": "next"}))
+    result = subprocess.run(
+        ["jq", "-r", ".key | type"], input=lines, capture_output=True, encoding="utf-8", check=False
+    )
+
+    assert ("", 0) == (result.stderr, result.returncode)
+    assert "string" == result.stdout.splitlines()[-1]

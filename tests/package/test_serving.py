@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import queue
 import signal
 import socket
@@ -9,17 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2
 
 from client.lines import fields
 from client.processes import ROOT, Output, environment
+from observability import ListenError
+from observability.listening import check_address
 from tests.package.process import NOWHERE, sending
 from tests.package.rpc import LOCAL, method
 from tests.receiver import Receiver
@@ -39,10 +43,16 @@ class Served:
     """The program `served`, from `with` to its end."""
 
     def __init__(
-        self, stack: str, address: str = LOCAL, *, variables: dict[str, str] | None = None, **options: Any
+        self,
+        stack: str,
+        address: str = LOCAL,
+        *,
+        variables: dict[str, str] | None = None,
+        before: Sequence[str] = (),
+        **options: Any,
     ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.package.programs.served", stack, address, json.dumps(options)],
+            [*before, sys.executable, "-m", "tests.package.programs.served", stack, address, json.dumps(options)],
             cwd=ROOT,
             env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_TRACES_EXPORTER": "none", **(variables or {})}),
             stdout=subprocess.PIPE,
@@ -50,6 +60,7 @@ class Served:
             encoding="utf-8",
             start_new_session=True,
         )
+        self.pid = self._process.pid
         self.stdout = Output(cast("IO[str]", self._process.stdout))
         self.stderr = Output(cast("IO[str]", self._process.stderr))
 
@@ -88,14 +99,17 @@ class Served:
 class Health:
     """The states that a health service tells a watcher, as they come."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
+    def __init__(self, channel: grpc.Channel, service: str = "") -> None:
         self._states: queue.Queue[int | None] = queue.Queue()
         self._channel = channel
+        self._service = service
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
         with contextlib.suppress(grpc.RpcError):
-            for response in self._channel.unary_stream("/grpc.health.v1.Health/Watch", **MESSAGES)(REQUEST()):
+            for response in self._channel.unary_stream("/grpc.health.v1.Health/Watch", **MESSAGES)(
+                REQUEST(service=self._service)
+            ):
                 self._states.put(response.status)
         self._states.put(None)
 
@@ -151,6 +165,66 @@ def test_health_while_draining(stack: str) -> None:
     assert [SERVING, NOT_SERVING] == [before, after]
     assert b"0" == answer
     assert 0 == status
+
+
+LIST: Any = {
+    "request_serializer": lambda _: b"",
+    "response_deserializer": cast("Any", health_pb2).HealthListResponse.FromString,
+}
+
+
+def listed(channel: grpc.Channel) -> dict[str, int]:
+    """Ask for the health of all services."""
+    response = channel.unary_unary("/grpc.health.v1.Health/List", **LIST)(None, timeout=10)
+    return {name: answer.status for name, answer in response.statuses.items()}
+
+
+@STACKS
+def test_liveness_and_readiness(stack: str) -> None:
+    """Both are SERVING at first; while the server drains, readiness follows it, and liveness does not."""
+    names = ("", "readiness", "liveness", "echo.v1.EchoService")
+    with Served(stack, drain_delay=30) as served, served.channel() as channel:
+        health = {name: Health(channel, name) for name in names}
+        before = [health[name].next() for name in names]
+        served.signal(signal.SIGTERM)
+        after = [health[name].next() for name in names if name != "liveness"]
+        checked = [check(channel, name) for name in names]
+        served.signal(signal.SIGTERM)
+        served.wait()
+        last = health["liveness"].next()
+
+    assert [SERVING] * 4 == before
+    assert [NOT_SERVING] * 3 == after
+    assert [NOT_SERVING, NOT_SERVING, SERVING, NOT_SERVING] == checked
+    assert last is None  # its watcher was never told of another state
+
+
+@STACKS
+def test_list_of_health(stack: str) -> None:
+    """List gives the health of everything that Check knows, and changes with it."""
+    with Served(stack, drain_delay=30) as served, served.channel() as channel:
+        before = listed(channel)
+        health = Health(channel)
+        health.next()
+        served.signal(signal.SIGTERM)
+        health.next()
+        # It is not a snapshot: the first to be told may be the only one yet.
+        deadline = time.monotonic() + 10
+        while (after := listed(channel))["echo.v1.EchoService"] == SERVING and time.monotonic() < deadline:
+            time.sleep(0.01)
+        served.signal(signal.SIGTERM)
+
+    assert dict.fromkeys(("", "readiness", "liveness", "echo.v1.EchoService"), SERVING) == before
+    assert {**dict.fromkeys(before, NOT_SERVING), "liveness": SERVING} == after
+
+
+@STACKS
+def test_health_of_what_is_not_known(stack: str) -> None:
+    """A name that is not served is NOT_FOUND."""
+    with Served(stack) as served, served.channel() as channel, pytest.raises(grpc.RpcError) as caught:
+        check(channel, "alive")
+
+    assert grpc.StatusCode.NOT_FOUND is cast("Any", caught.value).code()
 
 
 @STACKS
@@ -228,6 +302,45 @@ def test_second_signal_ends_at_once(stack: str, number: signal.Signals) -> None:
 
     assert -number == status
     assert seconds < 2
+
+
+# Others than root need a namespace of users as well, which not every machine grants.
+UNSHARE = "" if os.geteuid() == 0 else "--user --map-root-user"
+
+
+def can_be_pid_1() -> bool:
+    """Tell whether a process of a test can be the first one of a namespace."""
+    try:
+        command = ["unshare", *UNSHARE.split(), "--pid", "--fork", "true"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def pid_1() -> list[str]:
+    """Give what makes a command PID 1, as in a container; in CI this is no place to skip it."""
+    if not can_be_pid_1() and "CI" not in os.environ:
+        pytest.skip("unshare --pid is not allowed here")
+    return ["unshare", *UNSHARE.split(), "--pid", "--fork", "--kill-child"]
+
+
+@STACKS
+@SIGNALS
+def test_second_signal_ends_pid_1_at_once(stack: str, number: signal.Signals, pid_1: list[str]) -> None:
+    """So it does where the process is PID 1, whose signals the kernel drops unless there is a handler."""
+    with Served(stack, before=pid_1, drain_delay=60) as served, served.channel() as channel:
+        health = Health(channel)
+        health.next()
+        (program,) = psutil.Process(served.pid).children()
+        program.send_signal(number)
+        health.next()
+        program.send_signal(number)
+        status = served.wait()
+        lines = [fields(line).get("event") for line in served.stdout.wait_for_end()]
+
+    assert 128 + number == status
+    assert "stopped" not in lines  # it did not wait for the delay
 
 
 @STACKS
@@ -308,8 +421,92 @@ def test_unix_socket(stack: str, tmp_path: Path) -> None:
     assert (b"0", 0) == (answer, status)
 
 
-def test_name_of_a_unix_socket(tmp_path: Path) -> None:
-    """The log names the Unix socket that the server listens on."""
-    address = f"unix:{tmp_path}/socket"
+@pytest.mark.parametrize("pattern", ["unix:{}/socket", "unix:{}/8080", "unix:{}:8080", "unix-abstract:{}:8080"])
+def test_name_of_a_unix_socket(pattern: str, tmp_path: Path) -> None:
+    """The log names the Unix socket that the server listens on, also where it looks like a port."""
+    address = pattern.format(os.path.relpath(tmp_path, ROOT))
     with Served("sync", address) as served:
         assert address == served.address
+        target = address if "abstract" in pattern else pattern.format(tmp_path)  # whatever folder we are in
+        with grpc.insecure_channel(target) as channel:
+            assert b"0" == method(channel, "unary")(b"0", timeout=10)
+
+
+UNIX_SOCKETS = pytest.mark.parametrize(
+    "pattern", ["unix:{}", "unix://{}", "unix:{}%20", "unix-abstract:{}"], ids=["path", "url", "encoded", "abstract"]
+)
+
+
+@STACKS
+@UNIX_SOCKETS
+def test_unix_socket_that_is_served(stack: str, pattern: str, tmp_path: Path) -> None:
+    """A Unix socket that somebody serves is not taken over: the second server says so, and the first serves on."""
+    address = pattern.format(tmp_path / "socket")
+    with Served("sync", address) as first:
+        _ = first.address
+        before = list(tmp_path.iterdir())
+        with Served(stack, address) as second:
+            status = second.wait()
+            errors = second.stderr.wait_for_end()
+        with grpc.insecure_channel(address) as channel:
+            answer = method(channel, "unary")(b"0", timeout=10)
+        after = list(tmp_path.iterdir())
+
+    assert ([f"cannot listen on {address}: address already in use"], 1) == (errors, status)
+    assert b"0" == answer
+    assert before == after
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["busy", "datagrams"])
+def test_unix_socket_of_somebody_else(kind: int, tmp_path: Path) -> None:
+    """So it is with a socket of whatever other program, even of one that accepts nothing any more."""
+    address = f"unix:{tmp_path}/socket"
+    with socket.socket(socket.AF_UNIX, kind) as taken, contextlib.ExitStack() as ends:
+        taken.bind(f"{tmp_path}/socket")
+        if kind == socket.SOCK_STREAM:
+            taken.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    waiting = ends.enter_context(socket.socket(socket.AF_UNIX))
+                    waiting.settimeout(0)
+                    waiting.connect(f"{tmp_path}/socket")
+        with pytest.raises(ListenError) as caught:
+            check_address(address)
+
+    assert f"cannot listen on {address}: address already in use" == str(caught.value)
+
+
+@STACKS
+def test_unix_socket_that_was_left_behind(stack: str, tmp_path: Path) -> None:
+    """A socket that nobody serves any more is taken over."""
+    address = f"unix:{tmp_path}/socket"
+    with Served("sync", address) as killed:
+        _ = killed.address
+        killed.signal(signal.SIGKILL)
+        killed.wait()
+    left = (tmp_path / "socket").is_socket()
+    with Served(stack, address) as served:
+        _ = served.address
+        with grpc.insecure_channel(address) as channel:
+            answer = method(channel, "unary")(b"0", timeout=10)
+        served.signal(signal.SIGTERM)
+        status = served.wait()
+
+    assert (True, b"0", 0) == (left, answer, status)
+
+
+@STACKS
+def test_ipv6(stack: str) -> None:
+    """An IPv6 address has brackets, in the log too; without them the one line says so."""
+    with Served(stack, "[::1]:0") as served:
+        address = served.address
+        with served.channel() as channel:
+            answer = method(channel, "unary")(b"0", timeout=10)
+    with Served(stack, "::1:8080") as served:
+        status = served.wait()
+        errors = served.stderr.wait_for_end()
+
+    assert address.startswith("[::1]:")
+    assert b"0" == answer
+    expected = "cannot listen on ::1:8080: an IPv6 address has brackets, as in [::1]:8080"
+    assert ([expected], 1) == (errors, status)

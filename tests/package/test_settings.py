@@ -100,7 +100,7 @@ def test_batch_beside_the_queue(queue: str, batch: str, warnings: list[str], use
     assert used == tracing["queue"]
 
 
-@pytest.mark.parametrize("host", ["nowhere.invalid", "8.8.8.8", "[::1]"])
+@pytest.mark.parametrize("host", ["nowhere.invalid", "8.8.8.8", "[::1", "[nowhere]"])
 def test_bad_host_of_metrics(host: str) -> None:
     """A host that this machine cannot listen on is one warning, and /metrics listens on 127.0.0.1."""
     with Words({"OTEL_EXPORTER_PROMETHEUS_HOST": host}) as words:

@@ -158,9 +158,24 @@ def test_metrics_listen_on_this_machine_alone(collected: Collected) -> None:
     assert collected[0].addresses["metrics"].startswith("127.0.0.1:")
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_metrics_listen_on_ipv6(host: str) -> None:
+    """An IPv6 address in the environment may have brackets, and has them where its port follows: in the line too."""
+    with Words({"OTEL_EXPORTER_PROMETHEUS_HOST": host}) as words:
+        [line] = words.stdout.wait_for("event=metrics")
+        scrape = words.scrape()
+        warnings = words.stdout.lines("level=warning")
+
+    assert words.addresses["metrics"].startswith("[::1]:")
+    assert words.addresses["metrics"] == fields(line)["address"]
+    assert scrape.endswith("# EOF\n")
+    assert [] == warnings
+
+
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [("debug", {"debug", "info", "warning"}), ("warning", {"warning"}), ("error", set()), ("critical", set())],
+    [("debug", {"debug", "info", "warning"}), ("warning", {"warning"}), ("error", set()), ("critical", set())]
+    + [("warn", {"warning"}), ("WARN", {"warning"}), (" Warning ", {"warning"}), ("FATAL", set())],
 )
 def test_log_level(level: str, expected: set[str]) -> None:
     """LOG_LEVEL filters the lines of calls and of the application alike."""

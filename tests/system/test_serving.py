@@ -7,13 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no stubs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from grpc_status import rpc_status
 
 from client.lines import fields
@@ -45,10 +47,10 @@ def check(channel: grpc.Channel, service: str = "") -> int:
     return status
 
 
-def watch(channel: grpc.Channel) -> Iterator[int]:
+def watch(channel: grpc.Channel, service: str = "") -> Iterator[int]:
     """Ask the standard health service to tell of every change."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    return (answer.status for answer in stub.Watch(health_pb2.HealthCheckRequest()))
+    return (answer.status for answer in stub.Watch(health_pb2.HealthCheckRequest(service=service)))
 
 
 def refusal_of(call: Any) -> Any:
@@ -182,8 +184,62 @@ def test_reflection(folder: str, own: str) -> None:
     with Service(folder) as service, channel_to(service) as channel:
         refused = refusal_of(lambda: ProtoReflectionDescriptorDatabase(channel).get_services())
 
-    assert {f"echo.v1.{own}", "echo.v1.HealthService", "grpc.health.v1.Health"} <= listed
+    assert {
+        f"echo.v1.{own}",
+        "echo.v1.HealthService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "grpc.reflection.v1.ServerReflection",
+    } == listed
     assert grpc.StatusCode.UNIMPLEMENTED is refused.code()
+
+
+def reflect(channel: grpc.Channel, *requests: ServerReflectionRequest) -> list[ServerReflectionResponse]:
+    """Ask for reflection as v1, whose messages are those of v1alpha on the wire."""
+    call: Any = channel.stream_stream(
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        request_serializer=ServerReflectionRequest.SerializeToString,
+        response_deserializer=ServerReflectionResponse.FromString,
+    )
+    return list(call(iter(requests), timeout=5))
+
+
+@pytest.mark.parametrize(("folder", "own"), [("service-a", "EchoService"), ("service-b", "CallEchoService")])
+def test_reflection_v1(folder: str, own: str) -> None:
+    """Reflection speaks v1 too: it lists the services, and describes each of them, itself included."""
+    with Service(folder, "--reflection") as service, channel_to(service) as channel:
+        (listed,) = reflect(channel, ServerReflectionRequest(list_services=""))
+        names = [service.name for service in listed.list_services_response.service]
+        described = reflect(channel, *(ServerReflectionRequest(file_containing_symbol=name) for name in names))
+    with Service(folder) as service, channel_to(service) as channel:
+        refused = refusal_of(lambda: reflect(channel, ServerReflectionRequest(list_services="")))
+
+    assert {f"echo.v1.{own}", "grpc.reflection.v1.ServerReflection"} <= set(names)
+    for name, response in zip(names, described, strict=True):
+        files = [FileDescriptorProto.FromString(f) for f in response.file_descriptor_response.file_descriptor_proto]
+        assert name in {f"{file.package}.{service.name}" for file in files for service in file.service}
+    assert grpc.StatusCode.UNIMPLEMENTED is refused.code()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_liveness_and_readiness(folder: str) -> None:
+    """Both are SERVING; while the service drains, readiness is not, and liveness still is; List tells the same."""
+    own = "echo.v1.EchoService" if folder == "service-a" else "echo.v1.CallEchoService"
+    with Service(folder, "--drain-delay", "30") as service, channel_to(service) as channel:
+        before = [check(channel, name) for name in ("liveness", "readiness")]
+        statuses = watch(channel, "readiness")
+        next(statuses)
+        service.signal(signal.SIGTERM)
+        draining = next(statuses)
+        alive = check(channel, "liveness")
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        listed = stub.List(cast("Any", health_pb2).HealthListRequest(), timeout=5).statuses
+        service.signal(signal.SIGTERM)
+
+    assert [SERVING, SERVING] == before
+    assert (NOT_SERVING, SERVING) == (draining, alive)
+    assert {"", "liveness", "readiness", "echo.v1.HealthService", own} == set(listed)
+    assert SERVING == listed["liveness"].status
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

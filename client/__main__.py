@@ -41,7 +41,7 @@ def client() -> None:
     Call the echo services, and see what they tell about it.
 
     Every call prints one line of JSON per answer on stdout. The exit status is 0 when the call succeeded,
-    1 when it failed and 2 when the command was wrong.
+    1 when it failed or its answer could not be written, and 2 when the command was wrong.
 
     New here? "python client demo" shows everything, and needs nothing to run beforehand.
     """

@@ -177,7 +177,5 @@ def each(stream: Any, answer: Callable[[Any], Answer]) -> Generator[Answer]:
 
 def typed_lines() -> Iterable[str]:
     """Yield what is typed, or piped, line by line; what is no UTF-8 is replaced."""
-    if sys.stdin is None:  # closed by the shell: <&-
-        return
     for line in io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace"):
         yield line.removesuffix("\n")

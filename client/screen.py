@@ -13,6 +13,7 @@ from rich.theme import Theme
 
 from client.spans import Span
 from client.waterfall import waterfall
+from programs.streams import draw_on
 
 WIDTH = 120  # columns at most; lines that are longer are hard to read
 PLAIN_WIDTH = 110  # columns where nobody says how many there are
@@ -108,7 +109,8 @@ class Screen:
 
 
 def sized(console: Console) -> Console:
-    """Return a console after giving it a width that people can read."""
+    """Return a console after giving it a width that people can read, and lines that its encoding has."""
+    draw_on(console.file)
     console.width = min(console.width, WIDTH) if console.is_terminal else PLAIN_WIDTH
     return console
 

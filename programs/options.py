@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from observability import ListenError, SettingError
+from programs import streams
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
@@ -58,12 +60,14 @@ class Text(click.ParamType[str]):
     name = "text"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text."""
-        try:
+        """Return the text, which Python may have read in another encoding than that of the terminal."""
+        with contextlib.suppress(UnicodeEncodeError):
             value.encode()
-        except UnicodeEncodeError:
+            return str(value)
+        try:
+            return os.fsencode(value).decode()
+        except UnicodeError:
             self.fail(f"{value!r:.80} is not UTF-8 text", param, ctx)
-        return str(value)
 
 
 class PeerAddress(click.ParamType[str]):
@@ -131,23 +135,45 @@ def run(command: click.Command, name: str | None = None) -> NoReturn:
     """
     Run a program, known to its help by ``name``, and leave with what it returned: its exit status.
 
-    A wrong option, variable or setting is one line on stderr and 2; an address in use is one line and 1.
+    A wrong option, variable or setting is one line on stderr and 2; an address in use, or a stdout that takes no more,
+    is one line and 1. Where nobody reads stdout any more there is no line. A stdout that was closed is no fault.
     Leaving does not wait for threads: a handler may be busy, or a read of stdin may never return.
     """
+    stdout = streams.prepare()
+    if os.getpid() == 1:  # whose SIGTERM the kernel drops until there is a handler
+        signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     try:
-        status = command.main(prog_name=name, standalone_mode=False) or 0
-    except click.Abort:
-        status = INTERRUPTED
-    except click.ClickException as error:
-        click.echo(error.format_message(), err=True)
-        status = error.exit_code
-    except SettingError as error:
-        click.echo(str(error), err=True)
-        status = 2
-    except ListenError as error:
-        click.echo(str(error), err=True)
+        status = status_of(command, name)
+    except OSError:
+        if stdout.error is None:
+            raise
         status = 1
-    except SystemExit as error:  # click's end when nobody reads stdout any more
-        status = int(error.code or 0)
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if stdout.error is not None:
+        status = status or 1
+        if not isinstance(stdout.error, BrokenPipeError):
+            say(f"cannot write to stdout: {os.strerror(stdout.error.errno or 0).lower()}")
     os._exit(status)
+
+
+def status_of(command: click.Command, name: str | None) -> int:
+    """Run a program; return its exit status, after saying what was wrong if anything was."""
+    try:
+        return command.main(prog_name=name, standalone_mode=False) or 0
+    except click.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        say(error.format_message())
+        return error.exit_code
+    except (SettingError, ListenError) as error:
+        say(str(error))
+        return 2 if isinstance(error, SettingError) else 1
+    except SystemExit as error:  # click's end when nobody reads stdout any more
+        return int(error.code or 0)
+
+
+def say(text: str) -> None:
+    """Write a line to stderr, if it takes one."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)

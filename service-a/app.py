@@ -77,7 +77,7 @@ def refuse_field(context: grpc.ServicerContext, field: str, why: str) -> None:
 @server_options("SERVICE_A", port=8080)
 @option("--max-msg-bytes", "SERVICE_A_MAX_MSG_BYTES", BYTES, 64 * 1024, "Longest msg that is echoed.")
 def main(max_msg_bytes: int, **settings: Any) -> int:
-    """Service A: EchoService and HealthService. Reads OTEL_… and LOG_… variables too."""
+    """Service A: EchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
     with Telemetry.start(
         "service-a", log_name="A", version=__version__, metrics_port=9464, services=SERVICES

@@ -147,7 +147,7 @@ def shortened(text: str) -> str:
 @option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
 @option("--service-a-timeout", "SERVICE_A_TIMEOUT", TIMEOUT, 1.0, "How long A may take to answer, at most.")
 def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
-    """Service B: CallEchoService and HealthService. Reads OTEL_… and LOG_… variables too."""
+    """Service B: CallEchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
     with Telemetry.start(
         "service-b",

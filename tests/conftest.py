@@ -2,11 +2,16 @@
 
 import gc
 import logging
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.errors import LOGGERS, ErrorLines
+
+# Whoever is started in the background of a script has Ctrl-C ignored, and so has whatever it starts: our programs too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,10 @@
 import contextlib
 import json
 import re
+import shlex
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from client.lines import fields
+from client.processes import environment
 from observability import ListenError
 from observability.log_writer import LINE_LIMIT
 from tests.package.process import NOWHERE, Words, sending
@@ -174,8 +178,16 @@ def test_metrics_listen_on_ipv6(host: str) -> None:
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [("debug", {"debug", "info", "warning"}), ("warning", {"warning"}), ("error", set()), ("critical", set())]
-    + [("warn", {"warning"}), ("WARN", {"warning"}), (" Warning ", {"warning"}), ("FATAL", set())],
+    [
+        ("debug", {"debug", "info", "warning"}),
+        ("warning", {"warning"}),
+        ("warn", {"warning"}),
+        ("WARN", {"warning"}),
+        (" Warning ", {"warning"}),
+        ("error", set()),
+        ("critical", set()),
+        ("FATAL", set()),
+    ],
 )
 def test_log_level(level: str, expected: set[str]) -> None:
     """LOG_LEVEL filters the lines of calls and of the application alike."""
@@ -461,6 +473,34 @@ def test_lines_carry_the_ids_of_their_spans(engine: str) -> None:
     assert {(span.kind, span.trace_id, span.span_id) for span in spans} == {
         (line["kind"], line["trace_id"], line["span_id"]) for line in lines
     }
+
+
+@pytest.mark.parametrize(("streams", "said"), [(">&-", "3"), ("<&- >&-", "3"), ("2>&-", ""), (">&- 2>&-", "")])
+def test_no_stdout(streams: str, said: str) -> None:
+    """A process that has no stdout loses its lines, which are counted, and nothing else."""
+    program = """
+import sys
+from observability import Telemetry
+import logging
+
+with Telemetry.start("words", logging=True) as telemetry:
+    for _ in range(3):
+        logging.getLogger("words").warning("tea")
+    telemetry.log_writer.flush()
+    if sys.stderr:
+        print(telemetry.log_writer.dropped, file=sys.stderr)
+"""
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"exec {shlex.quote(sys.executable)} -c {shlex.quote(program)} {streams}"],
+        env=environment(OTEL_TRACES_EXPORTER="none"),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+    )
+
+    assert (said, 0) == (result.stderr.strip(), result.returncode)
+    assert (0 if ">&-" in streams.split() else 3) == result.stdout.count("event=tea")
 
 
 def test_target_info_of_ones_own() -> None:

@@ -1,17 +1,20 @@
 """Tells every gRPC call once, truthfully, in logs, metrics and traces."""
 
-from .call import Call, Observer, Outcome, current_call
-from .client import ClientInterceptor
-from .client_aio import aio_client_interceptors
-from .hiding import AioHideExceptions, HideExceptions
-from .listening import ListenError
-from .logs import log_calls
-from .metrics import measure_calls
-from .server import AioServerInterceptor, ServerInterceptor
-from .serving import serve, serve_aio
-from .settings import SettingError
-from .telemetry import Telemetry
-from .traces import trace_calls
+from .settings import TRACING, SettingError, standard_settings
+
+# OpenTelemetry reads some of its variables when it is imported, and may raise. Telemetry.start warns.
+with standard_settings(TRACING, warn=False):
+    from .call import Call, Observer, Outcome, current_call
+    from .client import ClientInterceptor
+    from .client_aio import aio_client_interceptors
+    from .hiding import AioHideExceptions, HideExceptions
+    from .listening import ListenError
+    from .logs import log_calls
+    from .metrics import measure_calls
+    from .server import AioServerInterceptor, ServerInterceptor
+    from .serving import serve, serve_aio
+    from .telemetry import Telemetry
+    from .traces import trace_calls
 
 __version__ = "0.1.0"
 

@@ -11,6 +11,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, SpanFlags, Status
 
+from .encodable import encodable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -42,7 +44,8 @@ def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
 
     Protobuf messages can be put together from encoded parts (a message's fields may come in any order, and one
     part after the other is their merger), so that a method's name, an attribute and a status are encoded once.
-    A span with more than these, such as events or links, is encoded by encode_spans.
+    A span with more than these, such as events or links, is encoded by encode_spans. What that cannot encode, and
+    would drop or fail for, is replaced.
     """
     request = ExportTraceServiceRequest()
     resources: dict[int, ResourceSpans] = {}
@@ -52,7 +55,7 @@ def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
         resource, scope = id(span.resource), id(span.instrumentation_scope)
         group = groups.get((resource, scope))
         if group is None:
-            [whole] = encode_spans([span]).resource_spans
+            [whole] = encode_spans([encodable(span)]).resource_spans
             if resource not in resources:
                 resources[resource] = request.resource_spans.add(resource=whole.resource, schema_url=whole.schema_url)
             resources[resource].scope_spans.append(whole.scope_spans[0])
@@ -61,7 +64,8 @@ def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
         try:
             group.spans.add().MergeFromString(_plain(span))
         except (TypeError, ValueError):
-            group.spans[-1].CopyFrom(encode_spans([span]).resource_spans[0].scope_spans[0].spans[0])
+            [whole] = encode_spans([encodable(span)]).resource_spans
+            group.spans[-1].CopyFrom(whole.scope_spans[0].spans[0])
     return request
 
 

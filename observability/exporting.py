@@ -1,125 +1,42 @@
-"""Sends spans on: the tracer provider that the environment describes, and what is known of spans that are lost."""
+"""Sends spans on: the tracer provider that the environment describes, and its bounded end."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import (
-    BatchSpanProcessor,
-    ConsoleSpanExporter,
-    SimpleSpanProcessor,
-    SpanExporter,
-    SpanExportResult,
-)
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+
+from .answers import Answers
+from .delivery import CountingProcessor, SpanDelivery
+from .proxies import grpc_proxy, host_of, is_inner
+from .redaction import secrets_of_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 BATCH_SIZE: Final = 256
 """Spans per export unless OTEL_BSP_MAX_EXPORT_BATCH_SIZE is set: encoding 512 holds the interpreter for 13 ms."""
 QUEUE_SIZE: Final = 2048
 
 _logger = logging.getLogger("observability")
-# They tell of every batch that fails; SpanDelivery tells once.
-_CHATTY: Final = (
+# They report every batch that fails, or a header in full; SpanDelivery reports once, and settings.py without secrets.
+_NOISY_LOGGERS: Final = (
+    "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.http.transport",
     "opentelemetry.sdk._shared_internal",
+    "opentelemetry.util.re",
 )
-
-
-class SpanDelivery(SpanExporter):
-    """
-    An exporter around the one that sends, which says once when spans stop arriving and once when they do again.
-
-    `failures` counts the batches that failed, `lost` their spans, `handed` all spans that it was given.
-    """
-
-    def __init__(self, exporter: SpanExporter, endpoint: str) -> None:
-        self.failures = 0
-        self.lost = 0
-        self.handed = 0
-        self.delivered = 0
-        self._exporter = exporter
-        self._endpoint = endpoint
-        self._failing = False
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send a batch; what it raises counts as a failure."""
-        self.handed += len(spans)
-        try:
-            result = self._exporter.export(spans)
-        except Exception:  # noqa: BLE001 - whatever an exporter raises, its spans are lost
-            result = SpanExportResult.FAILURE
-        if result is SpanExportResult.SUCCESS:
-            self.delivered += len(spans)
-            if self._failing:
-                _logger.info("spans are exported again", extra={"endpoint_url": self._endpoint})
-        else:
-            self.failures += 1
-            self.lost += len(spans)
-            if not self._failing:
-                _logger.warning("spans cannot be exported and are lost", extra={"endpoint_url": self._endpoint})
-        self._failing = result is not SpanExportResult.SUCCESS
-        return result
-
-    def shutdown(self) -> None:
-        """Close the connection."""
-        self._exporter.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Send what waits."""
-        return self._exporter.force_flush(timeout_millis)
-
-
-def _at_once() -> None:
-    """Do nothing: no span waits to be ended."""
-
-
-class CountingProcessor(BatchSpanProcessor):
-    """
-    A batch span processor that knows how many spans its full queue dropped.
-
-    A span is dropped only while the queue is full, so what was ended, less what was handed on and what fits into
-    the queue, has been dropped; the largest such number is the total. `before_flush` lets spans end that wait to.
-    """
-
-    def __init__(self, delivery: SpanDelivery, queue_size: int, batch_size: int) -> None:
-        self.before_flush: Callable[[], None] = _at_once
-        self._delivery = delivery
-        self._queue_size = queue_size
-        self._ended = itertools.count(1)
-        self._overflow = 0
-        super().__init__(delivery, max_queue_size=queue_size, max_export_batch_size=batch_size)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Queue a span that has ended."""
-        if span.context is None or not span.context.trace_flags.sampled:
-            return
-        overflow = next(self._ended) - self._delivery.handed - self._queue_size
-        self._overflow = max(self._overflow, overflow)
-        super().on_end(span)
-
-    def force_flush(self, timeout_millis: int | None = None) -> bool:
-        """Send what waits, and what waits to be told."""
-        self.before_flush()
-        return super().force_flush(timeout_millis)
-
-    @property
-    def dropped(self) -> int:
-        """Spans that the full queue dropped or that a failed export lost."""
-        return self._overflow + self._delivery.lost
 
 
 class Tracing:
@@ -137,12 +54,18 @@ class Tracing:
             self.processor.before_flush = settle
 
     def close(self, seconds: float) -> None:
-        """Send the spans that wait, for this long at most."""
-        if self._owned:
-            # In a thread that may be left behind: a provider's own shutdown has no bound (opentelemetry-python#4568).
-            thread = threading.Thread(target=self._shutdown, name="observability-shutdown", daemon=True)
-            thread.start()
-            thread.join(seconds)
+        """Send the spans that wait, for this long at most; the next time, do nothing."""
+        if not self._owned:
+            return
+        self._owned = False
+        if self.processor is not None:
+            self.processor.begin_end()
+        # In a thread that may be left behind: a provider's own shutdown has no bound (opentelemetry-python#4568).
+        thread = threading.Thread(target=self._shutdown, name="observability-shutdown", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if self.processor is not None:
+            self.processor.end()
 
     def _shutdown(self) -> None:
         try:
@@ -153,14 +76,11 @@ class Tracing:
 
 
 def service_attributes(name: str, version: str | None) -> dict[str, str]:
-    """Tell service.name and service.version: the environment's, else these."""
-    found = Resource.create({}).attributes
-    environment = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    attributes = {"service.name": name}
-    if os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in environment.replace(" ", ""):
-        attributes["service.name"] = str(found["service.name"])
-    version = str(found.get("service.version", "")) or version
-    return {**attributes, "service.version": version} if version else attributes
+    """Return service.name and service.version: the environment's, else these."""
+    found = OTELResourceDetector().detect().attributes
+    name = str(found.get("service.name", "")).strip() or name
+    version = str(found.get("service.version", "")).strip() or version
+    return {"service.name": name, **({"service.version": version} if version else {})}
 
 
 def configure_tracing(attributes: dict[str, str]) -> Tracing:
@@ -174,9 +94,12 @@ def configure_tracing(attributes: dict[str, str]) -> Tracing:
         return Tracing(present)
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return Tracing(trace.NoOpTracerProvider())
-    for name in _CHATTY:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    provider = TracerProvider(resource=Resource.create(dict(attributes)), shutdown_on_exit=False)
+    # The one of now: to be asked for later, it would read a variable again that may have a bad value.
+    meters = metrics.get_meter_provider()
+    resource = Resource.create(dict(attributes))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False, meter_provider=meters)
     tracing = Tracing(provider, owned=True)
     wanted = {part.strip() for part in (os.environ.get("OTEL_TRACES_EXPORTER") or "otlp").lower().split(",")}
     if "none" not in wanted:
@@ -202,22 +125,31 @@ def _otlp(name: str, default: str) -> str:
 
 
 def _otlp_delivery() -> SpanDelivery:
-    if _otlp("PROTOCOL", "grpc").lower() == "http/protobuf":
-        exporter = _http_exporter()
-        if exporter is not None:
-            return SpanDelivery(exporter, _otlp("ENDPOINT", "http://localhost:4318"))
-        _logger.warning(
-            "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf' needs the extra http, which is not installed: grpc is used"
-        )
-    from .encoding import CachingExporter  # noqa: PLC0415 - see below
-
-    return SpanDelivery(CachingExporter(), _otlp("ENDPOINT", "http://localhost:4317"))
-
-
-def _http_exporter() -> Any:
     # Each exporter is imported where it is used: together they take longer than the client's own call.
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    except ImportError:
-        return None
-    return OTLPSpanExporter()
+    if _otlp("PROTOCOL", "grpc").lower() == "http/protobuf":
+        try:
+            from .otlp_http import HttpExporter, http_proxy  # noqa: PLC0415 - see above
+        except ImportError:
+            _logger.warning(
+                "OTEL_EXPORTER_OTLP_PROTOCOL='http/protobuf' needs the extra http, which is not installed: grpc is used"
+            )
+        else:
+            return _delivery(HttpExporter, "http://localhost:4318", http_proxy)
+    from .otlp_grpc import GrpcExporter  # noqa: PLC0415 - see above
+
+    return _delivery(GrpcExporter, "http://localhost:4317", lambda endpoint: grpc_proxy(host_of(endpoint)))
+
+
+def _delivery(
+    make_exporter: Callable[..., SpanExporter], default_endpoint: str, proxy_of: Callable[[str], str]
+) -> SpanDelivery:
+    endpoint = _otlp("ENDPOINT", default_endpoint)
+    inner = is_inner(host_of(endpoint))
+    answers = Answers()
+    return SpanDelivery(
+        make_exporter(answers, direct=inner),
+        endpoint,
+        answers=answers,
+        proxy="" if inner else proxy_of(endpoint),
+        secrets=secrets_of_headers(_otlp("HEADERS", "")),
+    )

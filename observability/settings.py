@@ -10,9 +10,12 @@ import socket
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
+
+import grpc
 
 from .listening import LAST_PORT, bare_host, bind_failure
+from .redaction import shown_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -95,15 +98,58 @@ def _listening_host(value: str) -> str | None:
     return "an address of this machine, such as 127.0.0.1 or 0.0.0.0"
 
 
-def _pairs(value: str) -> str | None:
-    pairs = [pair for pair in value.split(",") if pair.strip()]
-    return None if all(pair.partition("=")[0].strip() and "=" in pair for pair in pairs) else "a list of key=value"
+def _attributes(value: str) -> str | None:
+    pairs = [pair.partition("=") for pair in value.split(",")]
+    return None if all(key.strip() and separator for key, separator, _ in pairs) else "a list of key=value"
 
 
-def _propagators(value: str) -> str | None:
-    installed = {"none", *entry_points(group="opentelemetry_propagator").names}
-    wanted = {part.strip() for part in value.split(",")}
-    return None if wanted <= installed else "a comma-separated list of " + ", ".join(sorted(installed))
+# What OpenTelemetry takes for a header; what it does not, it logs in full.
+_HEADER: Final = re.compile(r"[\w!#$%&'*+\-.^`|~]+[ \t]*=[ \t]*[ !#-+\--:<-\[\]-~]*", re.ASCII)
+
+
+def _header_list(value: str) -> list[str]:
+    return [stripped for header in value.split(",") if (stripped := header.strip(" \t"))]
+
+
+def _headers(value: str) -> str | None:
+    return None if all(map(_HEADER.fullmatch, _header_list(value))) else "a list of key=value"
+
+
+# gRPC sends no other metadata; with a key that ends in -bin it wants bytes.
+_METADATA: Final = re.compile(r"(?![^=]*-bin *=)[0-9A-Za-z_.-]+ *=[ -~]*")
+
+
+def _are_metadata(headers: str) -> bool:
+    return all(_METADATA.fullmatch(unquote(header)) for header in _header_list(headers))
+
+
+def _installed(group: str) -> list[str]:
+    return sorted(entry_points(group=group).names)
+
+
+def _an_installed(group: str) -> Check:
+    def check(value: str) -> str | None:
+        names = _installed(group)
+        if value in names:
+            return None
+        return f"one of {', '.join(names)}" if names else f"the name of an installed {group}"
+
+    return check
+
+
+def _some_installed(group: str, *others: str) -> Check:
+    def check(value: str) -> str | None:
+        allowed = sorted({*_installed(group), *others})
+        wanted = {part.strip() for part in value.split(",")}
+        wanted = {"none" if part.lower() == "none" else part for part in wanted}
+        return None if wanted <= {*allowed} else "a comma-separated list of " + ", ".join(allowed)
+
+    return check
+
+
+def _status_codes(value: str) -> str | None:
+    names = {part.strip().upper() for part in value.split(",")} - {""}
+    return None if names <= {*grpc.StatusCode.__members__} else "a comma-separated list of gRPC's status codes"
 
 
 def _calls(value: str) -> str | None:
@@ -123,12 +169,26 @@ _EXPORTER: Final[dict[str, Check]] = {
     "CERTIFICATE": _file,
     "CLIENT_KEY": _file,
     "CLIENT_CERTIFICATE": _file,
-    "HEADERS": _pairs,
+    "HEADERS": _headers,
 }
+_LIMIT: Final = _number(0, _MUCH)
+_LIMITS: Final = (
+    "ATTRIBUTE_COUNT",
+    "ATTRIBUTE_VALUE_LENGTH",
+    "SPAN_ATTRIBUTE_COUNT",
+    "SPAN_ATTRIBUTE_VALUE_LENGTH",
+    "SPAN_EVENT_COUNT",
+    "SPAN_LINK_COUNT",
+    "EVENT_ATTRIBUTE_COUNT",
+    "LINK_ATTRIBUTE_COUNT",
+)
+_CREDENTIALS: Final = _an_installed("opentelemetry_otlp_credential_provider")
+_CREDENTIAL_PROVIDERS: Final = ("GRPC", "GRPC_TRACES", "HTTP", "HTTP_TRACES")
 TRACING: Final[dict[str, Check]] = {
     "OTEL_SDK_DISABLED": _BOOLEAN,
-    "OTEL_RESOURCE_ATTRIBUTES": _pairs,
-    "OTEL_PROPAGATORS": _propagators,
+    "OTEL_RESOURCE_ATTRIBUTES": _attributes,
+    "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": _some_installed("opentelemetry_resource_detector", "*"),
+    "OTEL_PROPAGATORS": _some_installed("opentelemetry_propagator", "none"),
     "OTEL_TRACES_EXPORTER": _some_of("otlp", "console", "none"),
     "OTEL_TRACES_SAMPLER": _one_of(
         "always_on",
@@ -143,8 +203,16 @@ TRACING: Final[dict[str, Check]] = {
     "OTEL_BSP_EXPORT_TIMEOUT": _COUNT,
     "OTEL_BSP_MAX_QUEUE_SIZE": _COUNT,
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": _COUNT,
+    **{f"OTEL_{name}_LIMIT": _LIMIT for name in _LIMITS},
     **{f"OTEL_EXPORTER_OTLP_{name}": check for name, check in _EXPORTER.items()},
     **{f"OTEL_EXPORTER_OTLP_TRACES_{name}": check for name, check in _EXPORTER.items()},
+    **{f"OTEL_PYTHON_EXPORTER_OTLP_{name}_CREDENTIAL_PROVIDER": _CREDENTIALS for name in _CREDENTIAL_PROVIDERS},
+    "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES": _status_codes,
+    "OTEL_PYTHON_CONTEXT": _an_installed("opentelemetry_context"),
+    "OTEL_PYTHON_TRACER_PROVIDER": _an_installed("opentelemetry_tracer_provider"),
+    "OTEL_PYTHON_METER_PROVIDER": _an_installed("opentelemetry_meter_provider"),
+    "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": _BOOLEAN,
+    "OTEL_METRICS_EXEMPLAR_FILTER": _one_of("trace_based", "always_on", "always_off"),
 }
 """The standard variables of traces that can have a bad value, with what tells it."""
 STANDARD: Final[dict[str, Check]] = {
@@ -153,6 +221,8 @@ STANDARD: Final[dict[str, Check]] = {
     "OTEL_EXPORTER_PROMETHEUS_PORT": _number(0, LAST_PORT),
 }
 """These and those of /metrics."""
+ANY_VALUE: Final = ("OTEL_SERVICE_NAME", "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES")
+"""The standard variables of which every value is good, but for one that is blank, which counts as unset."""
 
 OURS: Final[dict[str, tuple[str, Check]]] = {
     "LOG_FORMAT": ("keyvalue", _one_of("keyvalue", "json")),
@@ -184,43 +254,86 @@ def check_settings() -> None:
         setting(name)
 
 
+@contextlib.contextmanager
+def standard_settings(checks: Mapping[str, Check] = STANDARD, *, warn: bool = True) -> Iterator[None]:
+    """
+    Let what runs inside see these variables with the bad values left out, each reported in one warning.
+
+    OpenTelemetry's own words for a bad value seldom name the variable, may show a secret, and some of them are
+    exceptions, at its import or later. So they are for an empty one, which counts as unset, and for spaces around a
+    value, which are left out too. Where every value is good, the environment is not touched; where one is bad, it is
+    changed for other threads as well. With warn=False nothing is said, before there is a log to say it in.
+    """
+    given = {name: os.environ[name] for name in (*checks, *ANY_VALUE) if name in os.environ}
+    used, warnings = _usable(given, checks)
+    for warning in warnings if warn else ():
+        _logger.warning("%s", warning)
+    changed = {name: value for name in {*given, *used} if given.get(name) != (value := used.get(name))}
+    _put(changed)
+    try:
+        yield
+    finally:
+        _put({name: given.get(name) for name in changed})
+
+
+def _put(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _usable(given: Mapping[str, str], checks: Mapping[str, Check]) -> tuple[dict[str, str], list[str]]:
+    """Return the values that are used, as OpenTelemetry is to read them, and a warning for each other one."""
+    values = {name: stripped for name, value in given.items() if (stripped := value.strip())}
+    bad = {name: allowed for name, value in values.items() if (check := checks.get(name)) and (allowed := check(value))}
+    bad |= _contradictions({name: value for name, value in values.items() if name not in bad})
+    good = {name: value for name, value in values.items() if name not in bad}
+    warnings = [
+        f"{shown_variable(name, given[name])} is not {allowed}: the default is used instead"
+        for name, allowed in bad.items()
+    ]
+    for name in _ENDPOINTS if _is_grpc(good) else ():
+        url = urlsplit(good.get(name, ""))
+        if "@" in url.netloc:
+            good[name] = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+            warnings.append(f"{name} has user information, which OTLP/gRPC does not send: it is left out")
+    return _with_defaults(good), warnings
+
+
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+def _is_grpc(good: Mapping[str, str]) -> bool:
+    names = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
+    return next((good[name] for name in names if name in good), "grpc").lower() == "grpc"
+
+
 def _contradictions(good: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Give the variables whose values are good alone, but not beside another's, with what would be."""
     queue = int(good.get("OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE))
     if int(good.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1)) > queue:
         yield "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
-    protocol = good.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or good.get("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    if protocol.lower() != "grpc":
-        for name in ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+    if not _is_grpc(good):
+        for name in _ENDPOINTS:
             if name in good and not _is_url(good[name]):
                 yield name, _A_URL
+        return
+    for prefix in ("OTEL_EXPORTER_OTLP_TRACES", "OTEL_EXPORTER_OTLP"):
+        if not _are_metadata(good.get(f"{prefix}_HEADERS", "")):
+            yield f"{prefix}_HEADERS", "a list of key=value that gRPC can send"
+        pair = {f"{prefix}_CLIENT_KEY", f"{prefix}_CLIENT_CERTIFICATE"}
+        if len(given := pair & good.keys()) == 1:  # gRPC would end the process
+            yield given.pop(), f"used without {pair.difference(good).pop()}"
 
 
-def _without_none(good: dict[str, str]) -> dict[str, str]:
-    """Leave out a compression of `none`, which is the default: the gRPC exporter raises an exception at the word."""
+def _with_defaults(good: Mapping[str, str]) -> dict[str, str]:
+    """Say what OpenTelemetry takes unset for: without a word where it warns, and where it raises at the word."""
     names = "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"
-    chosen = next((good[name] for name in names if name in good), "")
-    return {name: value for name, value in good.items() if name not in names or chosen.lower() != "none"}
-
-
-@contextlib.contextmanager
-def standard_settings(checks: Mapping[str, Check] = STANDARD) -> Iterator[None]:
-    """
-    Let what runs inside see these variables with the bad values left out, each told in one warning.
-
-    OpenTelemetry's own words for a bad value seldom name the variable, and some of them are exceptions. So they
-    are for an empty one, which counts as unset, and for spaces around a value, which are left out too.
-    """
-    given = {name: os.environ[name] for name in checks if name in os.environ}
-    values = {name: stripped for name, value in given.items() if (stripped := value.strip())}
-    bad = {name: allowed for name, value in values.items() if (allowed := checks[name](value)) is not None}
-    bad |= _contradictions({name: value for name, value in values.items() if name not in bad})
-    for name, allowed in bad.items():
-        _logger.warning("%s=%r is not %s: the default is used instead", name, given[name], allowed)
-    for name in given:
-        del os.environ[name]
-    os.environ.update(_without_none({name: value for name, value in values.items() if name not in bad}))
-    try:
-        yield
-    finally:
-        os.environ.update(given)
+    compression = next((good[name] for name in names if name in good), "")
+    # The gRPC exporter raises an exception at `none`, which is its default.
+    used = {name: value for name, value in good.items() if name not in names or compression.lower() != "none"}
+    if used.get("OTEL_TRACES_SAMPLER", "").lower().endswith("traceidratio"):
+        used.setdefault("OTEL_TRACES_SAMPLER_ARG", "1")
+    return used

@@ -197,7 +197,7 @@ class Telemetry:
         for name, text, value in (
             (
                 "spans_dropped",
-                "Spans lost: the queue was full, or their export failed.",
+                "Spans lost: the queue was full, their export failed, or the collector rejected them.",
                 processor and processor.dropped,
             ),
             (

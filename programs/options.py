@@ -91,8 +91,10 @@ class Url(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the URL without a slash at its end."""
-        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", value):
-            self.fail(f"{value!r} is not a URL such as http://localhost:16686", param, ctx)
+        # What is fetched there takes no user and password; nor are they shown.
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            shown = "***" if "@" in value else repr(value)
+            self.fail(f"{shown} is not a URL such as http://localhost:16686", param, ctx)
         return str(value).rstrip("/")
 
 

@@ -88,6 +88,14 @@ class Words:
         """Tell how spans are sampled, carried and sent."""
         return cast("dict[str, str]", self._do("tracing"))
 
+    def resource(self) -> dict[str, str]:
+        """Return the attributes of the resource that its spans are of."""
+        return cast("dict[str, str]", self._do("resource"))
+
+    def flush(self) -> None:
+        """Have the spans that wait sent."""
+        self._do("flush")
+
     def close(self) -> float:
         """Close telemetry; return the seconds that took."""
         return float(self._do("close"))

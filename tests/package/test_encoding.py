@@ -1,5 +1,6 @@
 """OTLP from pieces that are kept: what opentelemetry's own encoder makes of the same spans."""
 
+import re
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
+from observability.encodable import encodable
 from observability.encoding import CachingExporter, encode
 
 SCALARS = some.text(max_size=300) | some.integers(-(2**63), 2**63 - 1) | some.floats(allow_nan=False) | some.booleans()
@@ -111,12 +114,130 @@ def test_scopes_and_resources_stay_apart() -> None:
     assert {("a", "observability"): 2, ("a", "app"): 1, ("b", "observability"): 2, ("b", "app"): 1} == found
 
 
-def test_text_that_is_no_unicode() -> None:
-    """A lone surrogate in an attribute costs that attribute alone, as with opentelemetry's own."""
-    spans = Spans()
-    spans.end(attributes={"bad": "\ud800", "good": "yes"})
+class SameIds(IdGenerator):
+    """Gives every span the same ids."""
 
-    assert encode_spans(spans.ended) == encode(spans.ended)
+    def generate_trace_id(self) -> int:
+        """Return the one."""
+        return 1
+
+    def generate_span_id(self) -> int:
+        """Return the one."""
+        return 2
+
+
+PLACES = (
+    "value",
+    "long value",
+    "key",
+    "list",
+    "nested",
+    "name",
+    "status",
+    "event",
+    "event's value",
+    "link's value",
+    "scope",
+    "scope's value",
+    "resource",
+)
+
+
+def ended_span(place: str, value: Any) -> ReadableSpan:
+    """Return a span that has this value in this place, and is else always the same."""
+    at = {"good": "yes"}
+    resource = Resource({"service.name": "a", **({"bad": value} if place == "resource" else {})})
+    spans = Spans(resource=resource, id_generator=SameIds())
+    tracer = spans.provider.get_tracer(
+        value if place == "scope" else "app", attributes={"bad": value} if place == "scope's value" else None
+    )
+    attributes = {
+        "value": {**at, "bad": value},
+        "long value": {**at, "bad": value * 300},
+        "key": {**at, value: 1},
+        "list": {**at, "bad": [value, value]},
+        "nested": {**at, "bad": {value: [{"bad": value}]}},
+    }.get(place, at)
+    links = [Link(REMOTE, {**at, "bad": value})] if place == "link's value" else []
+    span = tracer.start_span(value if place == "name" else "good", attributes=attributes, links=links, start_time=1)
+    if place == "status":
+        span.set_status(Status(StatusCode.ERROR, value))
+    if place.startswith("event"):
+        span.add_event(value if place == "event" else "good", {**at, "bad": value if "value" in place else 1}, 2)
+    span.end(3)
+    return spans.ended[0]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\ud800b", "a\ufffdb"), ("\udc00", "\ufffd"), ("\ud83d\ude00", "\U0001f600"), ("ß\udcff", "ß\ufffd")],
+    ids=ascii,
+)
+def test_text_that_is_no_unicode(caplog: pytest.LogCaptureFixture, place: str, text: str, shown: str) -> None:
+    """
+    A span with a lone surrogate anywhere arrives whole, U+FFFD in its place, by both protocols and without a word.
+    """
+    span, expected = ended_span(place, text), encode_spans([ended_span(place, shown)])
+
+    assert expected == encode([span])
+    assert expected == encode_spans([encodable(span)])
+    assert [] == caplog.records
+
+
+@given(some.text(some.characters(exclude_categories=())), some.text(some.characters(exclude_categories=())))
+def test_any_text(key: str, value: str) -> None:
+    """
+    Any text can be encoded; what Unicode knows is left as it is, and each lone surrogate is one U+FFFD.
+    """
+    spans = Spans(id_generator=SameIds())
+    spans.end(attributes={f"k{key}": value, "list": [value]}, start_time=1)
+    [span] = encode(spans.ended).resource_spans[0].scope_spans[0].spans
+    found = {attribute.key: attribute.value for attribute in span.attributes}
+    expected = LONE.sub("\ufffd", joined(value))
+
+    assert {LONE.sub("\ufffd", joined(f"k{key}")), "list"} == set(found)
+    assert {expected} == {value.string_value for name, value in found.items() if name != "list"}
+    assert [expected] == [item.string_value for item in found["list"].array_value.values]
+
+
+LONE = re.compile("[\ud800-\udfff]")
+
+
+def joined(text: str) -> str:
+    """Return a text in which two surrogates that belong together are the character that they mean."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+@pytest.mark.parametrize("place", ["value", "list", "event's value", "link's value", "resource", "scope's value"])
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**100])
+def test_number_that_is_too_large(caplog: pytest.LogCaptureFixture, place: str, number: int) -> None:
+    """
+    A whole number that has no place in 64 bits arrives as text, as OpenTelemetry's specification has it.
+    """
+    span, expected = ended_span(place, number), encode_spans([ended_span(place, str(number))])
+
+    assert expected == encode([span])
+    assert expected == encode_spans([encodable(span)])
+    assert [] == caplog.records
+
+
+def test_number_that_cannot_be_printed() -> None:
+    """
+    A number that is too large even for text costs nothing but itself.
+    """
+    [span] = encode([ended_span("value", 10**5000)]).resource_spans[0].scope_spans[0].spans
+
+    assert "<unprintable int>" == span.attributes[1].value.string_value
+
+
+def test_what_can_be_encoded_is_the_span_itself() -> None:
+    """
+    A span that can be encoded is not copied, whatever it has.
+    """
+    spans = [ended_span(place, "ß") for place in PLACES]
+
+    assert all(encodable(span) is span for span in spans)
 
 
 def test_exporter_uses_it() -> None:

@@ -8,7 +8,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
-from observability.exporting import CountingProcessor, SpanDelivery, Tracing
+from observability.answers import Answer, Answers
+from observability.delivery import CountingProcessor, Said, SpanDelivery
+from observability.exporting import Tracing
 
 
 class Exporter(SpanExporter):
@@ -111,3 +113,92 @@ def test_shutdown_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     Tracing(provider, owned=True).close(5)
 
     assert ["the tracer provider's shutdown failed"] == [record.getMessage() for record in caplog.records]
+
+
+class Answering(Exporter):
+    """Is answered in this way, one batch after the other."""
+
+    def __init__(self, answers: Answers, *given: Answer | None) -> None:
+        super().__init__()
+        self._answers = answers
+        self._given = list(given)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Keep a batch."""
+        self._answers.last = answer = self._given.pop(0)
+        super().export(spans)
+        return SpanExportResult.FAILURE if answer and answer.failed else SpanExportResult.SUCCESS
+
+
+def said(caplog: pytest.LogCaptureFixture, *given: Answer | None) -> list[str]:
+    """Return what is said of batches that were answered so: the event and the reason, where there is one."""
+    answers = Answers()
+    delivery = SpanDelivery(Answering(answers, *given), "http://localhost:4317", answers=answers)
+    with caplog.at_level("INFO"):
+        for _ in given:
+            delivery.export([])
+    return [f"{record.getMessage()} {getattr(record, 'reason', '')}".strip() for record in caplog.records]
+
+
+def test_each_reason_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Within one outage each reason is said once, whatever numbers and addresses it names; in the next one it is again.
+    """
+    refused = Answer("UNAVAILABLE", "last error: ipv4:127.0.0.1:1: Connection refused")
+    as_refused = Answer("UNAVAILABLE", "last error: ipv6:[::1]:2: Connection refused")
+    late, known = Answer("DEADLINE_EXCEEDED", "request 7f3a late"), Answer("DEADLINE_EXCEEDED", "request 12bc late")
+
+    assert [
+        f"{LOST} {refused.text}",
+        f"{LOST} {late.text}",
+        "spans are exported again",
+        f"{LOST} {as_refused.text}",
+    ] == said(caplog, refused, as_refused, late, refused, known, as_refused, None, None, as_refused, refused)
+
+
+LOST = "spans cannot be exported and are lost"
+
+
+def test_reasons_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    A collector that never gives the same reason twice does not fill the log.
+    """
+    words = [f"{a}{b}" for a in "ghijklmn" for b in "ghijklmn"]
+
+    assert 10 == len(said(caplog, *(Answer("UNAVAILABLE", word) for word in words)))
+
+
+def test_reason_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A reason that comes back after another one is said again once 5 minutes have passed.
+    """
+    times = iter([0, 1, 2, 301, 302, 9999])
+    monkeypatch.setattr("observability.delivery.time.monotonic", lambda: next(times))
+    one, other, news = Answer("A"), Answer("B"), Said()
+
+    assert [True, True, False, False, True, False] == [
+        news.is_news(answer) for answer in (one, other, one, other, one, one)
+    ]
+
+
+def test_secrets_in_other_peoples_words(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Of a collector's or a library's own words, the secrets that we know and any user information are left out.
+    """
+    answers = Answers()
+    exporter = Answering(answers, Answer("ProxyError", "s3cr3t and p4ss at http://a:b@c/d and me@home"))
+    delivery = SpanDelivery(
+        exporter,
+        "http://user:p4ss@localhost:4318/v1/traces?key=1",
+        answers=answers,
+        proxy="you:pr0xy@proxy:3128",
+        secrets=["s3cr3t", ""],
+    )
+    delivery.export([])
+    [record] = caplog.records
+
+    assert "*** and *** at http://***@c/d and me@home" == vars(record)["reason"]
+    assert ("http://localhost:4318/v1/traces", "proxy:3128") == (
+        vars(record)["endpoint_url"],
+        vars(record)["proxy"],
+    )

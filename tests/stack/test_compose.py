@@ -1,9 +1,11 @@
 """The compose file, with a real container engine."""
 
+import json
 import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +122,37 @@ def test_service_a_restarts(everything: Project) -> None:
     assert A_DOWN == while_stopped
     assert HELLO == afterwards
     assert started == everything.inspect("service-b")["State"]["StartedAt"]
+
+
+def test_proxy_of_the_docker_client(
+    running_engine: Engine, named_images: Mapping[str, str], everything: Project, tmp_path: Path
+) -> None:
+    """With a proxy that Docker's client puts into every container, all of it is healthy, and a call's spans arrive."""
+    assert everything.states()  # so the images are there: nothing could be built through such a proxy
+    variables = {**named_images, "DOCKER_CONFIG": str(with_proxy("http://127.0.0.1:9", tmp_path))}
+    with Project(running_engine, f"okit-proxy-{os.getpid()}", variables) as project:
+        started = (*VIEWERS, *SERVICES)
+        project.compose("--profile", "services", "up", "--detach", "--wait", "--no-build", *started)
+        found, trace_id = call_echo("hello", service_b=project.service_b, otlp=project.otlp)
+
+        assert "http_proxy=http://127.0.0.1:9" in project.inspect("service-a")["Config"]["Env"]
+        assert dict.fromkeys(started, "running healthy") == project.states()
+        assert HELLO == found
+        assert WHOLE_TRACE == project.jaeger.trace(trace_id, spans=4)
+
+
+def with_proxy(proxy: str, folder: Path) -> Path:
+    """Make a folder of settings for Docker's client: the person's own, with this proxy for every container."""
+    theirs = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    settings = {}
+    for path in theirs.iterdir() if theirs.is_dir() else ():
+        if path.name == "config.json":
+            settings = json.loads(path.read_text())
+        else:
+            (folder / path.name).symlink_to(path)
+    proxies = {"default": {"httpProxy": proxy, "httpsProxy": proxy}}
+    (folder / "config.json").write_text(json.dumps({**settings, "proxies": proxies}))
+    return folder
 
 
 def test_modes_follow_each_other(running_engine: Engine, named_images: Mapping[str, str]) -> None:

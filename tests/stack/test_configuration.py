@@ -119,6 +119,17 @@ def test_services_are_bounded(services: dict[str, Any]) -> None:
     }
 
 
+def test_inner_ways_go_past_a_proxy(services: dict[str, Any]) -> None:
+    """Health checks, and viewers that ask each other, go past a proxy that Docker puts into the environment."""
+    checks = [service["healthcheck"]["test"] for service in services.values() if service.get("healthcheck")]
+    excluded = [
+        services[name]["environment"][form] for name in ("jaeger", "grafana") for form in ("NO_PROXY", "no_proxy")
+    ]
+
+    assert [["CMD", "wget", "-Y", "off"]] * 3 == [check[:4] for check in checks]
+    assert ["jaeger,prometheus"] * 4 == excluded
+
+
 def test_images_are_exact(services: dict[str, Any]) -> None:
     """An image of others has an exact version, and each image is a variable."""
     others = {name: service["image"] for name, service in services.items() if "build" not in service}

@@ -16,7 +16,7 @@ from client.load import Duration, Share
 from client.processes import ROOT, Service, environment
 from observability import settings
 from programs.options import ListenHost, NewFile, Number, PeerAddress, Text, Url
-from tests.bad_values import OURS, STANDARD
+from tests.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.system.conftest import System, run_client
 
 FOLDERS = ("service-a", "service-b")
@@ -159,6 +159,16 @@ def test_bad_values_in_a_process(setting: Setting) -> None:
     assert_told(setting, result.stderr)
 
 
+@pytest.mark.parametrize("url", [f"http://user:{NEVER_SHOWN}@localhost:16686", f"user:{NEVER_SHOWN}@localhost"])
+def test_secrets_of_a_url(url: str) -> None:
+    """A user and a password in Jaeger's URL, which would lead nowhere, are refused, and not shown."""
+    result = run_client("trace", "0" * 32, JAEGER_URL=url)
+
+    assert ("", 2) == (result.stdout, result.returncode)
+    assert "'--jaeger' (env var: 'JAEGER_URL'): *** is not a URL such as http://localhost:16686" in result.stderr
+    assert NEVER_SHOWN not in result.stderr
+
+
 @pytest.mark.parametrize("program", [*FOLDERS, "health-a", "call-echo", "load"])
 def test_bad_variables_of_ours(program: str) -> None:
     """A bad value of a variable of ours stops each program with the one line, and exit status 2."""
@@ -182,9 +192,10 @@ def test_bad_standard_variables_are_warned_of(system: System, folder: str) -> No
 
     assert '{"status": "ok"}\n' == answer.stdout
     assert [] == errors
-    for name, (value, allowed) in OF_SERVICES.items():
+    assert NEVER_SHOWN not in "".join(warnings)
+    for name in OF_SERVICES:
         (warning,) = [text for text in warnings if text.startswith(f"{name}=")]
-        assert warning.startswith(f"{name}={value!r} is not {allowed}")
+        assert warning.startswith(complaint(name))
         assert warning.endswith(": the default is used instead")
 
 

@@ -33,7 +33,8 @@ class Words:
         self._telemetry = Telemetry.start("words", **options)
         interceptors = [HideExceptions(), *self._telemetry.server_interceptors()]
         address = self._stack.enter_context(serving(*interceptors, unary=as_asked))
-        plain = self._stack.enter_context(grpc.insecure_channel(address))
+        # To itself, past whatever proxy a test has put into the environment.
+        plain = self._stack.enter_context(grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]))
         self._channel = self._telemetry.intercept_channel(plain, target=address)
         return {"address": address, "metrics": self._telemetry.metrics_address}
 
@@ -82,6 +83,16 @@ class Words:
             "delay": batch and batch._schedule_delay,
         }
         return {name: str(value) for name, value in facts.items()}
+
+    def resource(self) -> dict[str, str]:
+        """Return the attributes of the resource that spans are of."""
+        provider: Any = self._telemetry.tracing.provider
+        return {key: str(value) for key, value in provider.resource.attributes.items()}
+
+    def flush(self) -> None:
+        """Have the spans that wait sent."""
+        provider: Any = self._telemetry.tracing.provider
+        provider.force_flush()
 
     def close(self) -> float:
         """Stop serving and close telemetry; return the seconds that took."""

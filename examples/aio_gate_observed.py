@@ -25,7 +25,7 @@ class Gate(HealthServiceServicer):
 async def main(address: str, behind: str) -> int:
     """Serve on `address`; the service behind is at `behind`."""
     telemetry = Telemetry.start("gate", metrics_port=9466, services=["echo.v1.HealthService"])
-    channel = grpc.aio.insecure_channel(behind, interceptors=telemetry.aio_client_interceptors(target=behind))
+    channel = telemetry.intercept_channel(grpc.aio.insecure_channel(behind), target=behind)
     server = grpc.aio.server(interceptors=[AioHideExceptions(), *telemetry.aio_server_interceptors()])
     add_HealthServiceServicer_to_server(Gate(channel), server)
     return await serve_aio(server, address, telemetry)

@@ -170,6 +170,11 @@ class Observation(Call):
         """How long the call has been going on."""
         return time.perf_counter() - self.started
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has no end yet, which is all that a finalizer needs to know."""
+        return bool(self._open)
+
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""
         super().annotate(**fields)

@@ -1,93 +1,185 @@
-"""What a call of an asyncio channel returns: grpc's own call with its whole interface, whose true end is seen."""
+"""
+What a call of an asyncio channel returns: grpc's own call with its whole interface, whose true end is seen.
+
+grpc's own finalizers cancel calls, and run their done-callbacks, inside garbage collections. So an end by CANCELLED is
+deferred, whoever asked for it (see `finalizers`), and reported at the latest where it is raised to the caller.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self
 
 import grpc
 import grpc.aio
 
-from .results import DROPPED_DETAILS, end_cancelled, end_raised, pass_on
+from .finalizers import finalizers
+from .method import RESPONSE_STREAMS
+from .results import CANCELLED_DETAILS, DROPPED_DETAILS, end_cancelled, end_raised, pass_on
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 
     from .call import Observation
 
 _UNCERTAIN_DETAILS: Final = "Internal error from Core"
+_NOT_THERE: Final = (AttributeError, NotImplementedError)
+"""What somebody's own call raises for what it has not."""
+_GOES_ON: Final = (*_NOT_THERE, grpc.aio.UsageError, asyncio.InvalidStateError, GeneratorExit)
+"""What a call raises, or whoever waits for it, that is not its end."""
 
 
-def follow(call: Any, observation: Observation) -> Any:
-    """End a unary call of an asyncio channel when grpc's own call does; it is returned as it is."""
-    ended = partial(_end_unary, observation)
-    if call.done():
-        ended(call)
-    else:
-        call.add_done_callback(ended)
-    return call
+class _Status(NamedTuple):
+    """How a call has ended."""
+
+    code: grpc.StatusCode
+    details: str
+
+    def end(self, observation: Observation) -> None:
+        """End an observation with it."""
+        if self.code is grpc.StatusCode.CANCELLED:
+            observation.end_deferred(self.code, self.details)
+            return
+        if self.code is grpc.StatusCode.OK and observation.type not in RESPONSE_STREAMS:
+            observation.received = 1
+        observation.end(self.code, self.details)
 
 
-def _end_unary(observation: Observation, call: Any) -> None:
-    code = _settled(call.code())
-    if code is grpc.StatusCode.OK:
-        observation.received = 1
-        observation.end(code)
-    else:
-        observation.end(code, _settled(call.details()) or "")
+class _PendingError(Exception):
+    """A call has no answer yet."""
 
 
-def _settled(answer: Coroutine[Any, Any, Any]) -> Any:
+def _now(answer: Coroutine[Any, Any, Any]) -> Any:
     """Return what a call that is over answers at once."""
     try:
         answer.send(None)
     except StopIteration as settled:
         return settled.value
     answer.close()
-    raise RuntimeError("the call is not over")
+    raise _PendingError
 
 
-class _AioObserved:
+def _status(call: Any) -> _Status | None:
     """
-    A call of an asyncio channel, whose being dropped is seen.
+    Return the status that a call has got, or None where it has none, or shows none: it may be anybody's.
 
-    It keeps the done-callbacks itself, and is known to grpc's own call by a weak reference only: the channel's
-    bookkeeping would keep a dropped stream alive for ever.
+    Raises what an interceptor raised, if the call has ended so.
     """
+    try:
+        if not call.done():
+            return None
+        code, details = _now(call.code()), _now(call.details())
+    except (*_NOT_THERE, _PendingError):
+        return None
+    return _Status(code, details or "") if isinstance(code, grpc.StatusCode) else None
+
+
+def _end(observation: Observation, call: Any, *, by_code: bool = False) -> None:
+    """
+    End an observation as its call has ended, if it shows that. Never raises: grpc's callbacks must not.
+
+    A caller that asked for the code has not got it yet, if it is one that grpc may have for a moment only.
+    """
+    try:
+        status = _status(call)
+    except Exception as error:  # noqa: BLE001 - it is how the call has ended
+        end_raised(observation, error)
+        return
+    if status is not None and not (by_code and status.details == _UNCERTAIN_DETAILS):
+        status.end(observation)
+
+
+def _end_at_last(observation: Observation, call: Any) -> None:
+    """End an observation as its call has ended, or as dropped."""
+    _end(observation, call)
+    end_cancelled(observation, DROPPED_DETAILS)
+
+
+async def _code(call: Any, observation: Observation) -> Any:
+    code = await call.code()
+    _end(observation, call, by_code=True)
+    return code
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop | None, action: Callable[[], object]) -> bool:
+    """Let an event loop run this soon; return False if it is closed, or there is none."""
+    try:
+        if loop is not None:
+            loop.call_soon_threadsafe(action)
+    except RuntimeError:
+        return False
+    return loop is not None
+
+
+def _cancel(call: Any) -> None:
+    with contextlib.suppress(Exception):  # it may be anybody's, and the event loop closed
+        call.cancel()
+
+
+def _is_bookkeeping(callback: Any) -> bool:
+    """Tell a caller's done-callback from grpc.aio.Channel's own, which comes through an interceptor's call."""
+    inner = callback.args[0] if isinstance(callback, partial) and callback.args else callback
+    return isinstance(getattr(inner, "__self__", None), weakref.WeakSet)
+
+
+class Observed:
+    """
+    A call of an asyncio channel, whose end is seen, and whose being dropped.
+
+    grpc's own call does not know it, but by a caller's done-callback, which keeps it until it has been called.
+    """
+
+    _used_by: ClassVar[str]
+    _bookkeeping: tuple[Callable[[Any], None], ...] = ()
+
+    @classmethod
+    def of(cls, result: Any, observation: Observation) -> Any:
+        """Return what a call returned with its end seen; what is no call, but somebody's answer, as it is."""
+        if hasattr(result, cls._used_by):
+            return cls(result, observation)
+        _Status(grpc.StatusCode.OK, "").end(observation)
+        return result
 
     def __init__(self, call: Any, observation: Observation) -> None:
         self._call = call
         self._observation = observation
-        self._callbacks: list[Callable[[Any], None]] = []
-        call.add_done_callback(partial(_done, weakref.ref(self)))
+        try:
+            self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:  # made before the loop runs
+            self._loop = getattr(call, "_loop", None)
 
     cancelled = pass_on("cancelled")
-    code = pass_on("code")
     debug_error_string = pass_on("debug_error_string")
     details = pass_on("details")
     done = pass_on("done")
-    done_writing = pass_on("done_writing")
     initial_metadata = pass_on("initial_metadata")
     time_remaining = pass_on("time_remaining")
     trailing_metadata = pass_on("trailing_metadata")
-    wait_for_connection = pass_on("wait_for_connection")
-    write = pass_on("write")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)  # grpc itself reads _done_writing_flag
 
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Call this with the call when it has ended."""
-        if self._call.done():
-            callback(self)
-        else:
-            self._callbacks.append(callback)
+    def __repr__(self) -> str:
+        return repr(self._call)
 
-    def run_callbacks(self) -> None:
-        """Tell those who asked that the call has ended."""
-        callbacks, self._callbacks = self._callbacks, []
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """
+        Call this with the call when it has ended, and do not take it for dropped until then.
+
+        The channel keeps its own such callback for as long as it lives; a call that it alone waits for is dropped.
+        """
+        if _is_bookkeeping(callback):
+            self._bookkeeping += (callback,)
+            self._call.add_done_callback(partial(_done, weakref.ref(self)))
+        else:
+            self._call.add_done_callback(lambda _call: callback(self))
+
+    def keep_books(self) -> None:
+        """Let the channel forget the call."""
+        callbacks, self._bookkeeping = self._bookkeeping, ()
         for callback in callbacks:
             callback(self)
 
@@ -95,39 +187,190 @@ class _AioObserved:
         """Cancel the call."""
         result: bool = self._call.cancel()
         if result:
-            end_cancelled(self._observation)
+            self._observation.end_deferred(grpc.StatusCode.CANCELLED, CANCELLED_DETAILS)
         return result
 
+    def code(self) -> Coroutine[Any, Any, grpc.StatusCode]:
+        """Wait for the call's end, and return its code."""
+        return _code(self._call, self._observation)  # which keeps no call from being dropped
+
+    def wait_for_connection(self) -> Coroutine[Any, Any, None]:
+        """Wait until the request is sent."""
+        return self._observed(self._call.wait_for_connection())
+
+    def done_writing(self) -> Coroutine[Any, Any, None]:
+        """Tell the server that there are no more requests."""
+        return self._observed(self._call.done_writing())
+
+    async def write(self, request: Any) -> None:
+        """Send a request."""
+        self._observation.sent += 1
+        try:
+            await self._call.write(request)
+        except BaseException as error:
+            self._observation.sent -= 1
+            self._raised(error)
+            raise
+
+    async def _observed(self, answer: Awaitable[Any]) -> Any:
+        try:
+            return await answer
+        except BaseException as error:
+            self._raised(error)
+            raise
+
+    def _raised(self, error: BaseException) -> None:
+        """End the call with what its caller is about to see raised, unless it goes on after that."""
+        if isinstance(error, asyncio.CancelledError):
+            _end(self._observation, self._call)
+        elif not isinstance(error, _GOES_ON):
+            end_raised(self._observation, error)
+
     def __del__(self) -> None:
-        """Be dropped, and cancel the call if it is still going on."""
-        with contextlib.suppress(RuntimeError):  # the event loop may be closed by now
-            self._call.cancel()
-        end_cancelled(self._observation, DROPPED_DETAILS)
+        """Be dropped."""
+        if self._observation.is_open:
+            finalizers.defer(partial(self._drop, self._call, self._observation, self._loop))
+
+    @staticmethod
+    def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
+        """End a call that nobody has any more; in the finalizers' thread, which grpc's calls do not know."""
+        raise NotImplementedError
 
 
-def _done(reference: weakref.ref[_AioObserved], _call: Any) -> None:
+def _done(reference: weakref.ref[Observed], _call: Any) -> None:
     call = reference()
     if call is not None:
-        call.run_callbacks()
+        call.keep_books()
 
 
-class _AioResponses(_AioObserved):
-    """The responses of a stream; ends as the reader's iterator does."""
+class _AioSingle(Observed):
+    """A call with a single response; ends as awaiting it does. One that is dropped goes on, as grpc's own does."""
 
-    _responses: AsyncIterator[Any] | None = None
+    _used_by = "__await__"
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for the response."""
+        try:
+            response = yield from self._call.__await__()
+        except GeneratorExit:  # whoever waits goes away; the call goes on
+            raise
+        except BaseException as error:
+            end_raised(self._observation, error)
+            raise
+        if self._observation.is_open:
+            self._observation.received = 1
+            self._observation.end(grpc.StatusCode.OK)
+        return response
+
+    @staticmethod
+    def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
+        _end(observation, call)
+        if observation.is_open and not _in_loop(loop, partial(_follow, observation, call)):
+            end_cancelled(observation, DROPPED_DETAILS)
+
+
+def _follow(observation: Observation, call: Any) -> None:
+    """End an observation when its call ends."""
+    try:
+        call.add_done_callback(partial(_end_at_last, observation))
+    except Exception:  # noqa: BLE001 - it is somebody's own, and shows no end
+        end_cancelled(observation, DROPPED_DETAILS)
+
+
+class UnaryUnaryCall(_AioSingle, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # generic in the stubs alone
+    """A unary call; ends when grpc's own does."""
+
+    def __init__(self, call: Any, observation: Observation) -> None:
+        super().__init__(call, observation)
+        ended = partial(_end, observation)
+        try:
+            call.add_done_callback(ended)
+        except Exception:  # noqa: BLE001 - that of an interceptor's own response has no callbacks, and is over
+            ended(call)
+
+
+class StreamUnaryCall(_AioSingle, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as above
+    """
+    A client-streaming call; ends as awaiting it does, or as its code says where its caller asks for that alone.
+
+    Otherwise its code is not asked while it has a caller: as long as requests are still being written grpc may call
+    any end INTERNAL for a moment.
+    """
+
+
+class _AioResponses(Observed):
+    """
+    The responses of a stream; ends as reading it does, or as its code says where its caller asks for that.
+
+    One that is dropped is cancelled, unless it is over or somebody's callback waits for its end.
+    """
+
+    _used_by = "__aiter__"
+    is_closed = False  # whether grpc's generator ends without the call
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Return what gives the responses."""
+        try:
+            return _Reader(self, aiter(self._call), self._observation)
+        except grpc.aio.UsageError:
+            raise
+        except BaseException as error:
+            end_raised(self._observation, error)
+            raise
+
+    async def read(self) -> Any:
+        """Wait for the next response, or grpc.aio.EOF."""
+        reading = self._call.read()
+        try:
+            response = await reading
+        except (grpc.aio.UsageError, NotImplementedError, GeneratorExit):  # the call goes on
+            raise
+        except BaseException as error:
+            end_raised(self._observation, error)
+            raise
+        if response is grpc.aio.EOF:
+            self._observation.end(grpc.StatusCode.OK)
+        else:
+            self._observation.received += 1
+        return response
+
+    @staticmethod
+    def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
+        _end(observation, call)
+        if observation.is_open:
+            end_cancelled(observation, DROPPED_DETAILS)
+            if not _in_loop(loop, partial(_cancel, call)):
+                _cancel(call)
+
+
+class _Reader:
+    """What gives the responses of a stream: grpc's own generator, whose end is seen; it keeps the call."""
+
+    def __init__(self, call: _AioResponses, responses: Any, observation: Observation) -> None:
+        self._call = call
+        self._responses = responses
+        self._observation = observation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._responses, name)
 
     def __aiter__(self) -> Self:
-        """Return itself: a stream is read once."""
         return self
 
+    def aclose(self) -> Any:
+        """Read no more; the call goes on."""
+        self._call.is_closed = True
+        return self._responses.aclose()
+
     async def __anext__(self) -> Any:
-        """Wait for the next response."""
-        if self._responses is None:
-            self._responses = self._call.__aiter__()
         try:
             response = await self._responses.__anext__()
         except StopAsyncIteration:
-            self._observation.end(grpc.StatusCode.OK)
+            if not self._call.is_closed:
+                self._observation.end(grpc.StatusCode.OK)
+            raise
+        except GeneratorExit:  # whoever waits goes away, and grpc's generator is closed
+            self._call.is_closed = True
             raise
         except BaseException as error:
             end_raised(self._observation, error)
@@ -135,43 +378,10 @@ class _AioResponses(_AioObserved):
         self._observation.received += 1
         return response
 
-    async def read(self) -> Any:
-        """Wait for the next response, or grpc.aio.EOF."""
-        try:
-            return await self.__anext__()
-        except StopAsyncIteration:
-            return grpc.aio.EOF
 
-
-class AioUnaryStream(_AioResponses, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]  # as _Observed
+class UnaryStreamCall(_AioResponses, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]  # as above
     """A server-streaming call."""
 
 
-class AioStreamStream(_AioResponses, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]  # as _Observed
+class StreamStreamCall(_AioResponses, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]  # as above
     """A bidirectional call."""
-
-
-class AioStreamUnary(_AioObserved, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as _Observed
-    """
-    A client-streaming call; ends as awaiting it does, or as its code says where its caller asks for that alone.
-
-    Otherwise its code is not asked: while requests are still being written grpc may call any end INTERNAL.
-    """
-
-    async def code(self) -> grpc.StatusCode:
-        """Wait for the call's end, and return its code."""
-        code: grpc.StatusCode = await self._call.code()
-        if await self._call.details() != _UNCERTAIN_DETAILS:
-            _end_unary(self._observation, self._call)
-        return code
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        """Wait for the response."""
-        try:
-            response = yield from self._call.__await__()
-        except BaseException as error:
-            end_raised(self._observation, error)
-            raise
-        self._observation.received = 1
-        self._observation.end(grpc.StatusCode.OK)
-        return response

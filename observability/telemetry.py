@@ -8,13 +8,16 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO, cast, overload
 
+import grpc
+import grpc.aio
 import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
 
 from .channel import ObservedChannel
+from .channel_aio import AioObservedChannel
 from .client_aio import aio_client_interceptors
 from .endpoint import MetricsEndpoint
 from .exporting import configure_tracing, service_attributes
@@ -23,7 +26,7 @@ from .logs import configure_logging, log_calls
 from .metrics import before_scrapes, measure_calls
 from .rendering import cuts
 from .server import AioServerInterceptor, ServerInterceptor
-from .settings import STANDARD, TRACING, check_settings, setting, standard_settings
+from .settings import STANDARD, TRACING, SettingError, check_settings, setting, standard_settings
 from .teller import Teller
 from .traces import default_filter, follow_spans, trace_calls
 
@@ -31,8 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
-    import grpc
-    import grpc.aio
     from opentelemetry.trace import TracerProvider
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from .log_writer import LogWriter
 
 _logger = logging.getLogger("observability")
+_NOT_AROUND_AIO: Final = "for a grpc.aio channel that is made already: make it with aio_client_interceptors"
 
 
 class Telemetry:
@@ -151,8 +153,21 @@ class Telemetry:
         ours = AioServerInterceptor(self._teller)
         return [self._contrib.aio_server(), ours] if self._contrib else [ours]
 
-    def intercept_channel(self, channel: grpc.Channel, *, target: str | None = None) -> grpc.Channel:
-        """Return this channel, its calls told; `target` is its address, which grpc does not tell."""
+    @overload
+    def intercept_channel(self, channel: grpc.Channel, *, target: str | None = None) -> grpc.Channel: ...
+    @overload
+    def intercept_channel(self, channel: grpc.aio.Channel, *, target: str | None = None) -> grpc.aio.Channel: ...
+    def intercept_channel(self, channel: Any, *, target: str | None = None) -> Any:
+        """
+        Return this channel, of grpc or grpc.aio, its calls reported; `target` is its address, which grpc does not tell.
+
+        Raises SettingError for a channel of grpc.aio with OBSERVABILITY_TRACES=contrib: the official interceptors are
+        for its making alone, as aio_client_interceptors gives them.
+        """
+        if isinstance(channel, grpc.aio.Channel):
+            if self._contrib:
+                raise SettingError("OBSERVABILITY_TRACES", "contrib", _NOT_AROUND_AIO)
+            return AioObservedChannel(channel, self._teller, target=target)
         ours = ObservedChannel(channel, self._teller, target=target)
         return self._contrib.intercept_channel(ours) if self._contrib else ours
 

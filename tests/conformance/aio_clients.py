@@ -22,9 +22,7 @@ async def call(stage: Stage) -> StatusCode:
         if case.limited:
             _holding = _hold(await channels.enter_async_context(grpc.aio.insecure_channel(stage.address)))
             await asyncio.to_thread(stage.wait)
-        interceptors = stage.telemetry.aio_client_interceptors(target=stage.address)
-        channel = grpc.aio.insecure_channel(stage.address, (*OPTIONS, *case.channel_options), interceptors=interceptors)
-        await channels.enter_async_context(channel)
+        channel = await channels.enter_async_context(_channel(stage))
         if case.timeout:
             await channel.channel_ready()
         conversation = asyncio.create_task(_converse(stage, stub(channel, stage)))
@@ -39,6 +37,16 @@ async def call(stage: Stage) -> StatusCode:
             await interruption
             if case.dropped:
                 gc.collect()  # a call that is dropped stands in cycles of grpc's
+
+
+def _channel(stage: Stage) -> grpc.aio.Channel:
+    """Return a channel whose calls are reported, one of our own if the way says so."""
+    options = (*OPTIONS, *stage.case.channel_options)
+    if "channel" in stage.way.client:
+        plain = grpc.aio.insecure_channel(stage.address, options)
+        return stage.telemetry.intercept_channel(plain, target=stage.address)
+    interceptors = stage.telemetry.aio_client_interceptors(target=stage.address)
+    return grpc.aio.insecure_channel(stage.address, options, interceptors=interceptors)
 
 
 def _hold(channel: Any) -> Any:

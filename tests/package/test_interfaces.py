@@ -14,6 +14,7 @@ import pytest
 
 from observability import ClientInterceptor, aio_client_interceptors
 from observability.channel import ObservedChannel
+from tests.package.aio_interceptors import THROUGH
 from tests.package.endings import METADATA, aio_behaviors, behaviors
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.package.told import Told
@@ -52,30 +53,6 @@ AIO_QUESTIONS = (
     "wait_for_connection",
 )
 AIO_ACTIONS = ("add_done_callback", "cancel", "read", "write", "done_writing")
-
-
-# They change nothing: what grpc.aio returns through them is what it returns through any interceptor.
-class _ThroughUnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(client_call_details, request)
-
-
-class _ThroughUnaryStream(grpc.aio.UnaryStreamClientInterceptor):
-    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return await continuation(client_call_details, request)
-
-
-class _ThroughStreamUnary(grpc.aio.StreamUnaryClientInterceptor):
-    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(client_call_details, request_iterator)
-
-
-class _ThroughStreamStream(grpc.aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(client_call_details, request_iterator)
-
-
-THROUGH = [_ThroughUnaryUnary(), _ThroughUnaryStream(), _ThroughStreamUnary(), _ThroughStreamStream()]
 
 
 def plain(value: Any) -> Any:

@@ -24,12 +24,12 @@ from observability import (
     Observer,
     Outcome,
     ServerInterceptor,
-    aio_client_interceptors,
     log_calls,
     measure_calls,
     trace_calls,
 )
-from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
+from tests.package.aio_ways import EACH_WAY, OURS, aio_observed
+from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, connected, method, requests
 from tests.package.told import Told
 
 
@@ -81,24 +81,35 @@ def test_dropped_stream_is_cancelled(arity: str, read: int) -> None:
     assert ["CANCELLED"] == client.codes
 
 
+@EACH_WAY
 @pytest.mark.parametrize("arity", STREAMS)
 @pytest.mark.parametrize("read", [0, 1])
-def test_dropped_aio_stream_is_cancelled(arity: str, read: int) -> None:
-    """So it does on asyncio, where grpc itself forgets to, once the garbage has been collected."""
+def test_dropped_aio_stream_is_cancelled(read: int, arity: str, way: str) -> None:
+    """
+    So it does on asyncio, where grpc itself forgets to.
+
+    At once on a channel of our own; through interceptors once the garbage has been collected.
+    """
     endless, client = Endless(), Told()
+    behaviors: dict[str, Any] = {arity: endless.aio}
 
     async def main() -> bool:
-        interceptors = aio_client_interceptors(*client.observers)
-        async with aio_connected(client=interceptors, **{arity: endless.aio}) as channel:
+        async with aio_observed(way, *client.observers, **behaviors) as channel:
             stream = method(channel, arity)(requests(arity))
             await asyncio.to_thread(endless.begun.wait, 5)
             for _ in range(read):
                 await stream.read()
-            del stream
-            gc.collect()
-            return await asyncio.to_thread(endless.over.wait, 5)
+            gc.disable()
+            try:
+                del stream
+                if way == "interceptors":
+                    gc.collect()
+                return await asyncio.to_thread(endless.over.wait, 5)
+            finally:
+                gc.enable()
 
     assert asyncio.run(main())
+    client.wait_for()
     assert ["CANCELLED"] == client.codes
 
 
@@ -234,9 +245,10 @@ def fail_once(channel: grpc.Channel, name: str | None) -> None:
     del caught
 
 
+@EACH_WAY
 @pytest.mark.parametrize("arity", ARITIES)
 @pytest.mark.parametrize("ending", ["read", "cancelled", "dropped"])
-def test_no_reference_keeps_an_aio_call(arity: str, ending: str) -> None:
+def test_no_reference_keeps_an_aio_call(ending: str, arity: str, way: str) -> None:
     """On asyncio, whose own calls are cycles, nothing keeps a call alive once the garbage has been collected."""
     server, client = Memory(), Memory()
 
@@ -254,8 +266,7 @@ def test_no_reference_keeps_an_aio_call(arity: str, ending: str) -> None:
 
     async def main() -> tuple[int, int]:
         interceptors = [AioHideExceptions(), AioServerInterceptor(*server.observers())]
-        clients = aio_client_interceptors(*client.observers())
-        async with aio_connected(*interceptors, client=clients, **AIO_ECHOES) as channel:
+        async with aio_observed(way, *client.observers(), server=interceptors, **AIO_ECHOES) as channel:
             for _ in range(3):
                 await talk(channel)
             deadline = time.monotonic() + 5
@@ -267,7 +278,7 @@ def test_no_reference_keeps_an_aio_call(arity: str, ending: str) -> None:
     assert (0, 0) == asyncio.run(main())
 
 
-@pytest.mark.parametrize("stack", ["sync", "aio"])
+@pytest.mark.parametrize("stack", ["sync", *OURS])
 def test_memory_does_not_grow(stack: str) -> None:
     """After a thousand calls there are as many objects of ours as after a hundred."""
     observers = Memory().observers()[:-1]
@@ -280,8 +291,7 @@ def test_memory_does_not_grow(stack: str) -> None:
         return ours()
 
     async def aio_run(count: int) -> int:
-        clients = aio_client_interceptors(*observers)
-        async with aio_connected(AioServerInterceptor(*observers), client=clients, **AIO_ECHOES) as channel:
+        async with aio_observed(stack, *observers, server=[AioServerInterceptor(*observers)], **AIO_ECHOES) as channel:
             for _ in range(count):
                 await method(channel, "unary")(b"a", timeout=10)
         return ours()

@@ -19,6 +19,7 @@ from observability import (
     aio_client_interceptors,
 )
 from observability.channel import ObservedChannel
+from tests.package.aio_ways import aio_observed
 from tests.package.endings import aio_behaviors, behaviors
 from tests.package.neighbours import (
     EXCEPTIONS,
@@ -155,6 +156,25 @@ def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -
     alone = asyncio.run(aio_served(arity, ending, client=neighbour.aio_clients()))
     stacked = [*ours, *neighbour.aio_clients()] if place == "outside" else [*neighbour.aio_clients(), *ours]
     together = asyncio.run(aio_served(arity, ending, client=stacked))
+    told.wait_for()
+
+    assert alone == together
+    assert [together[1]] == told.codes
+
+
+@AIO_CASES
+@pytest.mark.parametrize("neighbour", [neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients], ids=str)
+def test_aio_channel(neighbour: Neighbour, ending: str, arity: str) -> None:
+    """So it is with an asyncio channel of our own around one with another's interceptors."""
+    assert neighbour.aio_clients
+    told, others = Told(), neighbour.aio_clients
+
+    async def observed() -> Result:
+        async with aio_observed("channel", *told.observers, client=others(), **aio_behaviors(ending)) as channel:
+            return await aio_talk(channel, arity, ending)
+
+    alone = asyncio.run(aio_served(arity, ending, client=others()))
+    together = asyncio.run(observed())
     told.wait_for()
 
     assert alone == together

@@ -89,6 +89,7 @@ async def aio_main() -> int:
     server = grpc.aio.server(interceptors=interceptors)
     channel = grpc.aio.insecure_channel(ADDRESS, interceptors=telemetry.aio_client_interceptors(target=ADDRESS))
     assert_type(channel, grpc.aio.Channel)
+    assert_type(telemetry.intercept_channel(grpc.aio.insecure_channel(ADDRESS), target=ADDRESS), grpc.aio.Channel)
     status = await serve_aio(server, ADDRESS, telemetry, credentials=grpc.local_server_credentials())
     telemetry.close()
     return status

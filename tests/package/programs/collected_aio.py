@@ -1,0 +1,112 @@
+"""
+Makes asyncio calls whose streams are found by the garbage collector alone, which runs all the time.
+
+    python -m tests.package.programs.collected_aio interceptors|channel SECONDS
+
+For at least SECONDS, and one round at least: six channels make 600 pairs of calls each, under many names: a stream
+that is read once and dropped in a reference cycle, then a unary call. Prints what was told of them as JSON. A process
+that stands still for half a minute shows its stacks and ends with exit status 1.
+"""
+
+import asyncio
+import faulthandler
+import gc
+import json
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import structlog
+from prometheus_client import CollectorRegistry
+
+from observability import log_calls, measure_calls
+from observability.finalizers import finalizers
+from tests.package.aio_ways import aio_channel
+
+CHANNELS = 6
+CALLS = 600
+NAMES = 450
+PATIENCE = 30.0
+
+
+class Cycle:
+    """Keeps itself, so that only the garbage collector finds it, and a call."""
+
+    def __init__(self, call: Any) -> None:
+        self.itself = self
+        self.call = call
+
+
+class Handlers(grpc.GenericRpcHandler):
+    """Serves every method: what is called a stream as one."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return the handler."""
+        if "Stream" in handler_call_details.method:
+            return grpc.unary_stream_rpc_method_handler(self._stream)
+        return grpc.unary_unary_rpc_method_handler(self._unary)
+
+    async def _unary(self, request: bytes, _context: Any) -> bytes:
+        return request
+
+    async def _stream(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield request
+            await asyncio.sleep(0.01)
+
+
+async def call(channel: Any) -> None:
+    """Make the pairs of calls."""
+    for number in range(CALLS):
+        if not number % 100:
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)
+        stream = channel.unary_stream(f"/test.v1.Words/Stream{number % NAMES}")(b"a")
+        await stream.read()
+        Cycle(stream)
+        del stream
+        await channel.unary_unary(f"/test.v1.Words/Unary{number % NAMES}")(b"a")
+
+
+async def main(way: str, seconds: float) -> int:
+    """Make rounds of calls; return how many were made."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Handlers(),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    made, end = 0, time.monotonic() + seconds
+    while not made or time.monotonic() < end:
+        # New ones each time: their first calls are those that make metrics, under prometheus_client's lock.
+        observers = [measure_calls(REGISTRIES[-1]), log_calls(structlog.wrap_logger(None, processors=[drop]))]
+        channels = [aio_channel(way, address, *observers) for _ in range(CHANNELS)]
+        await asyncio.gather(*map(call, channels))
+        for channel in channels:
+            await channel.close()
+        made += 2 * CHANNELS * CALLS
+        REGISTRIES.append(CollectorRegistry())
+    await server.stop(None)
+    return made
+
+
+def drop(*_args: Any) -> Any:
+    """Log nothing."""
+    raise structlog.DropEvent
+
+
+def total(name: str) -> float:
+    """Return the sum of a metric over all rounds."""
+    metrics = (metric for registry in REGISTRIES for metric in registry.collect())
+    return sum(sample.value for metric in metrics for sample in metric.samples if sample.name == name)
+
+
+REGISTRIES = [CollectorRegistry()]
+
+if __name__ == "__main__":
+    gc.set_threshold(50)
+    made_ = asyncio.run(main(sys.argv[1], float(sys.argv[2])))
+    gc.collect()
+    finalizers.flush(PATIENCE)
+    names = ("started_total", "handled_total", "in_flight")
+    sys.stdout.write(json.dumps({"made": made_, **{name: int(total(f"grpc_client_{name}")) for name in names}}))

@@ -1,0 +1,142 @@
+"""Asyncio calls that the garbage collector finds: nothing of ours that could wait runs inside a collection."""
+
+import asyncio
+import gc
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from client.processes import ROOT, environment
+from observability import Call, Outcome
+from tests.package.aio_ways import EACH_WAY, aio_observed
+from tests.package.endings import aio_behaviors
+from tests.package.rpc import ARITIES, STREAMS, method, requests
+from tests.package.told import Told
+
+LONG = 300.0
+"""Seconds that the stress may take on a busy machine; one that stands still ends long before."""
+
+
+class Collections:
+    """An observer that knows which calls were reported inside a collection, or by a finalizer."""
+
+    def __init__(self) -> None:
+        self._collecting: int | None = None
+        self.inside: list[Outcome] = []
+
+    def watch(self, phase: str, _info: Any) -> None:
+        """Note which thread collects garbage."""
+        self._collecting = threading.get_ident() if phase == "start" else None
+
+    def __call__(self, _call: Call) -> Callable[[Outcome], None]:
+        """Observe a call."""
+
+        def finish(outcome: Outcome) -> None:
+            if self._collecting == threading.get_ident():
+                self.inside.append(outcome)
+
+        return finish
+
+
+@pytest.fixture
+def collections() -> Iterator[Collections]:
+    """Watch the garbage collector, which runs only when it is asked to."""
+    watching = Collections()
+    gc.callbacks.append(watching.watch)
+    gc.disable()
+    yield watching
+    gc.enable()
+    gc.callbacks.remove(watching.watch)
+
+
+class Cycle:
+    """Keeps itself, so that only the garbage collector finds it, and a call."""
+
+    def __init__(self, call: Any) -> None:
+        self.itself = self
+        self.call = call
+
+
+async def not_read(_call: Any, _arity: str) -> None:
+    """Do nothing with a call."""
+
+
+async def begun(call: Any, arity: str) -> None:
+    """Read a first response, if there are more."""
+    if arity in STREAMS:
+        await anext(aiter(call))
+
+
+async def being_read(call: Any, arity: str) -> None:
+    """Wait for it in a coroutine that is not finished."""
+
+    async def wait() -> None:
+        await (anext(aiter(call)) if arity in STREAMS else call)
+
+    waiting = wait()
+    waiting.send(None)
+    Cycle(waiting)
+
+
+def called_back(call: Any) -> None:
+    """Be somebody's callback, which keeps what it is given until it is called."""
+
+
+async def listened_to(call: Any, _arity: str) -> None:
+    """Ask to be called back."""
+    call.add_done_callback(called_back)
+
+
+@EACH_WAY
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # grpc's own, of a closed coroutine
+@pytest.mark.parametrize("arity", ARITIES)
+@pytest.mark.parametrize("act", [not_read, begun, being_read, listened_to])
+def test_call_in_a_cycle(act: Callable[[Any, str], Any], arity: str, way: str, collections: Collections) -> None:
+    """
+    A call that a collection finds is reported once, and outside of it.
+    """
+    told = Told(extra=(collections,))
+
+    async def main() -> None:
+        async with aio_observed(way, *told.observers, **aio_behaviors("cancelled")) as channel:
+            call = method(channel, arity)(requests(arity))
+            await asyncio.sleep(0)
+            await act(call, arity)
+            Cycle(call)
+            del call
+            gc.collect()
+            await asyncio.sleep(0.01)
+            gc.collect()
+        gc.collect()
+
+    asyncio.run(main())
+    gc.collect()
+    told.wait_for()
+
+    assert [] == collections.inside
+    assert [["CANCELLED"]] * 4 == told.everywhere("client")
+    assert 0 == told.total("grpc_client_in_flight")
+
+
+@EACH_WAY
+def test_stress(way: str) -> None:
+    """
+    With a collection at every turn, thousands of dropped streams hang nothing, and each call is reported.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.package.programs.collected_aio", way, "0"],
+        cwd=ROOT,
+        env=environment(GRPC_VERBOSITY="NONE"),
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+
+    assert (0, "") == (process.returncode, process.stderr)
+    assert {"made": 7200, "started_total": 7200, "handled_total": 7200, "in_flight": 0} == json.loads(process.stdout)

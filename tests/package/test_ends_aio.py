@@ -1,0 +1,186 @@
+"""How asyncio calls end that nobody reads to their end: by the status that grpc has, or by being dropped."""
+
+import asyncio
+import gc
+import logging
+import threading
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+import pytest
+
+from observability.finalizers import finalizers
+from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
+from tests.package.endings import aio_behaviors, behaviors
+from tests.package.rpc import AIO_ECHOES, ARITIES, RESPONSES, STREAMS, method, requests, serving
+from tests.package.test_lifetimes import Endless
+from tests.package.told import Told
+
+EACH_STREAM: Final = pytest.mark.parametrize("arity", STREAMS)
+BEHAVIORS: Final = {"OK": AIO_ECHOES, "NOT_FOUND": aio_behaviors("NOT_FOUND"), "UNKNOWN": aio_behaviors("UNKNOWN")}
+EXPECTED: Final = {
+    "OK": {arity: len(RESPONSES[arity]) for arity in STREAMS},
+    **dict.fromkeys(("NOT_FOUND", "UNKNOWN"), dict.fromkeys(STREAMS, 1)),
+}
+"""How many responses there are before the end."""
+
+
+@EACH_WAY
+@EACH_STREAM
+@pytest.mark.parametrize("ending", BEHAVIORS)
+@pytest.mark.parametrize("ask", [True, False])
+def test_stream_read_as_far_as_expected(ask: bool, ending: str, arity: str, way: str) -> None:  # noqa: FBT001 - a parameter
+    """
+    A stream of which all responses are read, but not its end, is what grpc says when it is asked, or else dropped.
+    """
+    told = Told()
+
+    async def main() -> Any:
+        async with aio_observed(way, *told.observers, **BEHAVIORS[ending]) as channel:
+            call = method(channel, arity)(requests(arity))
+            over = asyncio.Event()
+            call.add_done_callback(lambda _call: over.set())
+            for _ in range(EXPECTED[ending][arity]):
+                await call.read()
+            if ask:
+                code = await call.code()
+                told.wait_for()
+                return code
+            await over.wait()
+            del call
+            gc.collect()
+            await asyncio.to_thread(told.wait_for)
+            return None
+
+    code = asyncio.run(main())
+
+    assert not ask or code is grpc.StatusCode[ending]
+    assert [[ending]] * 4 == told.everywhere("client")
+    assert [EXPECTED[ending][arity]] == [outcome.received for outcome in told.outcomes]
+
+
+@EACH_WAY
+@EACH_STREAM
+def test_stream_whose_deadline_is_over(arity: str, way: str) -> None:
+    """
+    A stream that is dropped when its deadline is over has missed it.
+    """
+    told = Told()
+
+    async def main() -> None:
+        async with aio_observed(way, *told.observers, **aio_behaviors("cancelled")) as channel:
+            call = method(channel, arity)(requests(arity), timeout=0.1)
+            await call.read()
+            assert grpc.StatusCode.DEADLINE_EXCEEDED is await call.code()
+
+    asyncio.run(main())
+    gc.collect()
+    told.wait_for()
+
+    assert [["DEADLINE_EXCEEDED"]] * 4 == told.everywhere("client")
+
+
+@EACH_WAY
+@EACH_STREAM
+@pytest.mark.parametrize("read_first", [0, 1])
+def test_dropped_stream_with_a_callback(read_first: int, arity: str, way: str) -> None:
+    """
+    A stream that is dropped while somebody's callback waits for its end runs on, as without us, to its deadline here.
+    """
+    told, endless = Told(), Endless()
+    behaviors: dict[str, Any] = dict.fromkeys(STREAMS, endless.aio)
+
+    async def do(way: str) -> Any:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        given: list[Any] = []
+
+        def tell(call: Any) -> None:
+            given.append(type(call).__name__)
+            loop.call_soon(over.set)
+
+        async with aio_observed(way, *told.observers, **behaviors) as channel:
+            call = method(channel, arity)(requests(arity), timeout=0.5)
+            await asyncio.to_thread(endless.begun.wait, 5)
+            for _ in range(read_first):
+                await call.read()
+            call.add_done_callback(tell)
+            del call
+            gc.collect()
+            await asyncio.wait_for(over.wait(), 10)
+            return given
+
+    bare, observed = asyncio.run(do("bare")), asyncio.run(do(way))
+    gc.collect()
+    told.wait_for()
+
+    assert [["DEADLINE_EXCEEDED"]] * 4 == told.everywhere("client")
+    assert len(bare) == len(observed) == 1
+
+
+@pytest.mark.parametrize("arity", ["unary", "client_stream"])
+def test_dropped_call_runs_on(arity: str) -> None:
+    """
+    On a channel of our own a call that nobody awaits, with a single response, runs on, as on grpc's own.
+    """
+    told, begun, over = Told(), threading.Event(), threading.Event()
+    leave: list[asyncio.Event] = []
+
+    async def behavior(request: Any, _context: Any) -> Any:
+        _ = request if arity == "unary" else [one async for one in request]
+        begun.set()
+        await leave[0].wait()
+        over.set()
+        return b"done"
+
+    async def main() -> bool:
+        leave.append(asyncio.Event())
+        behaviors: dict[str, Any] = {arity: behavior}
+        async with aio_observed("channel", *told.observers, **behaviors) as channel:
+            method(channel, arity)(requests(arity))
+            await asyncio.to_thread(begun.wait, 5)
+            gc.collect()
+            finalizers.flush(5)
+            before = list(told.codes)
+            leave[0].set()
+            await asyncio.to_thread(told.wait_for)
+            return before == [] and over.is_set()
+
+    assert asyncio.run(main())
+    assert [["OK"]] * 4 == told.everywhere("client")
+    assert [1] == [outcome.received for outcome in told.outcomes]
+
+
+@EACH_WAY
+@pytest.mark.parametrize(
+    ("arity", "closed"), [*((arity, True) for arity in ARITIES), *((arity, False) for arity in STREAMS)]
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # grpc's own tasks, which are destroyed
+def test_event_loop_that_is_gone(arity: str, closed: bool, way: str, caplog: pytest.LogCaptureFixture) -> None:  # noqa: FBT001 - a parameter
+    """
+    A call that is dropped when its event loop is closed, or runs no more, does not stay open.
+    """
+    told, loop = Told(), asyncio.new_event_loop()
+    leave, begun = threading.Event(), threading.Event()
+    kept: list[Any] = []
+
+    async def begin(address: str) -> None:
+        channel = aio_channel(way, address, *told.observers)
+        call = method(channel, arity)(requests(arity))
+        kept.extend([channel, call])
+        await (anext(aiter(call)) if arity in STREAMS else asyncio.to_thread(begun.wait, 5))
+
+    with caplog.at_level(logging.CRITICAL), serving(**behaviors("cancelled", leave, begun)) as address:
+        loop.run_until_complete(begin(address))
+        if closed:
+            loop.close()
+        kept.clear()
+        for _ in range(10):  # grpc's own calls are cycles of tasks, one of which lets go of the next
+            gc.collect()
+            finalizers.flush(5)
+        told.wait_for()
+        leave.set()
+    loop.close()
+
+    assert [["CANCELLED"]] * 4 == told.everywhere("client")
+    assert 0 == told.total("grpc_client_in_flight")

@@ -35,7 +35,7 @@ CONNECTION_LIMIT: Final = 16
 REQUEST_SECONDS: Final = 5.0
 """How long a scraper may take to send its request, from the connection on."""
 RESPONSE_SECONDS: Final = 10.0
-"""How long it may take to read the response; Prometheus waits as long for a scrape, unless told otherwise."""
+"""How long it may take to read the response; as long as Prometheus waits for a scrape by default."""
 REQUEST_BYTES: Final = 16 * 1024
 """How long a request may be, with its headers."""
 

@@ -389,23 +389,28 @@ def test_close_ends_connections(served: Served) -> None:
 def test_close_in_a_forked_process() -> None:
     """A forked process that closes its copy waits for nobody, and its parent serves on."""
     program = """
-import os, urllib.request
+import os, socket, urllib.request
 from prometheus_client import CollectorRegistry
 from observability.endpoint import MetricsEndpoint
 
 endpoint = MetricsEndpoint(CollectorRegistry(), "127.0.0.1", 0)
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+half = socket.create_connection(("127.0.0.1", int(endpoint.address.rpartition(":")[2])), 20)
+half.sendall(b"GET /metrics HTTP/1.0\\r\\n")
+assert opener.open(f"http://{endpoint.address}/metrics", timeout=20).status == 200  # accepted after it
 child = os.fork()
 if not child:
     endpoint.close()
     os._exit(3)
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 print(os.waitpid(child, 0)[1] >> 8, opener.open(f"http://{endpoint.address}/metrics", timeout=20).status)
+half.sendall(b"\\r\\n")
+print(half.recv(15).decode())
 """
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program], capture_output=True, encoding="utf-8", check=False, timeout=60
     )
 
-    assert ("3 200\n", "") == (result.stdout, result.stderr)
+    assert ("3 200\nHTTP/1.0 200 OK\n", "") == (result.stdout, result.stderr)
 
 
 def test_without_file_descriptors(served: Served) -> None:

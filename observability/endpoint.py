@@ -35,7 +35,7 @@ CONNECTION_LIMIT: Final = 16
 REQUEST_SECONDS: Final = 5.0
 """How long a scraper may take to send its request, from the connection on."""
 RESPONSE_SECONDS: Final = 10.0
-"""How long it may take to read the response; Prometheus waits as long for a scrape, unless told otherwise."""
+"""How long it may take to read the response; as long as Prometheus waits for a scrape by default."""
 REQUEST_BYTES: Final = 16 * 1024
 """How long a request may be, with its headers."""
 
@@ -71,13 +71,14 @@ class MetricsEndpoint:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, and end every connection."""
-        if self._thread.is_alive():  # a forked process has no such thread, and its parent's socket is not its own
+        """Stop listening, and end every connection; in a forked process, leave them to its parent."""
+        if self._thread.is_alive():  # a forked process has no such thread
             with contextlib.suppress(OSError):
                 # Wakes the loop, which looks up twice a second otherwise, and does so where this is not allowed.
                 self._server.socket.shutdown(socket.SHUT_RDWR)
             self._server.shutdown()
             self._thread.join()
+            self._server.cut_off_all()
         self._server.server_close()
 
 
@@ -214,9 +215,8 @@ class _Server(ThreadingMixIn, WSGIServer):
                 if connection.deadline < now:
                     _cut_off(request, connection)
 
-    def server_close(self) -> None:
-        """Stop listening, and end every connection."""
-        super().server_close()
+    def cut_off_all(self) -> None:
+        """End every connection."""
         with self._changed:
             for request, connection in self._connections.items():
                 _cut_off(request, connection)

@@ -38,8 +38,8 @@ def check_address(address: str) -> None:
     """
     Raise ListenError where nobody could listen on this address of grpc's now: HOST:PORT, or a Unix socket's.
 
-    grpc shares a port with whoever listens there already, unless it was told not to, takes a Unix socket over from
-    whoever serves it, and says little when it cannot have one.
+    grpc shares a port with another server, unless so_reuseport is 0, takes a Unix socket over from the one that serves
+    it, and says little when it cannot have an address.
     """
     unix = _unix_socket(address)
     if unix is not None:

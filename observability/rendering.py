@@ -226,7 +226,7 @@ def _json_value(key: str, value: Any) -> str:
 
 
 def _is_deep(value: Any, text: str) -> bool:
-    """Tell whether more structures are within each other than every reader of JSON takes."""
+    """Return whether more structures are within each other than every reader of JSON takes."""
     if text.count("[") + text.count("{") <= _DEPTH_LIMIT:
         return False
     level = [value]

@@ -2,14 +2,16 @@
 
 import gc
 import logging
+import os
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.errors import LOGGERS, ErrorLines
 
-# Whoever is started in the background of a script has Ctrl-C ignored, and so has whatever it starts: our programs too.
+# What a script starts in the background ignores SIGINT, and so does all that it starts in turn: our programs, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -42,3 +44,18 @@ def no_unexpected_errors(request: pytest.FixtureRequest, error_lines: ErrorLines
     unexpected = error_lines.unexpected(expected)
     error_lines.lines.clear()
     assert [] == unexpected
+
+
+@pytest.fixture(scope="session")
+def pid_1() -> list[str]:
+    """Give what makes a command PID 1, as in a container; where CI runs, it has to work."""
+    # Others than root need a namespace of users as well, which not every machine grants.
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    command = ["unshare", *user, "--pid", "--fork", "--kill-child"]
+    try:
+        works = subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        works = False
+    if not works and "CI" not in os.environ:
+        pytest.skip("no process can be PID 1 here: unshare --pid is not allowed")
+    return command

@@ -2,12 +2,14 @@
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from client.lines import fields
@@ -175,6 +177,46 @@ def test_reader_that_leaves(system: System) -> None:
         errors = client.stderr.read()
 
     assert (1, "") == (status, errors)
+
+
+def test_ctrl_c_where_scripts_ignore_it() -> None:
+    """The tests of Ctrl-C pass where SIGINT is ignored: in the background of a script, and without a terminal."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    tests = "tests/system/test_client_process.py::test_ctrl_c_ends_a_chat"
+    result = subprocess.run(
+        ["/bin/sh", "-c", f"trap '' INT; exec {shlex.quote(sys.executable)} -m pytest -q -p no:cacheprovider {tests}"],
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=120,
+        start_new_session=True,
+    )
+
+    assert 0 == result.returncode, result.stdout
+    assert "1 passed" in result.stdout
+
+
+def test_sigterm_ends_a_chat_that_is_pid_1(system: System, pid_1: list[str]) -> None:
+    """SIGTERM ends the client where it is PID 1, too, though the kernel drops signals that have no handler there."""
+    with subprocess.Popen(
+        [*pid_1, sys.executable, "client", "chat"],
+        cwd=ROOT,
+        env=environment(SERVICE_B_ADDRESS=system.b.address),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as chat:
+        assert chat.stdin is not None
+        assert chat.stdout is not None
+        chat.stdin.write("one\n")
+        chat.stdin.flush()
+        assert '"one"' in chat.stdout.readline()
+        (client,) = psutil.Process(chat.pid).children()
+        client.terminate()
+        assert 143 == chat.wait(20)
 
 
 def test_closed_stdin(system: System) -> None:

@@ -100,7 +100,7 @@ def test_format_that_nobody_knows(accept: str) -> None:
 
 
 def test_path_that_is_none() -> None:
-    """A probe that asks for a page which is not there is told so."""
+    """A probe that asks for a page which is not there gets a 404."""
     with Service("service-b", OTEL_TRACES_EXPORTER="none") as service, pytest.raises(urllib.error.HTTPError) as caught:
         get(service.metrics_url.replace("/metrics", "/healthz"))
     with caught.value as response:

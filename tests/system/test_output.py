@@ -64,7 +64,7 @@ def test_closed_streams_of_the_client(system: System, closed: str, address: str,
 
 
 def served(folder: str, streams: str) -> tuple[list[str], int]:
-    """Run a service with streams like these until it is told to stop; return where they lead, and its exit status."""
+    """Run a service with streams like these until SIGTERM; return where they lead, and its exit status."""
     with subprocess.Popen(
         ["/bin/sh", "-c", f"exec {shlex.quote(sys.executable)} app.py --port 0 {streams}"],
         cwd=ROOT / folder,
@@ -90,7 +90,7 @@ def test_closed_streams_of_a_service(folder: str, closed: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_full_streams_of_a_service(folder: str) -> None:
-    """A service whose log cannot be written serves all the same, and ends with 0."""
+    """A service whose log cannot be written serves, and ends with 0."""
     assert (["/dev/null", "/dev/full", "/dev/full"], 0) == served(folder, ">/dev/full 2>&1")
 
 
@@ -108,7 +108,7 @@ def test_full_stdout_of_the_client(system: System, command: str) -> None:
 
 
 def test_full_stdout_of_the_demo() -> None:
-    """So it is with the demo, whose services end all the same."""
+    """So it is with the demo, whose services end with it."""
     result = run("python client demo > /dev/full; status=$?; echo $status; exit $status")
 
     assert (f"{FULL}\n", b"1\n") == (result.stderr.decode(), result.stdout)
@@ -172,7 +172,7 @@ def test_help_in_any_encoding(program: list[str], variables: dict[str, str]) -> 
 
 @ENCODINGS
 def test_wrong_usage_in_any_encoding(variables: dict[str, str]) -> None:
-    """Wrong usage is told in every encoding."""
+    """Wrong usage is one line in every encoding."""
     result = run(f"python client trace '{TEXT}'", **variables)
 
     assert (b"", 2) == (result.stdout, result.returncode)

@@ -223,7 +223,7 @@ def test_reflection_v1(folder: str, own: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_liveness_and_readiness(folder: str) -> None:
-    """Both are SERVING; while the service drains, readiness is not, and liveness still is; List tells the same."""
+    """Both are SERVING; while the service drains, readiness is not, and liveness still is; List says the same."""
     own = "echo.v1.EchoService" if folder == "service-a" else "echo.v1.CallEchoService"
     with Service(folder, "--drain-delay", "30") as service, channel_to(service) as channel:
         before = [check(channel, name) for name in ("liveness", "readiness")]

@@ -171,9 +171,9 @@ class Observation(Call):
         return time.perf_counter() - self.started
 
     @property
-    def is_open(self) -> bool:
-        """Whether it has no end yet, which is all that a finalizer needs to know."""
-        return bool(self._open)
+    def ended(self) -> bool:
+        """Whether its end has been decided. Safe inside a garbage collection."""
+        return not self._open
 
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""

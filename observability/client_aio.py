@@ -12,7 +12,7 @@ import grpc.aio
 
 from .client import Observing, counted
 from .method import REQUEST_STREAMS
-from .results import end_raised
+from .results import DROPPED_DETAILS, end_raised
 from .results_aio import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class _Again:
 
 class _Requests(_Again):
     def __iter__(self) -> Iterator[Any]:
-        return counted(self._call, self._requests)
+        return iter(counted(self._call, self._requests))
 
 
 class _AioRequests(_Again):
@@ -128,6 +128,9 @@ class _AioIntercepting(AioObserving):
         try:
             # Never awaited here: that would swallow the caller's cancellation (otel-contrib#3271).
             result = await continuation(_details_with(details, sendable(call, details.metadata)), request)
+        except GeneratorExit:  # nobody waits for it any more, which a garbage collection may have found
+            call.end_deferred(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
+            raise
         except BaseException as error:
             end_raised(call, error)
             raise
@@ -170,7 +173,8 @@ def aio_client_interceptors(*observers: Observer, target: str | None = None) -> 
     """
     Return interceptors for grpc.aio channels that report every call made through them to these observers.
 
-    `target` is the channel's address, which grpc does not tell interceptors.
+    `target` is the channel's address, which grpc does not tell interceptors. With any interceptor of grpc.aio, calls
+    have no time_remaining(), and one that is cancelled at once is never made, nor seen: an observed channel has both.
     """
     kinds = (_AioUnaryUnary, _AioUnaryStream, _AioStreamUnary, _AioStreamStream)
     return [kind(*observers, target=target) for kind in kinds]

@@ -22,8 +22,6 @@ def end_raised(observation: Observation, error: BaseException) -> None:
         observation.end(error.code(), error.details() or "")
     elif isinstance(error, Exception):
         observation.end(grpc.StatusCode.UNKNOWN, "", error)
-    elif isinstance(error, GeneratorExit):  # what waits is closed, perhaps inside a garbage collection
-        observation.end_deferred(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
     else:  # KeyboardInterrupt, CancelledError: the caller goes away, and the call with it
         end_cancelled(observation, CUT_OFF_DETAILS[grpc.StatusCode.CANCELLED])
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from .call import Observation
 
-_UNCERTAIN_DETAILS: Final = "Internal error from Core"
 _NOT_THERE: Final = (AttributeError, NotImplementedError)
 """What somebody's own call raises for what it has not."""
 _GOES_ON: Final = (*_NOT_THERE, grpc.aio.UsageError, asyncio.InvalidStateError, GeneratorExit)
@@ -77,18 +76,14 @@ def _status(call: Any) -> _Status | None:
     return _Status(code, details or "") if isinstance(code, grpc.StatusCode) else None
 
 
-def _end(observation: Observation, call: Any, *, by_code: bool = False) -> None:
-    """
-    End an observation as its call has ended, if it shows that. Never raises: grpc's callbacks must not.
-
-    A caller that asked for the code has not got it yet, if it is one that grpc may have for a moment only.
-    """
+def _end(observation: Observation, call: Any) -> None:
+    """End an observation as its call has ended, if it shows that. Never raises: grpc's callbacks must not."""
     try:
         status = _status(call)
     except Exception as error:  # noqa: BLE001 - it is how the call has ended
         end_raised(observation, error)
         return
-    if status is not None and not (by_code and status.details == _UNCERTAIN_DETAILS):
+    if status is not None:
         status.end(observation)
 
 
@@ -96,12 +91,6 @@ def _end_at_last(observation: Observation, call: Any) -> None:
     """End an observation as its call has ended, or as dropped."""
     _end(observation, call)
     end_cancelled(observation, DROPPED_DETAILS)
-
-
-async def _code(call: Any, observation: Observation) -> Any:
-    code = await call.code()
-    _end(observation, call, by_code=True)
-    return code
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop | None, action: Callable[[], object]) -> bool:
@@ -152,6 +141,7 @@ class Observed:
             self._loop = getattr(call, "_loop", None)
 
     cancelled = pass_on("cancelled")
+    code = pass_on("code")
     debug_error_string = pass_on("debug_error_string")
     details = pass_on("details")
     done = pass_on("done")
@@ -190,10 +180,6 @@ class Observed:
             self._observation.end_deferred(grpc.StatusCode.CANCELLED, CANCELLED_DETAILS)
         return result
 
-    def code(self) -> Coroutine[Any, Any, grpc.StatusCode]:
-        """Wait for the call's end, and return its code."""
-        return _code(self._call, self._observation)  # which keeps no call from being dropped
-
     def wait_for_connection(self) -> Coroutine[Any, Any, None]:
         """Wait until the request is sent."""
         return self._observed(self._call.wait_for_connection())
@@ -228,7 +214,7 @@ class Observed:
 
     def __del__(self) -> None:
         """Be dropped."""
-        if self._observation.is_open:
+        if not self._observation.ended:
             finalizers.defer(partial(self._drop, self._call, self._observation, self._loop))
 
     @staticmethod
@@ -257,7 +243,7 @@ class _AioSingle(Observed):
         except BaseException as error:
             end_raised(self._observation, error)
             raise
-        if self._observation.is_open:
+        if not self._observation.ended:
             self._observation.received = 1
             self._observation.end(grpc.StatusCode.OK)
         return response
@@ -265,7 +251,7 @@ class _AioSingle(Observed):
     @staticmethod
     def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
         _end(observation, call)
-        if observation.is_open and not _in_loop(loop, partial(_follow, observation, call)):
+        if not observation.ended and not _in_loop(loop, partial(_follow, observation, call)):
             end_cancelled(observation, DROPPED_DETAILS)
 
 
@@ -291,18 +277,17 @@ class UnaryUnaryCall(_AioSingle, grpc.aio.UnaryUnaryCall):  # type: ignore[type-
 
 class StreamUnaryCall(_AioSingle, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as above
     """
-    A client-streaming call; ends as awaiting it does, or as its code says where its caller asks for that alone.
+    A client-streaming call; ends as awaiting it does, or by its status once it is dropped.
 
-    Otherwise its code is not asked while it has a caller: as long as requests are still being written grpc may call
-    any end INTERNAL for a moment.
+    Not before: as long as requests are still being written grpc may call any end INTERNAL, for a moment or for good.
     """
 
 
 class _AioResponses(Observed):
     """
-    The responses of a stream; ends as reading it does, or as its code says where its caller asks for that.
+    The responses of a stream; ends as reading it does, or by its status once it is dropped.
 
-    One that is dropped is cancelled, unless it is over or somebody's callback waits for its end.
+    One that is dropped before its end is cancelled, unless somebody's callback waits for that.
     """
 
     _used_by = "__aiter__"
@@ -337,7 +322,7 @@ class _AioResponses(Observed):
     @staticmethod
     def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
         _end(observation, call)
-        if observation.is_open:
+        if not observation.ended:
             end_cancelled(observation, DROPPED_DETAILS)
             if not _in_loop(loop, partial(_cancel, call)):
                 _cancel(call)

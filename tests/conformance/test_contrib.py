@@ -80,10 +80,14 @@ def _broken(way: Way) -> str | None:
 
 
 def _other_ways() -> Iterator[object]:
-    """List the ways on which no cell is played, with what is known to fail there."""
+    """
+    List the ways on which no cell is played, with what is known to fail there.
+
+    An asyncio channel of our own is refused: the official interceptors cannot be put around it.
+    """
     played = {cell.way for cell in engines.cells() if cell.case is OK}
     for way in ways(OK):
-        if way not in played:
+        if way not in played and "channel" not in way.client:
             reason = _broken(way)
             failure = pytest.mark.xfail(reason=str(reason), raises=AssertionError, strict=True)
             yield pytest.param(way, id="-".join(way), marks=[failure] if reason else [])

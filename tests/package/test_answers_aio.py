@@ -16,7 +16,7 @@ from observability import aio_client_interceptors
 from tests.package.aio_interceptors import aio_interceptor
 from tests.package.aio_ways import EACH_WAY, aio_observed
 from tests.package.rpc import AIO_ECHOES, ARITIES, STREAMS, aio_connected, method, requests
-from tests.package.test_channel_aio import read, seen
+from tests.package.seen import read, seen
 from tests.package.told import Told
 
 Answer: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]

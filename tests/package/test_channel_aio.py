@@ -27,6 +27,7 @@ from tests.package.aio_interceptors import THROUGH
 from tests.package.aio_ways import EACH_WAY, aio_observed
 from tests.package.endings import aio_behaviors
 from tests.package.rpc import AIO_ECHOES, ARITIES, NAMES, RESPONSES, SERVICE, STREAMS, aio_connected, method, requests
+from tests.package.seen import PATIENCE, read, seen
 from tests.package.told import Told
 
 EVERY_ARITY: Final = pytest.mark.parametrize("arity", ARITIES)
@@ -37,7 +38,6 @@ KINDS: Final = {
     "bidi_stream": grpc.aio.StreamStreamMultiCallable,
 }
 SENT: Final = {"unary": 1, "client_stream": 3, "server_stream": 1, "bidi_stream": 3}
-PATIENCE: Final = 10.0
 
 Act: TypeAlias = Callable[[grpc.aio.Channel, str], Awaitable[Any]]
 """What somebody does with a channel and a method's arity; returns all that can be seen of it."""
@@ -48,26 +48,6 @@ def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Keep what handlers raise, and tasks that nobody awaits, out of the tests' output."""
     with caplog.at_level(logging.CRITICAL):
         yield
-
-
-async def seen(act: Callable[[], Any]) -> Any:
-    """Return what an act returns, or what it raises, so that it can be compared."""
-    try:
-        result = act()
-        result = await asyncio.wait_for(result, PATIENCE) if inspect.isawaitable(result) else result
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is what is seen
-        code = [error.code(), error.details()] if isinstance(error, grpc.aio.AioRpcError) else str(error)
-        return type(error), code
-    return "EOF" if result is grpc.aio.EOF else result
-
-
-def read(call: Any, arity: str) -> Any:
-    """Return what waits for all that a call answers."""
-    return _all(call) if arity in STREAMS else call
-
-
-async def _all(call: Any) -> list[Any]:
-    return [response async for response in call]
 
 
 async def everything(call: Any) -> list[Any]:

@@ -43,15 +43,12 @@ def test_stream_read_as_far_as_expected(ask: bool, ending: str, arity: str, way:
             call.add_done_callback(lambda _call: over.set())
             for _ in range(EXPECTED[ending][arity]):
                 await call.read()
-            if ask:
-                code = await call.code()
-                told.wait_for()
-                return code
+            code = await call.code() if ask else None
             await over.wait()
             del call
             gc.collect()
             await asyncio.to_thread(told.wait_for)
-            return None
+            return code
 
     code = asyncio.run(main())
 

@@ -294,5 +294,6 @@ def test_caller_that_asks_for_the_code_alone(ending: str) -> None:
 
     assert ending == asyncio.run(main())
     gc.collect()
+    client.wait_for()
     assert [[ending]] * 4 == client.everywhere("client")
     assert [int(ending == "OK")] == [outcome.received for outcome in client.outcomes]

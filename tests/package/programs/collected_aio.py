@@ -4,8 +4,9 @@ Makes asyncio calls whose streams are found by the garbage collector alone, whic
     python -m tests.package.programs.collected_aio interceptors|channel SECONDS
 
 For at least SECONDS, and one round at least: six channels make 600 pairs of calls each, under many names: a stream
-that is read once and dropped in a reference cycle, then a unary call. Prints what was told of them as JSON. A process
-that stands still for half a minute shows its stacks and ends with exit status 1.
+that is read once and dropped in a reference cycle, then a unary call. Prints, as JSON, how many were made, and how many
+the metrics say have started, have ended and are in flight. A process that stands still for half a minute shows its
+stacks and ends with exit status 1.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ import gc
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -70,24 +72,36 @@ async def call(channel: Any) -> None:
         await channel.unary_unary(f"/test.v1.Words/Unary{number % NAMES}")(b"a")
 
 
-async def main(way: str, seconds: float) -> int:
-    """Make rounds of calls; return how many were made."""
+async def make_round(way: str, address: str) -> Counter[str]:
+    """Make all calls once; return what was counted of them."""
+    # A registry of its own: its first calls are those that make metrics, under prometheus_client's lock.
+    registry = CollectorRegistry()
+    observers = [measure_calls(registry), log_calls(structlog.wrap_logger(None, processors=[drop]))]
+    channels = [aio_channel(way, address, *observers) for _ in range(CHANNELS)]
+    await asyncio.gather(*map(call, channels))
+    for channel in channels:
+        await channel.close()
+    gc.collect()
+    await asyncio.to_thread(finalizers.flush, PATIENCE)
+    counted = Counter({"made": 2 * CHANNELS * CALLS})
+    for sample in (sample for metric in registry.collect() for sample in metric.samples):
+        counted[sample.name] += int(sample.value)
+    return counted
+
+
+async def main(way: str, seconds: float) -> Counter[str]:
+    """Make rounds of calls; return what was counted of them."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((Handlers(),))
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    made, end = 0, time.monotonic() + seconds
-    while not made or time.monotonic() < end:
-        # New ones each time: their first calls are those that make metrics, under prometheus_client's lock.
-        observers = [measure_calls(REGISTRIES[-1]), log_calls(structlog.wrap_logger(None, processors=[drop]))]
-        channels = [aio_channel(way, address, *observers) for _ in range(CHANNELS)]
-        await asyncio.gather(*map(call, channels))
-        for channel in channels:
-            await channel.close()
-        made += 2 * CHANNELS * CALLS
-        REGISTRIES.append(CollectorRegistry())
+    counted: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+    while not counted or time.monotonic() < end:
+        counted.update(await make_round(way, address))
+    faulthandler.cancel_dump_traceback_later()
     await server.stop(None)
-    return made
+    return counted
 
 
 def drop(*_args: Any) -> Any:
@@ -95,18 +109,8 @@ def drop(*_args: Any) -> Any:
     raise structlog.DropEvent
 
 
-def total(name: str) -> float:
-    """Return the sum of a metric over all rounds."""
-    metrics = (metric for registry in REGISTRIES for metric in registry.collect())
-    return sum(sample.value for metric in metrics for sample in metric.samples if sample.name == name)
-
-
-REGISTRIES = [CollectorRegistry()]
-
 if __name__ == "__main__":
     gc.set_threshold(50)
-    made_ = asyncio.run(main(sys.argv[1], float(sys.argv[2])))
-    gc.collect()
-    finalizers.flush(PATIENCE)
+    counts = asyncio.run(main(sys.argv[1], float(sys.argv[2])))
     names = ("started_total", "handled_total", "in_flight")
-    sys.stdout.write(json.dumps({"made": made_, **{name: int(total(f"grpc_client_{name}")) for name in names}}))
+    sys.stdout.write(json.dumps([counts["made"], *(counts[f"grpc_client_{name}"] for name in names)]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -15,7 +17,9 @@ from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from .call import SERVER_FAULTS
+from .faults import report
 from .logs import QUIET_SERVICES, is_quiet
+from .metadata import is_sendable
 from .rendering import VALUE_LIMIT, printed, stacktrace
 from .signals import Signal
 
@@ -40,6 +44,7 @@ SERVER_PORT: Final = "server.port"
 NETWORK_PEER_ADDRESS: Final = "network.peer.address"
 NETWORK_PEER_PORT: Final = "network.peer.port"
 
+_logger = logging.getLogger("observability")
 _W3C: Final = {"traceparent", "tracestate", "baggage"}
 _TRACEPARENT: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
 _KINDS: Final = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT}
@@ -97,18 +102,46 @@ def _plain_context(metadata: Sequence[tuple[str, Any]], here: Context) -> Contex
     return trace.set_span_in_context(NonRecordingSpan(remote), here) if remote.is_valid else None
 
 
-class _MetadataSetter(Setter[Any]):
-    """Writes request metadata, in place of what a caller further out has written."""
+def _set(metadata: list[Any], key: str, value: str) -> None:
+    """Set a key of request metadata to this one value, in place of what a caller further out has written."""
+    if metadata:
+        metadata[:] = [pair for pair in metadata if not _has_key(pair, key)]
+    metadata.append((key, value))
 
-    def set(self, carrier: list[tuple[str, Any]], key: str, value: str) -> None:
+
+def _has_key(pair: Any, key: str) -> bool:
+    try:
+        return bool(pair[0] == key)
+    except Exception:  # noqa: BLE001 - it is the caller's, and grpc says what is wrong with it
+        return False
+
+
+class _MetadataSetter(Setter[Any]):
+    """
+    Writes what a propagator wants in request metadata.
+
+    What gRPC cannot send would fail the call: it is left out, and reported once.
+    """
+
+    def __init__(self, propagator: TextMapPropagator) -> None:
+        self._propagator = type(propagator).__qualname__
+        self._has_reported = False
+
+    def set(self, carrier: list[Any], key: str, value: str) -> None:
         """Set a key to this one value."""
-        key = key.lower()
-        carrier[:] = [pair for pair in carrier if pair[0] != key]
-        carrier.append((key, value))
+        try:
+            key = key.lower()
+            sendable = is_sendable(key, value)
+        except Exception:  # noqa: BLE001 - whatever it is, it cannot be sent
+            sendable = False
+        if sendable:
+            _set(carrier, key, value)
+        elif not self._has_reported:
+            self._has_reported = True
+            _logger.warning("%s writes metadata that gRPC cannot send: %r is left out", self._propagator, key)
 
 
 _getter: Final = _CarrierGetter()
-_setter: Final = _MetadataSetter()
 
 
 def trace_calls(
@@ -162,6 +195,7 @@ class _Traced(_Spans):
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
         self._tracer = tracer
         self._propagator = propagator
+        self._setter = _MetadataSetter(propagator)
         self._is_w3c = type(propagator) is CompositePropagator and propagator.fields == _W3C
         self._filter = filter_
 
@@ -178,8 +212,11 @@ class _Traced(_Spans):
         """Start a client's span and write its context into the call's metadata; it is nobody's current span."""
         here = contexts.get_current()
         if not wanted:
-            self._propagator.inject(call.metadata, here, _setter)
+            self._inject(call, here)
             return None
+        if not here and call.metadata:
+            with contextlib.suppress(Exception):  # what is wrong with the caller's metadata is for grpc to say
+                here = self._parent(call)  # somebody further out has a trace going on, and no current span
         attributes = self._attributes(call.descriptor)
         if call.peer is not None:
             attributes = attributes | _target_attributes(call.peer)
@@ -188,10 +225,19 @@ class _Traced(_Spans):
         if self._is_w3c and context and not context.trace_state and not (here and baggage.get_all(here)):
             # All that W3C's propagators would write, for a third of what it costs them.
             flags = context.trace_flags
-            _setter.set(call.metadata, "traceparent", f"00-{call.trace_id}-{call.span_id}-{flags:02x}")
+            _set(call.metadata, "traceparent", f"00-{call.trace_id}-{call.span_id}-{flags:02x}")
         else:
-            self._propagator.inject(call.metadata, trace.set_span_in_context(span, here), _setter)
+            self._inject(call, trace.set_span_in_context(span, here))
         return _CallSpan(span)
+
+    def _inject(self, call: Call, context: Context) -> None:
+        """Write a context into a call's metadata; a propagator that fails has written nothing."""
+        before = [*call.metadata]
+        try:
+            self._propagator.inject(call.metadata, context, self._setter)
+        except Exception:  # noqa: BLE001 - telemetry never changes a call
+            call.metadata[:] = before
+            report(self._propagator)
 
     def entered(self, call: Call, state: _CallSpan | None) -> None:
         """Make the call's span, or else the caller's context, the handler's."""
@@ -223,7 +269,12 @@ class _Traced(_Spans):
         context = _plain_context(call.metadata, here) if self._is_w3c else None
         if context is not None:
             return context
-        return self._propagator.extract(_carrier(call.metadata), here, _getter)
+        carrier = _carrier(call.metadata)
+        try:
+            return self._propagator.extract(carrier, here, _getter)
+        except Exception:  # noqa: BLE001 - the call has a span all the same
+            report(self._propagator)
+            return here
 
     def _attributes(self, method: Method) -> dict[str, Any]:
         """Tell what is known before the call."""

@@ -170,6 +170,11 @@ class Observation(Call):
         """How long the call has been going on."""
         return time.perf_counter() - self.started
 
+    @property
+    def ended(self) -> bool:
+        """Whether its end has been decided. Safe inside a garbage collection."""
+        return not self._open
+
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""
         super().annotate(**fields)

@@ -27,9 +27,8 @@ def end_raised(observation: Observation, error: BaseException) -> None:
 
 def raised_end(error: BaseException) -> End:
     """Return how a call ends whose caller sees this raised."""
-    if not isinstance(
-        error, Exception
-    ):  # KeyboardInterrupt, CancelledError: the caller goes away, and the call with it
+    if not isinstance(error, Exception):
+        # KeyboardInterrupt, CancelledError: the caller goes away, and the call with it.
         return grpc.StatusCode.CANCELLED, CUT_OFF_DETAILS[grpc.StatusCode.CANCELLED], None
     if isinstance(error, grpc.FutureCancelledError | FutureCancelledError):
         return grpc.StatusCode.CANCELLED, CANCELLED_DETAILS, None

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .client import Observing, counted
-from .handlers import each
 from .method import REQUEST_STREAMS
 from .results import end_raised
-from .results_sync import Responses, future_of
+from .results_sync import observe_stream, observe_unary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,59 +18,113 @@ if TYPE_CHECKING:
     from .method import Method, Type
 
 
+def _given(
+    timeout: float | None,
+    metadata: Any,
+    credentials: grpc.CallCredentials | None,
+    wait_for_ready: bool | None,  # noqa: FBT001 - in grpc's own order
+    compression: grpc.Compression | None,
+) -> dict[str, Any]:
+    """Return the options that were given, and no others: somebody else's callables may not know all of them."""
+    options: dict[str, Any] = {}
+    if timeout is not None:
+        options["timeout"] = timeout
+    if metadata is not None:
+        options["metadata"] = metadata
+    if credentials is not None:
+        options["credentials"] = credentials
+    if wait_for_ready is not None:
+        options["wait_for_ready"] = wait_for_ready
+    if compression is not None:
+        options["compression"] = compression
+    return options
+
+
 class _MultiCallable:
-    """What calls one method, around grpc's own callable."""
+    """What calls one method, around the channel's own callable, which has what this has not."""
+
+    def __init_subclass__(cls) -> None:
+        for way in ("__call__", "with_call", "future"):
+            if way in vars(cls):
+                vars(cls)[way].__qualname__ = f"{cls.__qualname__}.{way}"  # which a TypeError names
 
     def __init__(
-        self, inner: Any, method: Method, type_: Type, enabled: Callable[[], bool], begin: Callable[..., Observation]
+        self, observed: Any, method: Method, type_: Type, enabled: Callable[[], bool], begin: Callable[..., Observation]
     ) -> None:
-        self._inner = inner
-        self._method = method
+        self._observed = observed
+        self._descriptor = method
         self._streaming = type_ in REQUEST_STREAMS
         self._enabled = enabled
         self._begin = begin
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._observed, name)
 
-def _calls(name: str, returns: Callable[[Any, Observation], Any]) -> Any:
-    """Make a way to call: grpc's own of this name, which ends, or whose end is seen, by what it `returns`."""
+    def _make(  # noqa: PLR0913, PLR0917 - what grpc's own take, and how
+        self,
+        way: str,
+        returned: Callable[[Any, Observation], Any],
+        request: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,  # noqa: FBT001 - as above
+        compression: grpc.Compression | None,
+    ) -> Any:
+        """Make a call in this way, and return what the caller gets."""
+        call: Observation | None = None
+        if self._enabled():
+            call = self._begin(self._descriptor, metadata, timeout)
+            if call.metadata or metadata is not None:
+                metadata = call.metadata
+            if self._streaming:
+                request = counted(call, request)
+            else:
+                call.sent = 1
+        options = _given(timeout, metadata, credentials, wait_for_ready, compression)
+        try:
+            result = getattr(self._observed, way)(request, **options)
+        except BaseException as error:
+            if call is not None:
+                end_raised(call, error)
+            raise
+        return result if call is None else returned(result, call)
 
-    def method(  # noqa: PLR0913, PLR0917 - grpc's own signatures, of which a stream's names its first argument otherwise
+
+def _of_request(way: str, returned: Callable[[Any, Observation], Any]) -> Any:
+    """Make a way to call with one request: grpc's own of this name, its end seen by what it `returned`."""
+
+    def method(  # noqa: PLR0913, PLR0917 - grpc's own signature
         self: _MultiCallable,
-        request: Any = None,
+        request: Any,
         timeout: float | None = None,
         metadata: Any = None,
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,  # noqa: FBT001 - as above
         compression: grpc.Compression | None = None,
-        *,
-        request_iterator: Any = None,
     ) -> Any:
-        call: Observation | None = None
-        if request_iterator is not None:
-            request = request_iterator
-        if self._enabled():
-            call = self._begin(self._method, metadata, timeout)
-            metadata = call.metadata
-            if self._streaming:
-                request = counted(call, each(request))
-            else:
-                call.sent = 1
-        try:
-            result = getattr(self._inner, name)(
-                request,
-                timeout=timeout,
-                metadata=metadata,
-                credentials=credentials,
-                wait_for_ready=wait_for_ready,
-                compression=compression,
-            )
-        except BaseException as error:
-            if call is not None:
-                end_raised(call, error)
-            raise
-        return result if call is None else returns(result, call)
+        return self._make(way, returned, request, timeout, metadata, credentials, wait_for_ready, compression)
 
-    method.__name__ = name
+    method.__name__ = way
+    method.__doc__ = "Make the call."
+    return method
+
+
+def _of_requests(way: str, returned: Callable[[Any, Observation], Any]) -> Any:
+    """Make such a way with many, which grpc names otherwise."""
+
+    def method(  # noqa: PLR0913, PLR0917 - grpc's own signature
+        self: _MultiCallable,
+        request_iterator: Any,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,  # noqa: FBT001 - as above
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._make(way, returned, request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+
+    method.__name__ = way
     method.__doc__ = "Make the call."
     return method
 
@@ -82,18 +135,32 @@ def _answered(result: Any, call: Observation) -> Any:
     return result
 
 
-class _Single(_MultiCallable, grpc.UnaryUnaryMultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
-    """What calls a method with a single response."""
+class _UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+    """What calls a unary method."""
 
-    __call__ = _calls("__call__", _answered)
-    with_call = _calls("with_call", _answered)
-    future = _calls("future", future_of)
+    __call__ = _of_request("__call__", _answered)
+    with_call = _of_request("with_call", _answered)
+    future = _of_request("future", observe_unary)
 
 
-class _Stream(_MultiCallable, grpc.UnaryStreamMultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
-    """What calls a method with a stream of responses."""
+class _UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+    """What calls a server-streaming method."""
 
-    __call__ = _calls("__call__", Responses)
+    __call__ = _of_request("__call__", observe_stream)
+
+
+class _StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+    """What calls a client-streaming method."""
+
+    __call__ = _of_requests("__call__", _answered)
+    with_call = _of_requests("with_call", _answered)
+    future = _of_requests("future", observe_unary)
+
+
+class _StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
+    """What calls a bidirectional method."""
+
+    __call__ = _of_requests("__call__", observe_stream)
 
 
 def _makes(name: str, class_: type[_MultiCallable], type_: Type) -> Any:
@@ -107,8 +174,8 @@ def _makes(name: str, class_: type[_MultiCallable], type_: Type) -> Any:
         _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
     ) -> Any:
         registered = (True,) if _registered_method else ()  # which other people's channels may not know
-        inner = getattr(self._channel, name)(method, request_serializer, response_deserializer, *registered)
-        return class_(inner, self._known(method, type_), type_, self._enabled, self._begin)
+        observed = getattr(self._observed, name)(method, request_serializer, response_deserializer, *registered)
+        return class_(observed, self._known(method, type_), type_, self._enabled, self._begin)
 
     method.__name__ = name
     method.__doc__ = f"Return the callable of a {name} method."
@@ -124,24 +191,27 @@ class ObservedChannel(Observing, grpc.Channel):
 
     def __init__(self, channel: grpc.Channel, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers, target=target)
-        self._channel = channel
+        self._observed = channel
 
-    unary_unary = _makes("unary_unary", _Single, "unary")
-    unary_stream = _makes("unary_stream", _Stream, "server_stream")
-    stream_unary = _makes("stream_unary", _Single, "client_stream")
-    stream_stream = _makes("stream_stream", _Stream, "bidi_stream")
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._observed, name)
+
+    unary_unary = _makes("unary_unary", _UnaryUnaryMultiCallable, "unary")
+    unary_stream = _makes("unary_stream", _UnaryStreamMultiCallable, "server_stream")
+    stream_unary = _makes("stream_unary", _StreamUnaryMultiCallable, "client_stream")
+    stream_stream = _makes("stream_stream", _StreamStreamMultiCallable, "bidi_stream")
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's own signature
         """Tell this of the channel's states."""
-        self._channel.subscribe(callback, try_to_connect=try_to_connect)
+        self._observed.subscribe(callback, try_to_connect=try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
         """Tell it no more."""
-        self._channel.unsubscribe(callback)
+        self._observed.unsubscribe(callback)
 
     def close(self) -> None:
         """Close the channel, and end its calls."""
-        self._channel.close()
+        self._observed.close()
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -149,4 +219,4 @@ class ObservedChannel(Observing, grpc.Channel):
 
     def __exit__(self, *_error: object) -> None:
         """Close it."""
-        self._channel.close()
+        self._observed.close()

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from .call import Observation, Observer, enabled_by
-from .handlers import each
 from .method import METHOD_LIMIT, REQUEST_STREAMS, RESPONSE_STREAMS, method_at
 from .results import end_raised
-from .results_sync import Responses, future_of
+from .results_sync import observe_stream, observe_unary
 from .signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from .method import Method, Type
-
-
-class _Fields(NamedTuple):
-    """What a call of a sync channel is made with."""
-
-    method: Any
-    timeout: float | None
-    metadata: Any
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: Any
-
-
-class _ClientCallDetails(_Fields, grpc.ClientCallDetails):
-    """What a call is made with, changed."""
 
 
 class Observing:
@@ -48,8 +34,14 @@ class Observing:
         self._methods: dict[Any, Method] = {}
 
     def _begin(self, method: Method, metadata: Any, timeout: float | None) -> Observation:
+        """Start the observation of a call; what is no metadata is raised as grpc raises it, and reported."""
         started, started_ns = time.perf_counter(), time.time_ns()
-        metadata = list(metadata or ())
+        try:
+            metadata = list(metadata or ())
+        except Exception as error:
+            call = Observation(method, "client", [], self._signals, started, started_ns, timeout, self._target)
+            end_raised(call, error)
+            raise
         return Observation(method, "client", metadata, self._signals, started, started_ns, timeout, self._target)
 
     def _known(self, path: str | bytes, type_: Type) -> Method:
@@ -62,22 +54,52 @@ class Observing:
         return method
 
 
-def _details_with(details: Any, metadata: Any) -> _ClientCallDetails:
-    return _ClientCallDetails(
-        details.method,
-        details.timeout,
-        metadata,
-        details.credentials,
-        details.wait_for_ready,
-        getattr(details, "compression", None),
-    )
+def _details_with(details: Any, metadata: Any) -> Any:
+    """Return such details with this metadata; of an interceptor's own kind they stay, with what they have and lack."""
+    try:
+        if isinstance(details, tuple):
+            return details._replace(metadata=metadata)  # type: ignore[attr-defined]  # grpc's own are named
+        changed = copy.copy(details)
+        _ = changed.metadata  # what they lack, grpc takes from those that the caller made
+        object.__setattr__(changed, "metadata", metadata)
+    except Exception:  # noqa: BLE001 - then the call goes through, without what is ours
+        return details
+    return changed
 
 
-def counted(call: Observation, requests: Iterable[Any]) -> Iterator[Any]:
-    """Yield these requests, counted as sent."""
-    for request in requests:
-        call.sent += 1
-        yield request
+class SentRequests:
+    """The requests of a stream, counted as they are handed on; iterated as often as they can be, and as they are."""
+
+    def __init__(self, requests: Any, call: Observation) -> None:
+        self._requests = requests
+        self._call = call
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = iter(self._requests)
+        return self if iterator is self._requests else SentRequests(iterator, self._call)
+
+    def __next__(self) -> Any:
+        request = next(self._requests)  # grpc asks for no more than this
+        self._call.sent += 1
+        return request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._requests, name)
+
+
+class _SentSequence(SentRequests, Sequence[Any]):
+    """Requests that are a list, of which an interceptor after ours may ask more than to be iterated."""
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._requests[index]
+
+
+def counted(call: Observation, requests: Any) -> SentRequests:
+    """Return these requests, counted as they are handed on."""
+    return (_SentSequence if isinstance(requests, Sequence) else SentRequests)(requests, call)
 
 
 class ClientInterceptor(
@@ -112,9 +134,10 @@ class ClientInterceptor(
     def _call(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any, type_: Type) -> Any:
         if not self._enabled():
             return continuation(details, request)
-        call = self._begin(self._known(details.method, type_), details.metadata, details.timeout)
+        metadata = getattr(details, "metadata", None)
+        call = self._begin(self._known(details.method, type_), metadata, getattr(details, "timeout", None))
         if type_ in REQUEST_STREAMS:
-            request = counted(call, each(request))
+            request = counted(call, request)
         else:
             call.sent = 1
         try:
@@ -122,6 +145,7 @@ class ClientInterceptor(
         except BaseException as error:
             end_raised(call, error)
             raise
-        if type_ in RESPONSE_STREAMS:
-            return Responses(result, call)
-        return future_of(result, call)
+        if isinstance(result, grpc.RpcError) and not hasattr(result, "result"):
+            end_raised(call, result)
+            raise result  # an interceptor after us has raised it: grpc returns it, and would ask it for its result
+        return (observe_stream if type_ in RESPONSE_STREAMS else observe_unary)(result, call)

@@ -1,5 +1,6 @@
 """How the package's tests run, and the log that some of them write to."""
 
+import gc
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,15 @@ class Log:
         """Return the fields of the lines that have these fields."""
         lines = [fields(line) for line in self.text.splitlines()]
         return [line for line in lines if wanted.items() <= line.items()]
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Leave cycles uncollected."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

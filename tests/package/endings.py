@@ -57,6 +57,19 @@ def behaviors(
     return {"unary": once, "client_stream": once, "server_stream": stream, "bidi_stream": stream}
 
 
+def telling(over: threading.Event, served: dict[str, Any]) -> dict[str, Any]:
+    """Return these handlers, which tell when their call is over."""
+
+    def noting(behavior: Any) -> Any:
+        def noted(request: Any, context: grpc.ServicerContext) -> Any:
+            context.add_callback(over.set)
+            return behavior(request, context)
+
+        return noted
+
+    return {arity: noting(behavior) for arity, behavior in served.items()}
+
+
 def aio_behaviors(ending: str, begun: asyncio.Event | None = None) -> dict[str, Any]:
     """Do the same for asyncio; tells when they have begun."""
 

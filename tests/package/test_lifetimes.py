@@ -74,6 +74,7 @@ def test_dropped_stream_is_cancelled(arity: str, read: int) -> None:
         try:
             del stream
             over = endless.over.wait(5)
+            client.wait_for()
         finally:
             gc.enable()
 
@@ -147,15 +148,6 @@ class Memory:
 def drop(*_args: Any) -> Any:
     """Log nothing."""
     raise structlog.DropEvent
-
-
-@pytest.fixture
-def no_collection() -> Iterator[None]:
-    """Leave cycles uncollected."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 # A bidirectional handler that waits for a request when its caller leaves is held by grpc itself: it keeps the error

@@ -1,0 +1,151 @@
+"""As if we were not there: whatever an interceptor after ours answers with, its caller gets, and it is told."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from tests.package.endings import behaviors, telling
+from tests.package.less_than_calls import ANSWERED_FUTURES, ANSWERED_STREAMS, Answering, Kept, Pending, WithStatusError
+from tests.package.rpc import ECHOES, RESPONSES, connected, method, requests
+from tests.package.told import Told
+from tests.package.without_us import WAYS, expect, singles, start, streams, ways
+
+
+@ways
+@streams
+@pytest.mark.parametrize("answer", ANSWERED_STREAMS.values(), ids=ANSWERED_STREAMS)
+def test_stream_that_is_less_than_a_call(way: str, arity: str, answer: Callable[[Any], Any]) -> None:
+    """A stream that somebody answers with is what he has made, iterates as it does, and is told to its end."""
+    told = Told()
+    with connected(**ECHOES) as plain:
+        found = list(start(WAYS[way](told, grpc.intercept_channel(plain, Answering(answer))), arity))
+
+    assert RESPONSES[arity] == found
+    expect(way, told, "OK")
+    assert way == "bare" or [len(RESPONSES[arity])] == [outcome.received for outcome in told.outcomes]
+
+
+@ways
+@streams
+@pytest.mark.parametrize("kind", ["generator", "iterable", "call alone"])
+@pytest.mark.parametrize("ending", ["NOT_FOUND", "dropped", "unread", "cancelled"])
+def test_end_of_a_stream_that_is_less_than_a_call(way: str, arity: str, kind: str, ending: str) -> None:
+    """However such a stream ends, it is told so, and nothing is left in flight."""
+    told, leave, begun, over = Told(), threading.Event(), threading.Event(), threading.Event()
+    served = behaviors("NOT_FOUND" if ending == "NOT_FOUND" else "cancelled", leave, begun)
+    with connected(**telling(over, served)) as plain:
+        neighbour = Answering(ANSWERED_STREAMS[kind])
+        stream = start(WAYS[way](told, grpc.intercept_channel(plain, neighbour)), arity)
+        begun.wait(5)
+        responses = iter(stream) if ending != "unread" else None
+        if responses is not None:
+            assert b"first" == next(responses)
+        if ending == "NOT_FOUND":
+            with pytest.raises(grpc.RpcError):
+                next(responses)  # type: ignore[arg-type]  # it is none if unread alone
+        if ending == "cancelled" and kind != "generator":
+            stream.cancel()
+        del stream, responses
+        assert over.wait(5)
+        leave.set()
+
+    expect(way, told, "NOT_FOUND" if ending == "NOT_FOUND" else "CANCELLED")
+
+
+@ways
+@streams
+@pytest.mark.parametrize("answer", [None, b"a", 5], ids=str)
+def test_no_stream_at_all(way: str, arity: str, answer: Any) -> None:
+    """What is no stream at all is handed on as it is."""
+    told = Told()
+    with connected(**ECHOES) as plain:
+        channel = grpc.intercept_channel(plain, Answering(lambda _call: answer))
+        found = method(WAYS[way](told, channel), arity)(requests(arity))
+
+    assert answer is found
+    expect(way, told, "OK")
+
+
+@ways
+@streams
+def test_list_for_a_stream(way: str, arity: str) -> None:
+    """A list for a stream is that very list."""
+    told, answer = Told(), [b"a", b"b"]
+    with connected(**ECHOES) as plain:
+        channel = WAYS[way](told, grpc.intercept_channel(plain, Answering(lambda _call: answer)))
+        found = method(channel, arity)(requests(arity))
+
+    assert answer is found
+    expect(way, told, "OK")
+    assert way == "bare" or [2] == [outcome.received for outcome in told.outcomes]
+
+
+@ways
+@streams
+def test_iterable_is_iterated_again(way: str, arity: str) -> None:
+    """What can be iterated again can be, and is told once."""
+    told = Told()
+
+    with connected(**ECHOES) as plain:
+        stream = start(WAYS[way](told, grpc.intercept_channel(plain, Answering(Kept))), arity)
+        found = [list(stream), list(stream), stream.kept]
+
+    assert [RESPONSES[arity]] * 3 == found
+    expect(way, told, "OK")
+
+
+@ways
+@singles
+@pytest.mark.parametrize("name", ["__call__", "with_call", "future"])
+@pytest.mark.parametrize("answer", ANSWERED_FUTURES)
+def test_future_that_is_less_than_a_call(way: str, arity: str, name: str, answer: str) -> None:
+    """Whatever future somebody answers with, the caller gets its result, and it is told, in whichever way he calls."""
+    told = Told()
+    change, result, code = ANSWERED_FUTURES[answer]
+    with connected(**behaviors("OK")) as plain:
+        channel = WAYS[way](told, grpc.intercept_channel(plain, Answering(change)))
+
+        def call() -> Any:
+            made = getattr(method(channel, arity), name)(requests(arity), timeout=10)
+            return {"__call__": lambda: made, "with_call": lambda: made[0], "future": lambda: made.result()}[name]()  # noqa: PLW0108 - of one way alone
+
+        if isinstance(result, bytes):
+            assert result == call()
+        else:
+            with pytest.raises(result):
+                call()
+
+    expect(way, told, code)
+
+
+@ways
+@singles
+def test_dropped_future_that_is_less_than_a_call(way: str, arity: str) -> None:
+    """Such a future is told of when it is dropped, at the latest."""
+    told, leave = Told(), threading.Event()
+    with connected(**behaviors("cancelled", leave)) as plain:
+        future = start(WAYS[way](told, grpc.intercept_channel(plain, Answering(Pending))), arity)
+        del future
+        leave.set()
+
+    expect(way, told, "CANCELLED")
+
+
+@ways
+@singles
+def test_error_with_a_code(way: str, arity: str) -> None:
+    """Somebody's RpcError with a code, raised on the call's way, is told with that code."""
+    told = Told()
+
+    def fail(_call: Any) -> Any:
+        raise WithStatusError
+
+    with connected(**ECHOES) as plain:
+        channel = WAYS[way](told, grpc.intercept_channel(plain, Answering(fail)))
+        with pytest.raises(WithStatusError):
+            method(channel, arity)(requests(arity))
+
+    expect(way, told, "NOT_FOUND")

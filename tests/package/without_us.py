@@ -1,0 +1,79 @@
+"""The same act without us and with us, in both of our ways to observe a sync channel."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+import pytest
+
+from observability import ClientInterceptor
+from observability.channel import ObservedChannel
+from tests.package.rpc import STREAMS, method, requests
+from tests.package.told import Told
+
+SINGLE: Final = ("unary", "client_stream")
+REQUEST_STREAMS: Final = ("client_stream", "bidi_stream")
+Observe = Callable[[Told, grpc.Channel], grpc.Channel]
+# Without us, and in both of our ways: what holds for one holds for all.
+WAYS: Final[dict[str, Observe]] = {
+    "bare": lambda _told, channel: channel,
+    "interceptor": lambda told, channel: grpc.intercept_channel(channel, ClientInterceptor(*told.observers)),
+    "channel": lambda told, channel: ObservedChannel(channel, *told.observers),
+    "both": lambda told, channel: ObservedChannel(
+        grpc.intercept_channel(ObservedChannel(channel), ClientInterceptor()), *told.observers
+    ),
+}
+ways: Final = pytest.mark.parametrize("way", WAYS)
+streams: Final = pytest.mark.parametrize("arity", STREAMS)
+singles: Final = pytest.mark.parametrize("arity", SINGLE)
+
+
+def expect(way: str, told: Told, *codes: str) -> None:
+    """Hold what was told to these codes, and to nothing in flight; a bare channel tells nothing."""
+    if way == "bare":
+        return
+    told.wait_for(len(codes))
+    assert [list(codes)] * 4 == told.everywhere("client")
+    assert 0 == told.total("grpc_client_in_flight")
+
+
+def start(channel: grpc.Channel, arity: str, **options: Any) -> Any:
+    """Start a call in the way that returns before its end."""
+    callable_ = method(channel, arity)
+    return (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=10, **options)
+
+
+def end(call: Any, arity: str) -> grpc.RpcError:
+    """Read a call to its end; return what that raises."""
+    with pytest.raises(grpc.RpcError) as raised:
+        _ = list(call) if arity in STREAMS else call.result()
+    return raised.value
+
+
+class Around(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Somebody's interceptor, which may change what is asked and what is answered."""
+
+    def ask(self, request: Any) -> Any:
+        """Return what is asked instead."""
+        return request
+
+    def answer(self, call: Any) -> Any:
+        """Return what is answered instead."""
+        return call
+
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """Do so."""
+        return self.answer(continuation(client_call_details, self.ask(request)))
+
+    intercept_unary_stream = intercept_unary_unary
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """Do so."""
+        return self.intercept_unary_unary(continuation, client_call_details, request_iterator)
+
+    intercept_stream_stream = intercept_stream_unary

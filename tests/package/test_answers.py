@@ -286,7 +286,7 @@ def test_given_up_at_the_end(case: str) -> None:
         elif case == "hung":
             endpoint = stack.enter_context(HungReceiver()).endpoint
         variables = {**to(endpoint, protocol, timeout=10), "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-        words = stack.enter_context(Words(variables, flush_seconds=0.5))
+        words = stack.enter_context(Words(variables, flush_seconds=0.5 if case == "hung" else 3))
         words.call(count=5)
         words.close()
         words.end()

@@ -182,7 +182,8 @@ def test_text_that_is_no_unicode(caplog: pytest.LogCaptureFixture, place: str, t
 
     assert expected == encode([span])
     assert expected == encode_spans([encodable(span)])
-    assert [] == caplog.records
+    # An older version takes no mapping as an attribute, and says so when it is set.
+    assert [] == [record for record in caplog.records if record.name != "opentelemetry.attributes"]
 
 
 @given(some.text(some.characters(exclude_categories=())), some.text(some.characters(exclude_categories=())))
@@ -219,7 +220,8 @@ def test_number_that_is_too_large(caplog: pytest.LogCaptureFixture, place: str, 
 
     assert expected == encode([span])
     assert expected == encode_spans([encodable(span)])
-    assert [] == caplog.records
+    # An older version takes no mapping as an attribute, and says so when it is set.
+    assert [] == [record for record in caplog.records if record.name != "opentelemetry.attributes"]
 
 
 def test_number_that_cannot_be_printed() -> None:

@@ -139,7 +139,7 @@ def test_idle_server_ends_at_once(stack: str, number: int) -> None:
 
     assert 0 == status
     assert seconds < 3
-    assert ["listening", None] == lines[:2]
+    assert ["listening", None, "spans are given up at the end"] == lines[:3]
     assert "stopped" == lines[-1]
 
 

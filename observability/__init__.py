@@ -5,6 +5,8 @@ from .settings import TRACING, SettingError, standard_settings
 # OpenTelemetry reads some of its variables when it is imported, and may raise. Telemetry.start warns.
 with standard_settings(TRACING, warn=False):
     from .call import Call, Observer, Outcome, current_call
+    from .channel import ObservedChannel
+    from .channel_aio import AioObservedChannel
     from .client import ClientInterceptor
     from .client_aio import aio_client_interceptors
     from .hiding import AioHideExceptions, HideExceptions
@@ -20,11 +22,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AioHideExceptions",
+    "AioObservedChannel",
     "AioServerInterceptor",
     "Call",
     "ClientInterceptor",
     "HideExceptions",
     "ListenError",
+    "ObservedChannel",
     "Observer",
     "Outcome",
     "ServerInterceptor",

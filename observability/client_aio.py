@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -80,10 +80,8 @@ def _counted(call: Observation, requests: Any) -> Any:
         return _aio_counted(call, requests)
     if isinstance(requests, AsyncIterable):
         return _AioRequests(call, requests)
-    if isinstance(requests, Iterator):
-        return counted(call, requests)
     if isinstance(requests, Iterable):
-        return _Requests(call, requests)
+        return counted(call, requests)
     return requests  # None is written by hand; grpc says what is wrong with others
 
 
@@ -93,7 +91,7 @@ async def _aio_counted(call: Observation, requests: AsyncIterable[Any]) -> Async
         yield request
 
 
-class _Again:
+class _AioRequests:
     """Requests that can be iterated again; what is not about iterating is as their owner made it."""
 
     def __init__(self, call: Observation, requests: Any) -> None:
@@ -103,13 +101,6 @@ class _Again:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._requests, name)
 
-
-class _Requests(_Again):
-    def __iter__(self) -> Iterator[Any]:
-        return iter(counted(self._call, self._requests))
-
-
-class _AioRequests(_Again):
     def __aiter__(self) -> AsyncIterator[Any]:
         return _aio_counted(self._call, self._requests)
 

@@ -12,11 +12,13 @@ import observability
 # The contract's names; ListenError is what a used port raises, for those who say so in their own words.
 NAMES = {
     "AioHideExceptions",
+    "AioObservedChannel",
     "AioServerInterceptor",
     "Call",
     "ClientInterceptor",
     "HideExceptions",
     "ListenError",
+    "ObservedChannel",
     "Observer",
     "Outcome",
     "ServerInterceptor",

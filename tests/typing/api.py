@@ -15,11 +15,13 @@ from prometheus_client import CollectorRegistry
 
 from observability import (
     AioHideExceptions,
+    AioObservedChannel,
     AioServerInterceptor,
     Call,
     ClientInterceptor,
     HideExceptions,
     ListenError,
+    ObservedChannel,
     Observer,
     Outcome,
     ServerInterceptor,
@@ -135,6 +137,9 @@ def own_parts() -> None:
     clients: list[grpc.aio.ClientInterceptor] = aio_client_interceptors(*observers, target=ADDRESS)
     channel = grpc.intercept_channel(grpc.insecure_channel(ADDRESS), ClientInterceptor(*observers, target=ADDRESS))
     assert_type(channel, grpc.Channel)
+    observed: grpc.Channel = ObservedChannel(grpc.insecure_channel(ADDRESS), *observers, target=ADDRESS)
+    aio_observed: grpc.aio.Channel = AioObservedChannel(grpc.aio.insecure_channel(ADDRESS), *observers, target=ADDRESS)
+    del observed, aio_observed
     grpc.server(ThreadPoolExecutor(), interceptors=[HideExceptions(), server])
     grpc.aio.server(interceptors=[AioHideExceptions(), aio_server])
     grpc.aio.insecure_channel(ADDRESS, interceptors=clients)

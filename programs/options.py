@@ -155,7 +155,7 @@ def run(command: click.Command, name: str | None = None) -> NoReturn:
     if stdout.error is not None:
         status = status or 1
         if not isinstance(stdout.error, BrokenPipeError):
-            say(f"cannot write to stdout: {os.strerror(stdout.error.errno or 0).lower()}")
+            click.echo(f"cannot write to stdout: {os.strerror(stdout.error.errno or 0).lower()}", err=True)
     os._exit(status)
 
 
@@ -166,16 +166,10 @@ def status_of(command: click.Command, name: str | None) -> int:
     except click.Abort:
         return INTERRUPTED
     except click.ClickException as error:
-        say(error.format_message())
+        click.echo(error.format_message(), err=True)
         return error.exit_code
     except (SettingError, ListenError) as error:
-        say(str(error))
+        click.echo(str(error), err=True)
         return 2 if isinstance(error, SettingError) else 1
     except SystemExit as error:  # click's end when nobody reads stdout any more
         return int(error.code or 0)
-
-
-def say(text: str) -> None:
-    """Write a line to stderr, if it takes one."""
-    with contextlib.suppress(OSError):
-        click.echo(text, err=True)

@@ -1,6 +1,7 @@
 """The standard streams of a program, also where one was closed, is full, or cannot hold every character."""
 
 import codecs
+import contextlib
 import io
 import json
 import os
@@ -50,8 +51,22 @@ class Stdout(io.FileIO):
             raise
 
 
+class Stderr(io.FileIO):
+    """The file of stderr: where nothing can be said, nothing is, and all else goes on."""
+
+    def write(self, data: Any) -> int:
+        """Write, or do not."""
+        with contextlib.suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
 def prepare() -> Stdout:
-    """Let standard streams that were closed lead nowhere, and stdout hold every text; return stdout's file."""
+    """
+    Let standard streams that were closed lead nowhere, stdout hold every text, and stderr bear everything.
+
+    Returns the file of stdout.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # It takes the number that is free, its own, which a socket would get otherwise, with all that grpc's core
@@ -61,6 +76,12 @@ def prepare() -> Stdout:
     file = Stdout(sys.stdout.fileno(), "wb", closefd=False)
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(file), encoding=sys.stdout.encoding, errors="escaped", line_buffering=sys.stdout.isatty()
+    )
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(Stderr(sys.stderr.fileno(), "wb", closefd=False)),
+        encoding=sys.stderr.encoding,
+        errors=sys.stderr.errors,
+        line_buffering=True,
     )
     return file
 

@@ -120,6 +120,14 @@ def test_full_stderr(command: str) -> None:
     assert 2 == run(f"python client {command} 2> /dev/full").returncode
 
 
+def test_full_stderr_of_load(system: System) -> None:
+    """A progress that cannot be shown keeps nobody from the result."""
+    result = run("python client load --rps 20 --duration 1s 2> /dev/full", **addresses(system))
+
+    assert 0 == result.returncode
+    assert b"rate" in result.stdout
+
+
 @pytest.mark.parametrize("command", ["echo hello", "call-echo hello", "--help", "load --rps 10 --duration 1s"])
 def test_reader_that_has_gone(system: System, command: str) -> None:
     """Where nobody reads the output any more, there is no word of it, and exit status 1 unless all was written."""

@@ -160,7 +160,8 @@ def test_error(arity: str, way: str) -> None:
         for channel in (plain, ObservedChannel(plain, *told.observers)):
             with pytest.raises(grpc.RpcError) as raised:
                 make(method(channel, arity), way, requests(arity), timeout=10)
-            found.append((type(raised.value), raised.value.code(), raised.value.details()))
+            error = raised.value
+            found.append((type(error).__module__, type(error).__qualname__, error.code(), error.details()))
     told.wait_for()
 
     assert found[0] == found[1]

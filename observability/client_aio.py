@@ -13,7 +13,7 @@ import grpc.aio
 from .client import Observing, counted
 from .method import REQUEST_STREAMS
 from .results import DROPPED_DETAILS, end_raised
-from .results_aio import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from .results_aio import InterceptedStreamUnaryCall, StreamStreamCall, UnaryStreamCall, UnaryUnaryCall
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -146,7 +146,7 @@ class _AioUnaryStream(_AioIntercepting, grpc.aio.UnaryStreamClientInterceptor):
 
 class _AioStreamUnary(_AioIntercepting, grpc.aio.StreamUnaryClientInterceptor):
     _type = "client_stream"
-    _result = StreamUnaryCall
+    _result = InterceptedStreamUnaryCall
 
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return await self._call(continuation, client_call_details, request_iterator)

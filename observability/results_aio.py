@@ -263,6 +263,15 @@ def _follow(observation: Observation, call: Any) -> None:
         end_cancelled(observation, DROPPED_DETAILS)
 
 
+def _drop_and_cancel(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
+    """End a call that nobody has any more, and cancel it on the wire if it is not over."""
+    _end(observation, call)
+    if not observation.ended:
+        end_cancelled(observation, DROPPED_DETAILS)
+        if not _in_loop(loop, partial(_cancel, call)):
+            _cancel(call)
+
+
 class UnaryUnaryCall(_AioSingle, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # generic in the stubs alone
     """A unary call; ends when grpc's own does."""
 
@@ -281,6 +290,19 @@ class StreamUnaryCall(_AioSingle, grpc.aio.StreamUnaryCall):  # type: ignore[typ
 
     Not before: as long as requests are still being written grpc may call any end INTERNAL, for a moment or for good.
     """
+
+
+class InterceptedStreamUnaryCall(StreamUnaryCall):
+    """
+    The same for interceptors, whose call is cancelled when it is dropped, as grpc's own of that kind is.
+
+    One before ours that waits for the code, as the official one does, leaves nobody to cancel it when its caller does.
+    """
+
+    _drop = staticmethod(_drop_and_cancel)
+
+
+InterceptedStreamUnaryCall.__name__ = StreamUnaryCall.__name__  # as grpc's own is called
 
 
 class _AioResponses(Observed):
@@ -319,13 +341,7 @@ class _AioResponses(Observed):
             self._observation.received += 1
         return response
 
-    @staticmethod
-    def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
-        _end(observation, call)
-        if not observation.ended:
-            end_cancelled(observation, DROPPED_DETAILS)
-            if not _in_loop(loop, partial(_cancel, call)):
-                _cancel(call)
+    _drop = staticmethod(_drop_and_cancel)
 
 
 class _Reader:

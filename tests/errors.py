@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 
 LOGGERS = ("grpc", "observability")
+# What grpc.aio logs when a call is cut off, or not, as its task and the caller's leave race.
+CUT_OFF = r"^grpc\._cython\.cygrpc: Exception not handled by _handle_exceptions .*\[CancelledError: \]$"
 
 _formatter = logging.Formatter()
 
@@ -32,5 +34,5 @@ class ErrorLines(logging.Handler):
 
     def unexpected(self, patterns: Iterable[str]) -> list[str]:
         """Return the lines in which none of these patterns is found."""
-        wanted = [re.compile(pattern, re.DOTALL) for pattern in patterns]
+        wanted = [re.compile(pattern, re.DOTALL) for pattern in (CUT_OFF, *patterns)]
         return [line for line in self.lines if not any(pattern.search(line) for pattern in wanted)]

@@ -26,6 +26,7 @@ EXPECTED: Final = {
 """How many responses there are before the end."""
 
 
+@pytest.mark.expects_errors("ValueError: no bread")
 @EACH_WAY
 @EACH_STREAM
 @pytest.mark.parametrize("ending", BEHAVIORS)

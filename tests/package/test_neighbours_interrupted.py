@@ -148,7 +148,6 @@ def swallows(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
     return place == "inside" and how == "cancel" and arity in awaits
 
 
-@pytest.mark.expects_errors(r"\[CancelledError: \]$")  # grpc.aio logs what ends a handler
 @beside((neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients), swallows)
 def test_aio_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
     """So it does on a client on asyncio."""

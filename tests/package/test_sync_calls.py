@@ -203,6 +203,7 @@ def test_cancelled_call(way: str, arity: str) -> None:
     assert way == "bare" or ["Locally cancelled by application!"] == [outcome.details for outcome in told.outcomes]
 
 
+@pytest.mark.expects_errors("Exception in callback .*no_bread")
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_done_callback_that_raises(way: str, arity: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,11 @@ SERVICES = {
     "a": {"echo.v1.EchoService", "echo.v1.HealthService"},
     "b": {"echo.v1.CallEchoService", "echo.v1.HealthService"},
 }
-STANDARD = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+STANDARD = {
+    "grpc.health.v1.Health",
+    "grpc.reflection.v1.ServerReflection",
+    "grpc.reflection.v1alpha.ServerReflection",
+}
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

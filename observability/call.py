@@ -181,7 +181,9 @@ class Observation(Call):
         self._signals.annotated(self, self._states, fields)
 
     def entered(self) -> None:
-        """Tell that the handler starts."""
+        """Report that the handler starts, where it runs; it is current there wherever interceptors ran."""
+        if _current.get() is not self:
+            _current.set(self)
         self._signals.tell(self._signals.entering, self._states, self)
 
     def left(self) -> None:
@@ -210,7 +212,13 @@ class Observation(Call):
             seconds = time.perf_counter() - self.started
         self._signals.ended(self, self._states, Outcome(code, details, seconds, error, self.sent, self.received))
 
-    def end_deferred(self, code: grpc.StatusCode, details: str = "") -> None:
+    def end_deferred(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        error: BaseException | None = None,
+        seconds: float | None = None,
+    ) -> None:
         """
         Decide the end now and report it soon, from another thread, or with the next call of `end`.
 
@@ -220,9 +228,15 @@ class Observation(Call):
             self._open.pop()
         except IndexError:
             return
-        seconds = time.perf_counter() - self.started
-        self._deferred = [Outcome(code, details, seconds, None, self.sent, self.received)]
+        if seconds is None:
+            seconds = time.perf_counter() - self.started
+        self._deferred = [Outcome(code, details, seconds, error, self.sent, self.received)]
         finalizers.defer(self._report_deferred)
+
+    def left_deferred(self) -> None:
+        """Report soon, from another thread, that the handler has ended: safe where `end_deferred` is."""
+        if self._signals.leaving:
+            finalizers.defer(self.left)
 
     def _report_deferred(self) -> None:
         try:

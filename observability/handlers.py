@@ -1,24 +1,30 @@
-"""What grpc runs for a call: method handlers, the contexts that they are given, and how they end a call."""
+"""What grpc runs for a call: method handlers that stand before others, and the behaviours and contexts beside them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
-import grpc.aio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# grpc's own handlers are named tuples, which others unpack, index and _replace.
+_Tuple: Final[Any] = type(grpc.unary_unary_rpc_method_handler(cast("Any", None)))
 
 
 class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """
     A method handler that stands before another one and reads from it only what grpc reads, when grpc reads it.
 
-    grpc looks at nothing of a handler whose call it refuses (maximum_concurrent_rpcs), which is how that is seen.
+    grpc looks at nothing of a handler whose call it refuses (maximum_concurrent_rpcs), which is how that is seen. To
+    anybody else it is a named tuple, as grpc's own handlers are, with the attributes of the one behind it.
     """
 
     __slots__ = ("_handler",)
+
+    _fields = _Tuple._fields
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
         self._handler: Any = handler
@@ -50,43 +56,100 @@ class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generi
     @property
     def unary_unary(self) -> Any:  # type: ignore[override]  # as above
         """The behaviour of a unary method, or None."""
-        return self._handler.unary_unary and self._wrapped(self._handler.unary_unary)
+        behavior = self._handler.unary_unary
+        return None if behavior is None else self._wrapped(behavior)
 
     @property
     def unary_stream(self) -> Any:  # type: ignore[override]  # as above
         """The behaviour of a server-streaming method, or None."""
-        return self._handler.unary_stream and self._wrapped(self._handler.unary_stream)
+        behavior = self._handler.unary_stream
+        return None if behavior is None else self._wrapped(behavior)
 
     @property
     def stream_unary(self) -> Any:  # type: ignore[override]  # as above
         """The behaviour of a client-streaming method, or None."""
-        return self._handler.stream_unary and self._wrapped(self._handler.stream_unary)
+        behavior = self._handler.stream_unary
+        return None if behavior is None else self._wrapped(behavior)
 
     @property
     def stream_stream(self) -> Any:  # type: ignore[override]  # as above
         """The behaviour of a bidirectional method, or None."""
-        return self._handler.stream_stream and self._wrapped(self._handler.stream_stream)
+        behavior = self._handler.stream_stream
+        return None if behavior is None else self._wrapped(behavior)
+
+    def _replace(self, **changes: Any) -> grpc.RpcMethodHandler[Any, Any]:
+        """Return a handler of grpc's own with these parts, and ours for the others; what is replaced is not read."""
+        parts = [changes.pop(name) if name in changes else getattr(self, name) for name in self._fields]
+        return cast("grpc.RpcMethodHandler[Any, Any]", _Tuple._make(parts)._replace(**changes))
+
+    def _asdict(self) -> dict[str, Any]:
+        """Return the parts by their names."""
+        return dict(zip(self._fields, self, strict=True))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (getattr(self, name) for name in self._fields)
+
+    def __getitem__(self, index: Any) -> Any:
+        return tuple(self)[index]
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_handler":  # of an object that is being copied
+            raise AttributeError(name)
+        return getattr(self._handler, name)
 
 
-class PlainContext:
+def _as_behind(name: str, *default: Any) -> Any:
+    return property(lambda self: getattr(self.args[-1], name, *default))
+
+
+class Behavior(partial[Any]):
+    """What grpc runs in place of somebody's function, the last of its arguments; to look at, it is that function."""
+
+    # What functools.wraps copies, and a partial has itself.
+    __dict__ = _as_behind("__dict__")
+    __doc__ = _as_behind("__doc__")
+    __module__ = _as_behind("__module__")
+
+    # What grpc asks of every function, and nearly none has: an AttributeError would cost as much as all the rest.
+    experimental_non_blocking = _as_behind("experimental_non_blocking", None)
+    experimental_thread_pool = _as_behind("experimental_thread_pool", None)
+
+    @property
+    def __wrapped__(self) -> Any:
+        return self.args[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.args[-1], name)
+
+
+class RecordingContext:
     """
-    The context of a plain handler on an asyncio server, which remembers the status that the handler sets.
+    A context that remembers the status that the handler sets, around one that does not tell it.
 
-    grpc's own has neither code() nor details(). One serves all interceptors of a call, so that each knows what another
-    has set.
+    Such are grpc's own for a plain handler on an asyncio server, and other people's with the abstract methods alone.
+    One serves all interceptors of a call, so that each knows what another has set.
     """
 
-    __slots__ = ("_code", "_context", "_details")
+    __slots__ = ("_code", "_context", "_details", "_metadata")
 
     @classmethod
-    def of(cls, context: Any) -> PlainContext:
+    def of(cls, context: Any) -> RecordingContext:
         """Return such a context: this one, if it is one, else one around it."""
-        return context if isinstance(context, cls) else cls(context)
+        return context if type(context) is cls else cls(context)
 
     def __init__(self, context: Any) -> None:
         self._context = context
         self._code: Any = None
         self._details = ""
+        self._metadata: Any = None
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> Any:
+        """Be an instance of whatever the context is."""
+        return type(self._context)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -99,6 +162,10 @@ class PlainContext:
         """Return the status message that the handler set."""
         return self._details
 
+    def trailing_metadata(self) -> Any:
+        """Return the trailing metadata that the handler set, or None."""
+        return self._metadata
+
     def set_code(self, code: Any) -> None:
         """Set the status code."""
         self._code = code
@@ -109,17 +176,56 @@ class PlainContext:
         self._details = details
         self._context.set_details(details)
 
-    def abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
-        """End the call with this status; always raises."""
-        self._code, self._details = code, details
-        self._context.abort(code, details, trailing_metadata)
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Set the trailing metadata."""
+        self._context.set_trailing_metadata(trailing_metadata)
+        self._metadata = trailing_metadata
+
+    def abort(self, code: Any, *status: Any, **more: Any) -> Any:
+        """End the call with this status; always raises, on asyncio when it is awaited."""
+        self._abort(code, *status, **more)
+        return self._context.abort(code, *status, **more)
+
+    def abort_with_status(self, status: Any) -> Any:
+        """End the call with this status object; raises as abort does."""
+        self._abort(status.code, status.details, status.trailing_metadata)
+        return self._context.abort_with_status(status)
+
+    def _abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
+        if code == grpc.StatusCode.OK:  # which is not what an abort ends a call with
+            code, details = grpc.StatusCode.UNKNOWN, ""
+        self._code, self._details = code, details or self._details
+        self._metadata = trailing_metadata or self._metadata
 
 
-def is_abort(error: BaseException, context: Any) -> bool:
-    """Tell what context.abort raises from an uncaught exception: a bare Exception on a sync server."""
-    if isinstance(error, grpc.aio.AbortError):
-        return True
-    return type(error) is Exception and not error.args and context.code() is not None
+def telling(context: Any) -> Any:
+    """Return this context if it tells the status that the handler has set, else one around it that does."""
+    try:
+        context.code()
+    except Exception:  # noqa: BLE001 - as in ask
+        return RecordingContext.of(context)
+    return context
+
+
+def ask(context: Any, question: str) -> Any:
+    """Return the answer of this context, which may be anybody's, or None where it has none."""
+    try:
+        return getattr(context, question)()
+    except Exception:  # noqa: BLE001 - those that are not abstract raise NotImplementedError
+        return None
+
+
+def status_in(context: Any) -> tuple[Any, Any, Any]:
+    """Return the code, the text and the trailing metadata that this context holds, each None where it has none."""
+    try:
+        return context.code(), context.details(), context.trailing_metadata()
+    except Exception:  # noqa: BLE001 - as in ask
+        return ask(context, "code"), ask(context, "details"), ask(context, "trailing_metadata")
+
+
+def is_around(context: Any, inner: Any) -> bool:
+    """Whether this is that context, or the one that remembers its status."""
+    return context is inner or (type(context) is RecordingContext and context._context is inner)  # noqa: SLF001 - ours
 
 
 def each(responses: Iterator[Any]) -> Iterator[Any]:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
 
-from .handlers import PlainContext, WrappedHandler, each, is_abort
+from .handlers import Behavior, RecordingContext, WrappedHandler, ask, each, telling
+from .uncaught import aborted, chosen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
     from types import TracebackType
 
-_DETAILS: Final = "internal error"
+_HIDDEN: Final = (grpc.StatusCode.UNKNOWN, "internal error")
 
 
 class HideExceptions(grpc.ServerInterceptor):
     """
     Answers what a handler does not catch with UNKNOWN and `internal error`, and keeps its text to the server.
+
+    A status that was chosen stays, with its own text: one of which the handler has set both, a code other than OK and
+    a text, before it raised, as the base of every generated servicer does; or that of an abort.
 
     Put it first: the interceptors after it see the exception itself. It also answers a SystemExit, whose caller
     grpc would leave waiting.
@@ -34,27 +37,26 @@ class HideExceptions(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Hide the exceptions of one call."""
         handler = continuation(handler_call_details)
-        return handler and _HidingHandler(handler)
+        return None if handler is None else _HidingHandler(handler)
 
 
 class _HidingHandler(WrappedHandler):
-    __slots__ = ("_behavior",)
+    __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._behavior = behavior
-        wrapped = partial(self._stream if self._handler.response_streaming else self._call)
-        for attribute in ("experimental_non_blocking", "experimental_thread_pool"):
-            if hasattr(behavior, attribute):
-                setattr(wrapped, attribute, getattr(behavior, attribute))
-        return wrapped
+        return Behavior(_stream if self._handler.response_streaming else _call, behavior)
 
-    def _call(self, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
-        with _Answering(context):
-            return self._behavior(request, context, *send)
 
-    def _stream(self, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
-        responses = self._call(request, context, *send)
-        return responses if send else _iterate(responses, context)
+def _call(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
+    context = telling(context)
+    with _Answering(context):
+        return behavior(request, context, *send)
+
+
+def _stream(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
+    context = telling(context)
+    responses = _call(behavior, request, context, *send)
+    return responses if send else _iterate(responses, context)
 
 
 def _iterate(responses: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
@@ -77,10 +79,10 @@ class _Answering:
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
         """Answer what it raised."""
-        if error is None or isinstance(error, GeneratorExit) or not self._context.is_active():
+        if error is None or isinstance(error, GeneratorExit) or ask(self._context, "is_active") is False:
             return
-        if not is_abort(error, self._context):
-            self._context.abort(grpc.StatusCode.UNKNOWN, _DETAILS)
+        if not aborted(error, self._context):
+            self._context.abort(*(chosen(self._context, numbers=False) or _HIDDEN))
 
 
 class AioHideExceptions(grpc.aio.ServerInterceptor):
@@ -97,43 +99,57 @@ class AioHideExceptions(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Hide the exceptions of one call."""
         handler = await continuation(handler_call_details)
-        return handler and _AioHidingHandler(handler)
+        return None if handler is None else _AioHidingHandler(handler)
 
 
 class _AioHidingHandler(WrappedHandler):
-    __slots__ = ("_behavior",)
+    __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._behavior = behavior
         if inspect.isasyncgenfunction(behavior):
-            return self._generate
+            return Behavior(_generate, behavior)
         if inspect.iscoroutinefunction(behavior):
-            return self._await
-        return self._plain_stream if self._handler.response_streaming else self._plain
+            return Behavior(_await, behavior)
+        return Behavior(_plain_stream if self._handler.response_streaming else _plain, behavior)
 
-    async def _await(self, request: Any, context: Any) -> Any:
-        try:
-            return await self._behavior(request, context)
-        except BaseException as error:
-            await _answer_aio(error, context)
-            raise
 
-    async def _generate(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        try:
-            async for response in self._behavior(request, context):
-                yield response
-        except BaseException as error:
-            await _answer_aio(error, context)
-            raise
+async def _await(behavior: Any, request: Any, context: Any) -> Any:
+    context = telling(context)
+    try:
+        return await behavior(request, context)
+    except BaseException as error:
+        await _answer_aio(error, context)
+        raise
 
-    def _plain(self, request: Any, context: Any) -> Any:
-        with _AnsweringPlain(context) as remembering:
-            return self._behavior(request, remembering)
-        return None  # which grpc does not look at: the code is not OK
 
-    def _plain_stream(self, request: Any, context: Any) -> Iterator[Any]:
-        with _AnsweringPlain(context) as remembering:
-            yield from self._behavior(request, remembering)
+async def _generate(behavior: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+    context = telling(context)
+    try:
+        async for response in behavior(request, context):
+            yield response
+    except BaseException as error:
+        await _answer_aio(error, context)
+        raise
+
+
+def _plain(behavior: Any, request: Any, context: Any) -> Any:
+    context = RecordingContext.of(context)
+    with _AnsweringPlain(context):
+        return behavior(request, context)
+    return None  # which grpc does not look at: the code is not OK
+
+
+def _plain_stream(behavior: Any, request: Any, context: Any) -> Iterable[Any]:
+    """Call a plain function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
+    context = RecordingContext.of(context)
+    with _AnsweringPlain(context):
+        return _iterate_plain(behavior(request, context), context)
+    return ()
+
+
+def _iterate_plain(responses: Iterable[Any], context: RecordingContext) -> Iterator[Any]:
+    with _AnsweringPlain(context):
+        yield from responses
 
 
 class _AnsweringPlain:
@@ -145,33 +161,33 @@ class _AnsweringPlain:
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: Any) -> None:
-        self._context = PlainContext.of(context)
+    def __init__(self, context: RecordingContext) -> None:
+        self._context = context
 
-    def __enter__(self) -> PlainContext:
-        """Start what may raise, with this context."""
-        return self._context
+    def __enter__(self) -> None:
+        """Start what may raise."""
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> bool:
-        """Answer what it raised, and tell whether it is answered so."""
-        if error is None or _is_answered(error):
+        """Answer what it raised, and return whether it is answered so."""
+        if error is None or _is_answered(error, self._context):
             return False
-        self._context.set_code(grpc.StatusCode.UNKNOWN)
-        self._context.set_details(_DETAILS)
+        code, details = chosen(self._context, numbers=True) or _HIDDEN
+        self._context.set_code(code)
+        self._context.set_details(details)
         return True
 
 
 async def _answer_aio(error: BaseException, context: Any) -> None:
-    if _is_answered(error) or context.done():
+    if _is_answered(error, context) or ask(context, "done"):
         return
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         return
-    await context.abort(grpc.StatusCode.UNKNOWN, _DETAILS)
+    await context.abort(*(chosen(context, numbers=True) or _HIDDEN))
 
 
-def _is_answered(error: BaseException) -> bool:
-    """Tell what needs no answer: an abort, a generator that is closed, and the interrupt that ends the process."""
-    return isinstance(error, grpc.aio.AbortError | GeneratorExit | KeyboardInterrupt)
+def _is_answered(error: BaseException, context: Any) -> bool:
+    """Return whether it needs no answer: after an abort, of a generator that is closed, or where the process ends."""
+    return isinstance(error, GeneratorExit | KeyboardInterrupt) or aborted(error, context)

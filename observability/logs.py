@@ -31,11 +31,16 @@ def is_quiet(service: str) -> bool:
     return service.startswith(QUIET_SERVICES)
 
 
+_LEFT_OUT: Final = "Method not implemented!"
+"""What the base of every generated servicer says of a method that nobody has written: by choice, so no fault."""
+
+
 def level_of(outcome: Outcome) -> str:
     """Name the level of a call's line: error for a server's fault, warning for any other failure."""
     if outcome.code is grpc.StatusCode.OK:
         return "info"
-    return "error" if outcome.code in SERVER_FAULTS else "warning"
+    left_out = outcome.code is grpc.StatusCode.UNIMPLEMENTED and outcome.details == _LEFT_OUT
+    return "error" if outcome.code in SERVER_FAULTS and not left_out else "warning"
 
 
 class _CallEnded(str):

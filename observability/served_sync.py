@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
-from .call import deadline_of, status_code
-from .handlers import each, is_abort
+from .call import cut_off_code, status_code
+from .handlers import Behavior, ask, each, status_in
 from .served import ServedCall
+from .trailers import fault_of
+from .uncaught import uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,36 +24,44 @@ class SyncCall(ServedCall):
     message_failure = grpc.StatusCode.INTERNAL
     none_fails = True
     numbers = False
+    ok_stands = True
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._accepted, self._behavior = True, behavior
-        wrapped: Any = self._stream if self._handler.response_streaming else self._unary
+        self._accepted = True
+        if not self._handler.response_streaming:
+            return Behavior(SyncCall._unary, self, behavior)
+        # grpc asks this of handlers with a stream of responses alone; whose pool it runs in, it reads from `behavior`.
         if getattr(behavior, "experimental_non_blocking", False):
-            wrapped = partial(self._non_blocking)
-            wrapped.experimental_non_blocking = True
-        pool = getattr(behavior, "experimental_thread_pool", None)
-        if pool is not None:
-            wrapped = wrapped if isinstance(wrapped, partial) else partial(wrapped)
-            wrapped.experimental_thread_pool = pool
-        return wrapped
+            return Behavior(SyncCall._non_blocking, self, behavior)
+        return Behavior(SyncCall._stream, self, behavior)
 
-    def _start(self, request: Any, context: Any) -> None:
+    def _start(self, request: Any, given: Any) -> Any:
         """Start the handler; its requests are kept where they are grpc's own stream."""
         self._requests = request if type(request).__module__ == "grpc._server" else None
         self._unsent: tuple[Any, Any] | None = None
-        self._enter(context)
-        if not context.add_callback(self._terminated):
-            self._terminated()
-
-    def _unary(self, request: Any, context: grpc.ServicerContext) -> Any:
-        self._start(request, context)
-        with self:
-            return self._behavior(request, context)
-
-    def _stream(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        self._start(request, context)
+        context = self._enter(given)
         try:
-            responses = self._behavior(request, context)
+            watched = given.add_callback(self._terminated)
+        except Exception:  # noqa: BLE001 - somebody's own context
+            watched = None
+        if watched is False:
+            self._terminated()
+        self._watched = watched is not None
+        return context
+
+    def _unary(self, behavior: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        if self._is_kept(context):
+            return behavior(request, context)
+        context = self._start(request, context)
+        with self:
+            return behavior(request, context)
+
+    def _stream(self, behavior: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        if self._is_kept(context):
+            return cast("Iterator[Any]", behavior(request, context))
+        context = self._start(request, context)
+        try:
+            responses = behavior(request, context)
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -65,20 +74,27 @@ class SyncCall(ServedCall):
                     self._completed()  # grpc takes it for the end of the stream
                 yield response
 
-    def _non_blocking(self, request: Any, context: grpc.ServicerContext, send: Callable[[Any], None]) -> Any:
+    def _non_blocking(
+        self, behavior: Any, request: Any, context: grpc.ServicerContext, send: Callable[[Any], None]
+    ) -> Any:
         def send_response(response: Any) -> None:
             if response is None:
                 self._completed()
             send(response)
 
-        self._start(request, context)
+        if self._is_kept(context):
+            return behavior(request, context, send)
+        context = self._start(request, context)
         try:
-            return self._behavior(request, context, send_response)
+            return behavior(request, context, send_response)
         except BaseException as error:
             self._failed(error)
             raise
         finally:
             self._leave()
+
+    def _serialized_to_no_bytes(self) -> None:
+        self._answer = None  # grpc forgets the caller
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
@@ -86,39 +102,59 @@ class SyncCall(ServedCall):
             self._error, self._unsent = error, self._status()
         elif self._alive():
             self._decide(grpc.StatusCode.UNKNOWN)
-            self._error = None if is_abort(error, self._context) else error
+            self._error = uncaught(error, self._context, numbers=self.numbers)
 
     def _refuse_request(self) -> None:
-        """End at once: where a handler answers all the same, grpc never tells of the call's end."""
+        """End at once: where a handler answers all the same, grpc never says that the call has ended."""
         super()._refuse_request()
         if self._refusal is None:
             return
         if self._context is None:
             self._end_unserved(cut_off=False)
         else:
-            self._end(self._refusal, None)
+            self._end(self._refusal)
 
     def _alive(self) -> bool:
-        context: Any = self._context
-        alive: bool = context is None or context.is_active()
-        return alive
+        context = self._context
+        return context is None or ask(context, "is_active") is not False
 
     def _terminated(self) -> None:
         """Be called by grpc at the call's true end, on its serving thread."""
         answer = self._refusal or self._answer
-        if self._requests is not None and self._caller_left():
+        left = self._is_late() if self._requests is None else self._caller_left()
+        if left and not (answer is not None and self._is_refused()):
             answer = None
         if answer is None and self._unsent is not None and self._unsent != self._status():
-            answer = status_code(self._context.code(), numbers=self.numbers)
-        self._end(answer, None if answer else deadline_of(self._context.time_remaining()))
+            answer = status_code(self._status()[0], numbers=self.numbers)
+        self._end(answer)
+
+    def _end_unsent(self) -> None:
+        self._cut_off()
+
+    def _is_refused(self) -> bool:
+        """Return whether grpc's core has not taken the status, and has cancelled the call for that."""
+        _, details, metadata = status_in(self._context)
+        return fault_of(details, metadata) == "refused"
 
     def _status(self) -> tuple[Any, Any]:
-        """Tell the status that was set, whether it was sent or not."""
-        return self._context.code(), self._context.details()
+        """Return the status that was set, whether it was sent or not."""
+        return status_in(self._context)[:2]
+
+    def _is_late(self) -> bool:
+        """
+        Return whether the answer was never sent: the call ended at its deadline, long after its handler.
+
+        So it is where grpc fails at what it would send, as with a compression that there is none of. At half of the
+        time that the caller gave, no serving thread is so far behind.
+        """
+        deadline, answered = self.call.deadline, self._seconds
+        if deadline is None or answered is None or self.call.seconds - answered < deadline / 2:
+            return False
+        return cut_off_code(deadline, self._seconds_left()) is grpc.StatusCode.DEADLINE_EXCEEDED
 
     def _caller_left(self) -> bool:
         """
-        Tell whether the caller cancelled before it had the answer, which only its request stream knows.
+        Return whether the caller cancelled before it had the answer, which only its request stream knows.
 
         For the handler the stream of such a caller may end like any other. Once the call is over, grpc's own
         iterator raises at once for a caller that left, and stops at once for any other.
@@ -131,9 +167,3 @@ class SyncCall(ServedCall):
             error.__traceback__ = None  # grpc keeps the error, which with its frames would keep the call
             return True
         return False
-
-    def __del__(self) -> None:
-        """Be dropped: at once where the handler never ran."""
-        self._leave()
-        if self._context is None:
-            self._end_unserved(cut_off=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from .method import Method
 
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
+
+
+def _path(details: Any) -> str:
+    """Read the method's path from a call's details, which may be anybody's."""
+    path = getattr(details, "method", None)
+    return path if isinstance(path, str) else ""
+
+
+def _metadata(details: Any) -> tuple[Any, ...]:
+    """Read the request metadata from them, if they have any."""
+    metadata = getattr(details, "invocation_metadata", None)
+    if type(metadata) is tuple:  # grpc's own
+        return metadata
+    try:
+        return tuple((key, value) for key, value in metadata or ())
+    except Exception:  # noqa: BLE001 - they may be anything
+        return ()
 
 
 class _Observing:
@@ -42,8 +59,9 @@ class _Observing:
         started_ns: int,
     ) -> Observation:
         """Start a call's observation; of an unknown method, end it too."""
-        method = self._methods.get(details.method) or self._learn(details.method, handler)
-        observation = Observation(method, "server", details.invocation_metadata, self._signals, started, started_ns)
+        path = _path(details)
+        method = self._methods.get(path) or self._learn(path, handler)
+        observation = Observation(method, "server", _metadata(details), self._signals, started, started_ns)
         if handler is None:
             observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
         return observation
@@ -58,8 +76,9 @@ class _Observing:
         """
         if not self._enabled():
             return
-        method = self._methods.get(details.method) or method_at(details.method, "unary", known=False)
-        observation = Observation(method, "server", details.invocation_metadata, self._signals, started, started_ns)
+        path = _path(details)
+        method = self._methods.get(path) or method_at(path, "unary", known=False)
+        observation = Observation(method, "server", _metadata(details), self._signals, started, started_ns)
         if isinstance(error, asyncio.CancelledError):
             code = unserved_code(observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])
@@ -100,7 +119,7 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
         if not self._enabled():
             return handler
         observation = self._observe(handler_call_details, handler, started, started_ns)
-        return handler and SyncCall(handler, observation)
+        return None if handler is None else SyncCall(handler, observation)
 
 
 class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
@@ -124,5 +143,5 @@ class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
         if handler is None:
             return None
         served = AioCall(handler, observation)
-        cast("asyncio.Task[Any]", asyncio.current_task()).add_done_callback(served.terminated)
+        served.follow()
         return served

@@ -147,6 +147,49 @@ def fail_with_code(context: Any, _pause: Any) -> None:
     raise ValueError("secret")
 
 
+def choose_and_raise(context: Any, _pause: Any) -> None:
+    """Choose a code and a text, then raise an exception that says no more."""
+    set_code(context, None)
+    raise LookupError(DETAILS)
+
+
+def choose_and_fail(context: Any, _pause: Any) -> None:
+    """Choose a code and a text, then raise what nobody catches."""
+    set_code(context, None)
+    raise ValueError("secret")
+
+
+def end_with_upper_case(context: Any, _pause: Any) -> None:
+    """Set trailing metadata with a key that is none."""
+    context.set_trailing_metadata((("KEY", "value"),))
+
+
+def end_with_accents(context: Any, _pause: Any) -> None:
+    """Set trailing metadata with a value that is no ASCII."""
+    context.set_trailing_metadata((("key", "valeur dépassée"),))
+
+
+def abort_with_upper_case(context: Any, pause: Any) -> Any:
+    """End the call with a code of the handler's choice, and such metadata."""
+    end_with_upper_case(context, pause)
+    return abort(context, pause)
+
+
+def end_with_text_for_bytes(context: Any, _pause: Any) -> None:
+    """Set trailing metadata with a text where bytes belong."""
+    context.set_trailing_metadata((("key-bin", "value"),))
+
+
+def end_with_a_number(context: Any, _pause: Any) -> None:
+    """Set trailing metadata with a value that is no text."""
+    context.set_trailing_metadata((("key", 5),))
+
+
+def compress(context: Any, _pause: Any) -> None:
+    """Ask for a compression by its name, not by its number."""
+    context.set_compression("gzip")
+
+
 def leave(_context: Any, _pause: Any) -> None:
     """Ask the process to end, which ends no server."""
     raise SystemExit("secret")
@@ -206,6 +249,11 @@ def from_aio(way: Way) -> bool:
     return way.client.startswith("aio_")
 
 
+def patient(*servers: str) -> Callable[[Way], bool]:
+    """Allow these servers only, with the plainest clients: these cases take their time."""
+    return lambda way: way.server in servers and waiting(way)
+
+
 def waiting(way: Way) -> bool:
     """Allow the plainest clients only: these cases take their time, or are much like others."""
     return way.client in ("call", "iterate", "aio_await", "aio_iterate", "aio_channel_await", "aio_channel_iterate")
@@ -238,8 +286,8 @@ class Case:
     `client` and `server` are the codes that each side tells, None where it never sees the call; `error` is whether
     the server tells of an exception. The handler reads its `request`, or a stream of it and a `second` one (of an
     `endless` stream only the one), sends `first`, where responses are a stream, does its `act`, and answers with
-    `last`. `end` is what the caller does about it. `early`
-    is whether the call ends while requests may still be written. Where the server has no port (`absent`), no place
+    `last`. `end` is what the caller does about it. `early` is whether the call ends while requests may still be
+    written, `raw` whether the server has no serialiser. Where the server has no port (`absent`), no place
     (`limited`), no thread (`pool_busy`) or an interceptor that waits (`delayed`), the handler never starts.
     """
 
@@ -259,6 +307,7 @@ class Case:
     last: Any = LAST
     hide: bool = False
     early: bool = False
+    raw: bool = False
     absent: bool = False
     limited: bool = False
     pool_busy: bool = False
@@ -385,6 +434,27 @@ AGREED: Final = (
         "An exception after a code was set is UNKNOWN where exceptions are hidden.",
         StatusCode.UNKNOWN,
         act=fail_with_code,
+        error=True,
+        hide=True,
+    ),
+    agreed(
+        "chosen",
+        "An exception that says no more than the code and text that were set before it is none.",
+        StatusCode.NOT_FOUND,
+        act=choose_and_raise,
+    ),
+    agreed(
+        "chosen_not_hidden",
+        "A code and a text that were set before an exception stay where exceptions are hidden.",
+        StatusCode.NOT_FOUND,
+        act=choose_and_raise,
+        hide=True,
+    ),
+    agreed(
+        "chosen_then_exception_hidden",
+        "They stay before any exception, which is told if it says something else.",
+        StatusCode.NOT_FOUND,
+        act=choose_and_fail,
         error=True,
         hide=True,
     ),
@@ -537,6 +607,15 @@ AGREED: Final = (
         possible=on("aio_plain"),
     ),
     agreed(
+        "cancel_of_a_stream_in_queue",
+        "A stream that its caller cancels while a plain generator waits for a thread is CANCELLED.",
+        StatusCode.CANCELLED,
+        end="cancel",
+        pool_busy=True,
+        arities=_MANY,
+        possible=on("aio_plain"),
+    ),
+    agreed(
         "limit",
         "A call over the server's limit of concurrent calls is RESOURCE_EXHAUSTED.",
         StatusCode.RESOURCE_EXHAUSTED,
@@ -645,6 +724,94 @@ AGREED: Final = (
         error=True,
         arities=_MANY,
         possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "trailers_with_upper_case",
+        "A call whose trailing metadata grpc's core does not take, for a key in upper case, is INTERNAL.",
+        StatusCode.INTERNAL,
+        act=end_with_upper_case,
+    ),
+    agreed(
+        "trailers_with_accents",
+        "So is one with a value that is no ASCII.",
+        StatusCode.INTERNAL,
+        act=end_with_accents,
+    ),
+    agreed(
+        "abort_with_upper_case",
+        "So is one that is aborted with them on grpc.server.",
+        StatusCode.INTERNAL,
+        act=abort_with_upper_case,
+        possible=on("sync"),
+    ),
+    agreed(
+        "abort_with_upper_case_aio",
+        "On grpc.aio.server the abort then raises another exception, which is told.",
+        StatusCode.INTERNAL,
+        act=abort_with_upper_case,
+        error=True,
+        possible=lambda way: way.server != "sync" and not_plain_stream(way),
+    ),
+    agreed(
+        "trailers_with_text_for_bytes",
+        "A call whose trailing metadata cannot even be handed to grpc's core, a text for bytes, is never answered.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=end_with_text_for_bytes,
+        timeout=LATER,
+        possible=waiting,
+    ),
+    agreed(
+        "trailers_with_a_number",
+        "So is one with a number for a text on grpc.server.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=end_with_a_number,
+        timeout=LATER,
+        possible=patient("sync"),
+    ),
+    agreed(
+        "trailers_with_a_number_aio",
+        "On grpc.aio.server a number for a text is an exception for the handler.",
+        StatusCode.UNKNOWN,
+        act=end_with_a_number,
+        error=True,
+        possible=on(*AIO_SERVERS),
+    ),
+    agreed(
+        "compression_of_no_kind",
+        "A call with a compression that there is none of is never answered on grpc.server.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=compress,
+        first=None,
+        timeout=LATER,
+        possible=patient("sync"),
+    ),
+    agreed(
+        "compression_of_no_kind_aio",
+        "So is a stream on grpc.aio.server, where the exception is seen.",
+        StatusCode.DEADLINE_EXCEEDED,
+        act=compress,
+        first=None,
+        error=True,
+        timeout=LATER,
+        arities=_MANY,
+        possible=patient("aio", "aio_context"),
+    ),
+    agreed(
+        "answer_that_is_no_bytes",
+        "A call whose answer is no bytes, and that has no serialiser, is never answered on grpc.server.",
+        StatusCode.DEADLINE_EXCEEDED,
+        last=UNSERIALISABLE,
+        raw=True,
+        timeout=LATER,
+        possible=patient("sync"),
+    ),
+    agreed(
+        "answer_that_is_no_bytes_aio",
+        "On grpc.aio.server it is UNKNOWN.",
+        StatusCode.UNKNOWN,
+        last=UNSERIALISABLE,
+        raw=True,
+        possible=on("aio", "aio_plain"),
     ),
     agreed(
         "answer_serialised_to_none",
@@ -837,6 +1004,7 @@ HIDDEN: Final = (
         server=StatusCode.DEADLINE_EXCEEDED,
         end="cancel",
         pool_busy=True,
+        arities=_ONE,
         possible=on("aio_plain"),
     ),
     Case(

@@ -103,7 +103,8 @@ _STYLES = {"sync": _plain, "aio": _async, "aio_context": _with_context, "aio_pla
 
 
 def _handlers(stage: Stage) -> list[grpc.GenericRpcHandler]:
-    handler = _MAKERS[stage.way.arity](_STYLES[stage.way.server](stage), parse, serialize)
+    serializer = None if stage.case.raw else serialize
+    handler = _MAKERS[stage.way.arity](_STYLES[stage.way.server](stage), parse, serializer)
     return [grpc.method_handlers_generic_handler(SERVICE, {"Method": handler})]
 
 

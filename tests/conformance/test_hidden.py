@@ -9,7 +9,7 @@ unserved_code).
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,21 @@ import grpc.aio
 import pytest
 from grpc import StatusCode
 
-from observability import AioServerInterceptor
-from tests.package.rpc import aio_connected, method
+from observability import AioServerInterceptor, ServerInterceptor
+from tests.package.rpc import (
+    AIO_ECHOES,
+    ECHOES,
+    NAMES,
+    SERVICE,
+    STREAMS,
+    aio_connected,
+    aio_serving,
+    method,
+    serving,
+)
+from tests.package.rpc import requests as some_requests
 from tests.package.told import Told
+from tests.system.wire import raw_call, received
 
 from . import expected
 from .cases import AGREED, ARITIES, DIVERGING, HIDDEN, Arity, Case, Way, agreed, requests_stream, responses_stream, ways
@@ -193,6 +205,123 @@ def test_unary_request_cancelled_in_queue(arity: Arity) -> None:
 def test_stream_of_requests_cancelled_in_queue(arity: Arity) -> None:
     """The handler of a stream of requests starts even then, and so the server knows better."""
     assert_told(_queue(arity, timeout=None), StatusCode.CANCELLED, StatusCode.CANCELLED)
+
+
+STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
+NO_COMPRESSION = (("grpc.compression_enabled_algorithms_bitset", 1),)
+
+
+def serve(stack: str, told: Told, arity: str, behavior: Any, ask: Callable[[str], Any], **how: Any) -> Any:
+    """Serve this behaviour until this has asked it, by its address, and the call's end is told."""
+    if stack == "sync":
+        with serving(ServerInterceptor(*told.observers), **{arity: behavior}, **how) as address:
+            answer = ask(address)
+            told.wait_for()
+        return answer
+
+    async def on_asyncio() -> Any:
+        async with aio_serving(AioServerInterceptor(*told.observers), **{arity: behavior}, **how) as address:
+            answer = await asyncio.to_thread(ask, address)
+            await asyncio.to_thread(told.wait_for)
+        return answer
+
+    return asyncio.run(on_asyncio())
+
+
+def code_of(address: str, arity: str, **how: Any) -> StatusCode:
+    """Call a method of this arity, and return the code that its caller gets."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = method(channel, arity)(some_requests(arity), timeout=PATIENCE, **how)
+            _ = list(answer) if arity in STREAMS else answer
+        except grpc.RpcError as error:
+            code: StatusCode = error.code()
+            return code
+    return StatusCode.OK
+
+
+@STACKS
+@pytest.mark.parametrize("arity", ["unary", "server_stream"])
+def test_call_without_a_message(stack: str, arity: str) -> None:
+    """
+    A call that brings no message at all looks like one that its caller gave up at once.
+
+    grpc.server answers it with UNIMPLEMENTED, grpc.aio.server leaves its caller waiting until the deadline.
+    """
+    told = Told()
+    answer = b"requires exactly one request message" if stack == "sync" else b"Deadline Exceeded"
+
+    def ask(address: str) -> bool:
+        path = f"/{SERVICE}/{NAMES[arity]}".encode()
+        with raw_call(address, path, (b"grpc-timeout", b"300m"), message=None) as connection:
+            return received(connection, answer, PATIENCE)
+
+    assert serve(stack, told, arity, (ECHOES if stack == "sync" else AIO_ECHOES)[arity], ask)
+    assert {outcome.code for outcome in told.outcomes} <= {*unserved(told.outcomes[0].seconds * 1000)}
+    assert [told.codes] * 4 == told.everywhere()
+
+
+@STACKS
+@pytest.mark.parametrize("arity", ARITIES)
+def test_compression_that_is_disabled(stack: str, arity: Arity) -> None:
+    """So does one with a compression that the server has disabled, which grpc's core answers with UNIMPLEMENTED."""
+    told = Told()
+    behavior = (ECHOES if stack == "sync" else AIO_ECHOES)[arity]
+    got = serve(
+        stack,
+        told,
+        arity,
+        behavior,
+        lambda address: code_of(address, arity, compression=grpc.Compression.Gzip),
+        options=NO_COMPRESSION,
+    )
+    # The requests of a stream then end like any others for an asyncio handler, which may answer them.
+    may_be_told = [*unserved(told.outcomes[0].seconds * 1000), *([StatusCode.OK] if requests_stream(arity) else [])]
+
+    assert StatusCode.UNIMPLEMENTED is got
+    assert {outcome.code for outcome in told.outcomes} <= {*may_be_told}
+    assert [told.codes] * 4 == told.everywhere()
+
+
+def sending_initially(arity: str) -> Any:
+    """Return a plain handler that sends initial metadata which grpc's core does not take."""
+
+    def once(request: Any, context: grpc.ServicerContext) -> bytes:
+        _ = request if isinstance(request, bytes) else list(request)
+        context.send_initial_metadata((("KEY", "value"),))
+        return b"done"
+
+    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield once(request, context)
+
+    return stream if arity in STREAMS else once
+
+
+def sending_initially_on_asyncio(arity: str) -> Any:
+    """Return an async handler that does the same."""
+
+    async def once(request: Any, context: Any) -> bytes:
+        _ = request if isinstance(request, bytes) else [message async for message in request]
+        await context.send_initial_metadata((("KEY", "value"),))
+        return b"done"
+
+    async def stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+        yield await once(request, context)
+
+    return stream if arity in STREAMS else once
+
+
+@STACKS
+@pytest.mark.parametrize("arity", ARITIES)
+def test_initial_metadata_that_the_core_refuses(stack: str, arity: str) -> None:
+    """A call whose initial metadata grpc's core does not take is INTERNAL; its handler is cut off, or has answered."""
+    told = Told()
+    behavior = (sending_initially if stack == "sync" else sending_initially_on_asyncio)(arity)
+    got = serve(stack, told, arity, behavior, lambda address: code_of(address, arity))
+
+    assert StatusCode.INTERNAL is got
+    assert set(told.codes) <= {"CANCELLED", "OK"}
+    assert [told.codes] * 4 == told.everywhere()
 
 
 def test_table_of_what_grpc_hides() -> None:

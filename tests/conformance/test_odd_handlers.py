@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ def serve(stack: str, told: Told, arity: str, behavior: Any, *, broken: bool = F
 def _serve_sync(told: Told, arity: str, behavior: Any, further: list[Any]) -> str:
     with connected(ServerInterceptor(*told.observers), *further, **{arity: behavior}) as channel:
         try:
-            list(method(channel, arity)(requests(arity), timeout=10))
+            list(method(channel, arity)(requests(arity), timeout=10) or ())
         except grpc.RpcError as error:
             code: grpc.StatusCode = error.code()
             return code.name
@@ -105,13 +106,100 @@ def test_code_that_is_a_number(stack: str, code: object) -> None:
 
 
 def test_code_that_grpc_cannot_look_up() -> None:
-    """What cannot even be looked up as a code leaves grpc.server's caller waiting; the call is told and over."""
+    """What cannot even be looked up as a code leaves grpc.server's caller waiting, and the call is told as that."""
     told = Told()
     with connected(ServerInterceptor(*told.observers), unary=sets([])) as channel:
         error = method(channel, "unary").future(b"a", timeout=0.25).exception()
         told.wait_for()
 
-    assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["UNKNOWN"]) == (error.code(), told.codes)
+    assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["DEADLINE_EXCEEDED"]) == (error.code(), told.codes)
+
+
+def sets_ok_and_fails(_request: bytes, context: grpc.ServicerContext) -> bytes:
+    """Say that all is well, then raise."""
+    context.set_code(grpc.StatusCode.OK)
+    raise ValueError("secret")
+
+
+async def aio_sets_ok_and_fails(request: bytes, context: Any) -> bytes:
+    """Do the same on asyncio."""
+    return sets_ok_and_fails(request, context)
+
+
+@pytest.mark.parametrize(
+    ("stack", "behavior"),
+    [("sync", sets_ok_and_fails), ("aio", sets_ok_and_fails), ("aio", aio_sets_ok_and_fails)],
+)
+def test_ok_before_an_exception(stack: str, behavior: Any) -> None:
+    """OK that is set before an exception is sent by grpc.server, and is UNKNOWN on grpc.aio.server."""
+    told = Told()
+    got = serve(stack, told, "unary", behavior)
+    told.wait_for()
+
+    assert ["OK" if stack == "sync" else "UNKNOWN"] == [got] == told.codes
+    assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
+
+
+def unsendable(request: bytes, context: Any) -> bytes:
+    """Set trailing metadata that cannot be handed to grpc's core."""
+    context.set_trailing_metadata((("key-bin", "text"),))
+    return request
+
+
+async def aio_unsendable(request: bytes, context: Any) -> bytes:
+    """Do the same on asyncio."""
+    return unsendable(request, context)
+
+
+async def aio_unsendable_text(request: bytes, context: Any) -> bytes:
+    """Set a text that cannot be encoded."""
+    context.set_details("\ud800")
+    return request
+
+
+@pytest.mark.parametrize("behavior", [aio_unsendable, aio_unsendable_text, unsendable])
+def test_unsendable_status_on_asyncio(behavior: Any) -> None:
+    """
+    A status that grpc.aio cannot send is told when the caller's deadline comes; without one, as UNKNOWN at once.
+
+    Whether the caller leaves before, nobody says.
+    """
+    told = Told()
+
+    async def ask(seconds: float | None) -> None:
+        async with aio_connected(AioServerInterceptor(*told.observers), unary=behavior) as channel:
+            count = len(told.outcomes) + 1
+            call = method(channel, "unary")(b"a", timeout=seconds)
+            if seconds:
+                assert grpc.StatusCode.DEADLINE_EXCEEDED is await call.code()
+            await asyncio.to_thread(told.wait_for, count)
+            call.cancel()
+
+    asyncio.run(ask(0.3))
+    asyncio.run(ask(None))
+
+    assert ["DEADLINE_EXCEEDED", "UNKNOWN"] == told.codes
+    assert told.outcomes[0].seconds >= 0.25
+    assert 0 == told.total("grpc_server_in_flight")
+
+
+def test_unsendable_status_without_a_deadline() -> None:
+    """A caller of grpc.server who waits in vain for such a status, until it leaves, is told as that."""
+    told, served = Told(), threading.Event()
+
+    def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_trailing_metadata((("key", 5),))  # type: ignore[arg-type]  # it is no text
+        served.set()
+        return request
+
+    with connected(ServerInterceptor(*told.observers), unary=behavior) as channel:
+        call = method(channel, "unary").future(b"a")
+        served.wait(10)
+        in_flight = told.total("grpc_server_in_flight")
+        call.cancel()
+        told.wait_for()
+
+    assert (1, ["CANCELLED"]) == (in_flight, told.codes)
 
 
 async def aio_leaves(_request: bytes, _context: Any) -> bytes:

@@ -117,11 +117,14 @@ def serving(
     workers: int = 4,
     handlers: Sequence[Any] = (),
     limit: int | None = None,
+    options: Sequence[tuple[str, int]] = (),
     **behaviors: Any,
 ) -> Iterator[str]:
     """Serve these behaviours behind these interceptors; gives the address, with the port that it got."""
     with ThreadPoolExecutor(workers) as pool:
-        server = grpc.server(pool, [service(**behaviors), *handlers], list(interceptors), maximum_concurrent_rpcs=limit)
+        server = grpc.server(
+            pool, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
+        )
         port = server.add_insecure_port(address)
         address = address.removesuffix(":0") + f":{port}" * address.endswith(":0")
         server.start()
@@ -152,12 +155,16 @@ async def aio_connected(
 
 @contextlib.asynccontextmanager
 async def aio_serving(
-    *interceptors: Any, handlers: Sequence[Any] = (), limit: int | None = None, **behaviors: Any
+    *interceptors: Any,
+    handlers: Sequence[Any] = (),
+    limit: int | None = None,
+    options: Sequence[tuple[str, int]] = (),
+    **behaviors: Any,
 ) -> AsyncIterator[str]:
     """Do the same on asyncio."""
     with ThreadPoolExecutor(4) as pool:  # for plain handlers
         server = grpc.aio.server(
-            pool, [service(**behaviors), *handlers], list(interceptors), maximum_concurrent_rpcs=limit
+            pool, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
         )
         address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
         await server.start()

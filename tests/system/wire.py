@@ -10,8 +10,10 @@ LARGEST = 16_384  # bytes of a frame
 
 
 @contextlib.contextmanager
-def raw_call(address: str, path: bytes, *metadata: tuple[bytes, bytes]) -> Iterator[None]:
-    """Send a unary call with an empty message, path and metadata just as they are; hang up at the end."""
+def raw_call(
+    address: str, path: bytes, *metadata: tuple[bytes, bytes], message: bytes | None = bytes(5)
+) -> Iterator[socket.socket]:
+    """Send a unary call with this message or none, an empty one unless given, all just as it is; hang up at the end."""
     host, port = address.split(":")
     headers = (
         (b":method", b"POST"),
@@ -28,12 +30,22 @@ def raw_call(address: str, path: bytes, *metadata: tuple[bytes, bytes]) -> Itera
         connection.sendall(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
             + frame(SETTINGS, 0, 0)
-            + frame(HEADERS, 0, 1, first)
+            + frame(HEADERS, END_STREAM if message is None else 0, 1, first)
             + b"".join(frame(CONTINUATION, 0, 1, part) for part in more)
             + frame(CONTINUATION, END_HEADERS, 1)
-            + frame(DATA, END_STREAM, 1, bytes(5))
+            + (b"" if message is None else frame(DATA, END_STREAM, 1, message))
         )
-        yield
+        yield connection
+
+
+def received(connection: socket.socket, text: bytes, seconds: float) -> bool:
+    """Wait until the server has sent this, for this long at most; return whether it has."""
+    connection.settimeout(seconds)
+    got = b""
+    with contextlib.suppress(TimeoutError):
+        while text not in got and (data := connection.recv(LARGEST)):
+            got += data
+    return text in got
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

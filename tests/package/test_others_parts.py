@@ -1,0 +1,414 @@
+"""Other people's parts that have only what grpc asks for: contexts, call details, servicers and what is in them."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from unittest.mock import MagicMock
+
+import grpc
+import grpc.aio
+import grpc.experimental
+import pytest
+
+from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor, current_call
+from protos import echo_pb2, echo_pb2_grpc
+from tests.package.endings import aio_behaviors, behaviors
+from tests.package.rpc import (
+    AIO_ECHOES,
+    ARITIES,
+    ECHOES,
+    LOCAL,
+    RESPONSES,
+    STREAMS,
+    aio_connected,
+    connected,
+    method,
+    requests,
+    service,
+    talk,
+)
+from tests.package.told import Told
+
+STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
+wrap_handler: Any = grpc.experimental.wrap_server_method_handler  # it has no types
+EACH_ARITY = pytest.mark.parametrize("arity", ARITIES)
+KINDS = pytest.mark.parametrize("kind", ["observing", "hiding"])
+
+
+def ours(stack: str, kind: str, told: Told) -> list[Any]:
+    """Return interceptors of ours: the one that observes, behind the one that hides if that is asked for."""
+    if stack == "sync":
+        return [*([HideExceptions()] if kind == "hiding" else []), ServerInterceptor(*told.observers)]
+    return [*([AioHideExceptions()] if kind == "hiding" else []), AioServerInterceptor(*told.observers)]
+
+
+def abstract(base: Any) -> Any:
+    """Return a class of contexts that pass on what is abstract in this one, and nothing else."""
+
+    def passing(name: str) -> Any:
+        return lambda self, *args, **kwargs: getattr(self.inner, name)(*args, **kwargs)
+
+    def init(self: Any, inner: Any) -> None:
+        self.inner = inner
+
+    names = base.__abstractmethods__
+    return type("Abstract", (base,), {"__init__": init, **{name: passing(name) for name in names}})
+
+
+def refuse(*_args: Any) -> Any:
+    """Be a method that is not there."""
+    raise NotImplementedError
+
+
+Abstract = abstract(grpc.ServicerContext)
+AioAbstract = abstract(grpc.aio.ServicerContext)
+# One that does not say whether it has taken a callback; and those that do not know who is there, or take none.
+Forgetful = type(
+    "Forgetful", (Abstract,), {"add_callback": lambda self, callback: self.inner.add_callback(callback) and None}
+)
+Deaf = type("Deaf", (Abstract,), dict.fromkeys(("add_callback", "peer", "time_remaining", "is_active"), refuse))
+AioDeaf = type("AioDeaf", (AioAbstract,), {"peer": refuse})
+
+
+class Giving(grpc.ServerInterceptor):
+    """Gives every handler a context of this class, as people do who want to see what a handler does with it."""
+
+    def __init__(self, class_: Any) -> None:
+        self._class = class_
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Give it one."""
+        handler = continuation(handler_call_details)
+
+        def wrap(behavior: Any) -> Any:
+            return lambda request, context: behavior(request, self._class(context))
+
+        return wrap_handler(wrap, handler)
+
+
+class AioGiving(grpc.aio.ServerInterceptor):
+    """The same for asyncio."""
+
+    def __init__(self, class_: Any) -> None:
+        self._class = class_
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Give it one."""
+        handler = await continuation(handler_call_details)
+
+        def wrap(behavior: Any) -> Any:
+            async def run(request: Any, context: Any) -> Any:
+                return await behavior(request, self._class(context))
+
+            async def generate(request: Any, context: Any) -> Any:
+                async for response in behavior(request, self._class(context)):
+                    yield response
+
+            return generate if handler.response_streaming else run
+
+        return wrap_handler(wrap, handler)
+
+
+GIVING = [
+    pytest.param("sync", lambda: Giving(Abstract), id="sync"),
+    pytest.param("sync", lambda: Giving(Forgetful), id="sync-forgetful"),
+    pytest.param("sync", lambda: Giving(Deaf), id="sync-deaf"),
+    pytest.param("aio", lambda: AioGiving(AioAbstract), id="aio"),
+    pytest.param("aio", lambda: AioGiving(AioDeaf), id="aio-deaf"),
+]
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Keep the stack traces of handlers that shall raise out of the tests' output."""
+    with caplog.at_level(logging.CRITICAL):
+        yield
+
+
+def code_of(stack: str, arity: str, behavior: Any, *interceptors: Any) -> str:
+    """Make a call, and return the code that its caller gets."""
+    try:
+        talk(stack, arity, server=interceptors, behavior=behavior)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code.name
+    return "OK"
+
+
+@pytest.mark.expects_errors("ValueError: no bread")
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND", "UNKNOWN"])
+@pytest.mark.parametrize(("stack", "giving"), GIVING)
+@EACH_ARITY
+@KINDS
+def test_context_with_the_abstract_methods_alone(
+    stack: str, giving: Callable[[], Any], arity: str, kind: str, ending: str
+) -> None:
+    """Behind an interceptor that gives handlers such a context a call is what it is without us, and told as that."""
+    told = Told()
+    behavior = (behaviors(ending) if stack == "sync" else aio_behaviors(ending))[arity]
+    alone = code_of(stack, arity, behavior, giving())
+    together = code_of(stack, arity, behavior, giving(), *ours(stack, kind, told))
+    told.wait_for()
+
+    assert ending == alone == together
+    assert [[ending]] * 4 == told.everywhere()
+    assert [ending == "UNKNOWN"] == [outcome.error is not None for outcome in told.outcomes]
+    assert 0 == told.total("grpc_server_in_flight") == told.total("grpc_server_handlers_running")
+
+
+@pytest.mark.parametrize(("stack", "giving"), GIVING)
+@KINDS
+def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind: str) -> None:
+    """A code that the handler sets there, and goes on, is the call's; and the context is still one of its class."""
+    told, seen = Told(), []
+
+    def behavior(request: bytes, context: Any) -> bytes:
+        seen.append((isinstance(context, grpc.ServicerContext | grpc.aio.ServicerContext), current_call()))
+        context.set_code(grpc.StatusCode.DATA_LOSS)
+        context.set_details("as asked")
+        context.set_trailing_metadata((("key", "value"),))
+        return request
+
+    async def aio_behavior(request: bytes, context: Any) -> bytes:
+        return behavior(request, context)
+
+    interceptors = [giving(), *ours(stack, kind, told)]
+    assert "DATA_LOSS" == code_of(stack, "unary", behavior if stack == "sync" else aio_behavior, *interceptors)
+    told.wait_for()
+    assert [(True, told.calls[0])] == seen
+    assert [("DATA_LOSS", "as asked")] == [(outcome.code.name, outcome.details) for outcome in told.outcomes]
+
+
+@pytest.mark.parametrize(("stack", "giving"), GIVING[:1] + GIVING[3:4])
+@EACH_ARITY
+def test_deadline_behind_such_a_context(stack: str, giving: Callable[[], Any], arity: str) -> None:
+    """A caller who gives up is told of there as well; its deadline, where the context knows it, with its name."""
+    told, begun, leave = Told(), threading.Event(), threading.Event()
+
+    def ask() -> str:
+        made = behaviors("cancelled", leave, begun)
+        with connected(giving(), ServerInterceptor(*told.observers), **{arity: made[arity]}) as channel:
+            start = method(channel, arity)
+            call = (start if arity in STREAMS else start.future)(requests(arity), timeout=0.3)
+            with contextlib.suppress(grpc.RpcError):
+                _ = list(call) if arity in STREAMS else call.result()
+            told.wait_for()
+            leave.set()
+        return "DEADLINE_EXCEEDED"
+
+    async def ask_aio() -> str:
+        made = aio_behaviors("cancelled")
+        interceptors = [giving(), AioServerInterceptor(*told.observers)]
+        async with aio_connected(*interceptors, **{arity: made[arity]}) as channel:
+            call = method(channel, arity)(requests(arity), timeout=0.3)
+            with contextlib.suppress(grpc.RpcError):
+                _ = [response async for response in call] if arity in STREAMS else await call
+            await asyncio.to_thread(told.wait_for)
+        return "CANCELLED"  # time_remaining() is not abstract there
+
+    expected = ask() if stack == "sync" else asyncio.run(ask_aio())
+
+    assert [[expected]] * 4 == told.everywhere()
+
+
+class Details:
+    """A call's details, with its method's name alone unless more is given."""
+
+    def __init__(self, method: Any, **more: Any) -> None:
+        self.method = method
+        self.__dict__.update(more)
+
+
+class Detailing(grpc.ServerInterceptor):
+    """Asks for the handler with details of its own."""
+
+    def __init__(self, **more: Any) -> None:
+        self._more = more
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Ask."""
+        return continuation(Details(handler_call_details.method, **self._more))
+
+
+class AioDetailing(grpc.aio.ServerInterceptor):
+    """The same for asyncio."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Ask."""
+        return await continuation(Details(handler_call_details.method))
+
+
+METADATA = [
+    pytest.param({}, [], id="none"),
+    pytest.param({"invocation_metadata": None}, [], id="None"),
+    pytest.param({"invocation_metadata": 5}, [], id="a number"),
+    pytest.param({"invocation_metadata": {"key": "value"}}, [], id="a dict"),
+    pytest.param({"invocation_metadata": [("key", "value")]}, [("key", "value")], id="a list"),
+]
+
+
+@pytest.mark.parametrize(("more", "metadata"), METADATA)
+@EACH_ARITY
+def test_call_details_with_little_in_them(arity: str, more: dict[str, Any], metadata: list[Any]) -> None:
+    """grpc.server asks call details for the method alone, and so do we; what they have besides is used."""
+    told = Told()
+    interceptors = [Detailing(**more), ServerInterceptor(*told.observers)]
+
+    assert RESPONSES[arity] == talk("sync", arity, server=interceptors)
+    told.wait_for()
+    assert [["OK"]] * 4 == told.everywhere()
+    assert [metadata] == [list(call.metadata) for call in told.calls]
+
+
+@pytest.mark.expects_errors("TypeError: Argument 'handler_call_details'")
+@pytest.mark.usefixtures("quiet")
+def test_call_details_that_asyncio_does_not_take() -> None:
+    """grpc.aio takes its own call details alone; where it raises for others, so it does with us."""
+    told, errors = Told(), []
+    for interceptors in ([AioDetailing()], [AioDetailing(), AioServerInterceptor(*told.observers)]):
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            talk("aio", "unary", server=interceptors)
+        errors.append((raised.value.code(), raised.value.details()))
+    told.wait_for()
+
+    assert errors[0] == errors[1]
+    assert [("UNKNOWN", TypeError)] == [(outcome.code.name, type(outcome.error)) for outcome in told.outcomes]
+
+
+class AioAnswering(grpc.aio.ServerInterceptor):
+    """Has a handler of its own for every call."""
+
+    async def intercept_service(self, *_call: Any) -> Any:
+        """Return it."""
+        return grpc.unary_unary_rpc_method_handler(AIO_ECHOES["unary"])
+
+
+def test_call_details_with_little_in_them_on_asyncio() -> None:
+    """An interceptor after ours may make do with them, and so do we."""
+    told = Told()
+    interceptors = [AioDetailing(), AioServerInterceptor(*told.observers), AioAnswering()]
+
+    assert [b"a"] == talk("aio", "unary", server=interceptors)
+    told.wait_for()
+    assert [["OK"]] * 4 == told.everywhere()
+
+
+@contextlib.contextmanager
+def echo_of(servicer: Any, *interceptors: Any) -> Iterator[Any]:
+    """Serve this EchoService on grpc.server, and give a stub for it."""
+    with ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool, interceptors=list(interceptors))
+        echo_pb2_grpc.add_EchoServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port(LOCAL)
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = echo_pb2_grpc.EchoServiceStub(channel)
+            yield stub
+        server.stop(None).wait()
+
+
+def mocked() -> Any:
+    """Return a servicer that is a mock, which has every attribute that one may ask for."""
+    servicer = MagicMock(spec=echo_pb2_grpc.EchoServiceServicer)
+    servicer.Echo.return_value = echo_pb2.EchoResponse(echo="mocked")
+    servicer.EchoJoin.return_value = echo_pb2.EchoResponse(echo="mocked")
+    return servicer
+
+
+def ask_mock(stub: Any) -> list[Any]:
+    """Call each of its methods; return what comes of that."""
+    found = []
+    asked: list[Callable[[], Any]] = [
+        lambda: stub.Echo(echo_pb2.EchoRequest(msg="a"), timeout=10),
+        lambda: stub.EchoJoin(iter([echo_pb2.EchoRequest(msg="a")]), timeout=10),
+        # grpc takes a mock for a handler that sends its responses by itself, which it never does.
+        lambda: list(stub.EchoRepeat(echo_pb2.EchoRepeatRequest(msg="a", times=1), timeout=0.2)),
+        lambda: list(stub.EchoChat(iter([echo_pb2.EchoRequest(msg="a")]), timeout=0.2)),
+    ]
+    for ask in asked:
+        try:
+            found.append(ask().echo)
+        except grpc.RpcError as error:
+            found.append(error.code().name)
+    return found
+
+
+@KINDS
+def test_mocked_servicer(kind: str) -> None:
+    """A servicer that is a MagicMock does what it does without us."""
+    told = Told()
+    with echo_of(mocked()) as stub:
+        alone = ask_mock(stub)
+    with echo_of(mocked(), *ours("sync", kind, told)) as stub:
+        together = ask_mock(stub)
+    told.wait_for(4)
+
+    assert ["mocked", "mocked", "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"] == alone == together
+    assert ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "OK", "OK"] == sorted(told.codes)
+
+
+async def ask_aio_mock(*interceptors: Any) -> list[str]:
+    """Call the unary methods of a mocked asyncio servicer, whose methods are coroutine functions as well."""
+
+    class Servicer:
+        async def Echo(self, request: Any, context: Any) -> Any:  # noqa: N802 - the RPC's name
+            raise NotImplementedError
+
+        EchoJoin = EchoRepeat = EchoChat = Echo
+
+    servicer = MagicMock(spec=Servicer)
+    servicer.Echo.return_value = servicer.EchoJoin.return_value = echo_pb2.EchoResponse(echo="mocked")
+    server = grpc.aio.server(interceptors=interceptors)
+    add: Any = echo_pb2_grpc.add_EchoServiceServicer_to_server
+    add(servicer, server)
+    port = server.add_insecure_port(LOCAL)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = echo_pb2_grpc.EchoServiceStub(channel)
+        answers = [
+            await stub.Echo(echo_pb2.EchoRequest(msg="a"), timeout=10),
+            await stub.EchoJoin(iter([echo_pb2.EchoRequest(msg="a")]), timeout=10),
+        ]
+    await server.stop(None)
+    return [answer.echo for answer in answers]
+
+
+@KINDS
+def test_mocked_servicer_on_asyncio(kind: str) -> None:
+    """So it does on asyncio."""
+    told = Told()
+
+    assert ["mocked", "mocked"] == asyncio.run(ask_aio_mock())
+    assert ["mocked", "mocked"] == asyncio.run(ask_aio_mock(*ours("aio", kind, told)))
+    told.wait_for(2)
+    assert ["OK", "OK"] == told.codes
+
+
+@KINDS
+@EACH_ARITY
+def test_attributes_that_grpc_does_not_take(arity: str, kind: str) -> None:
+    """A pool that is none is not used; and who says not to block, and answers once, is called as any other."""
+    told, threads = Told(), []
+
+    def behavior(request: Any, context: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return ECHOES[arity](request, context)
+
+    behavior.experimental_thread_pool = "a pool"  # type: ignore[attr-defined]  # it is none
+    behavior.experimental_non_blocking = arity not in STREAMS  # type: ignore[attr-defined]  # as told
+    with ThreadPoolExecutor(1, "shared") as pool:
+        server = grpc.server(pool, [service(**{arity: behavior})], ours("sync", kind, told))
+        port = server.add_insecure_port(LOCAL)
+        server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            answer = method(channel, arity)(requests(arity), timeout=10)
+            responses = [answer] if arity not in STREAMS else list(answer)
+        server.stop(None).wait()
+    told.wait_for()
+
+    assert (RESPONSES[arity], ["shared_0"], ["OK"]) == (responses, threads, told.codes)

@@ -1,0 +1,31 @@
+"""What becomes of a server's calls whose handlers or streams only the garbage collector finds."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from client.processes import ROOT, environment
+from tests.package.programs.collected import ROUNDS, WATCHDOG
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+def test_no_thread_waits_for_itself(stack: str) -> None:
+    """
+    Each call is told once, and no thread hangs, where the collector finds calls in the midst of an observer's work.
+
+    The observers are given by hand, so they are called where a call ends.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.package.programs.collected", stack],
+        cwd=ROOT,
+        env=environment(GRPC_VERBOSITY="NONE"),
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        timeout=2 * WATCHDOG,
+    )
+
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert {"started": 2 * ROUNDS, "entered": ROUNDS, "left": ROUNDS, "ended": 2 * ROUNDS} == json.loads(ended.stdout)

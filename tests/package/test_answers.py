@@ -367,7 +367,7 @@ def test_exporter_keeps_its_stub_there() -> None:
 )
 def test_reason_of_several_attempts(codes: list[str], kept: str) -> None:
     """
-    Of an export's attempts the last tells why, unless it only had no time left: a retry may have hardly any.
+    Of several attempts the last one has the reason, unless it only had no time left: a retry may have hardly any.
     """
     answers = Answers()
     for code in codes:

@@ -43,7 +43,15 @@ class Answer:
 
 
 class Answers:
-    """Keeps the last answer; None as long as there is none that has anything to say."""
+    """Keeps what an export came to, of one attempt or several; None as long as nothing is to be said of it."""
 
     def __init__(self) -> None:
         self.last: Answer | None = None
+
+    def fail(self, answer: Answer) -> None:
+        """Keep a failure, unless it is only the end of the time, or of the exporter, that another one has used up."""
+        if self.last is None or answer.code not in _OUT_OF_TIME:
+            self.last = answer
+
+
+_OUT_OF_TIME: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED", "ConnectTimeout", "ReadTimeout"})

@@ -197,7 +197,7 @@ class CountingProcessor(BatchSpanProcessor):
         super().on_end(span)
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
-        """Send what waits, and what waits to be told."""
+        """Send what waits, and the spans that wait to be ended."""
         self.before_flush()
         return super().force_flush(timeout_millis)
 

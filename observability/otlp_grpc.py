@@ -48,7 +48,7 @@ class _AnsweringStub:
         try:
             response = self._export(request, **options)
         except grpc.RpcError as error:
-            self._answers.last = _failure(error)
+            self._answers.fail(_failure(error))
             raise
         partial = response.partial_success
         self._answers.last = None

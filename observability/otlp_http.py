@@ -61,9 +61,12 @@ class _AnsweringSession(requests.Session):
         try:
             response = super().send(request, **options)
         except Exception as error:
-            self._answers.last = Answer.of_error(error)
+            self._answers.fail(Answer.of_error(error))
             raise
-        self._answers.last = _success(response) if response.status_code in _SUCCESS else _failure(response)
+        if response.status_code in _SUCCESS:
+            self._answers.last = _success(response)
+        else:
+            self._answers.fail(_failure(response))
         return response
 
 

@@ -94,10 +94,12 @@ def test_more_rejected_than_sent() -> None:
     """A collector that rejects more than it was sent, or less than nothing, does not spoil the count."""
     with AnsweringReceiver(partial_success(10**6, "all")) as receiver, Words(sending(receiver.endpoint)) as words:
         words.call()
+        words.stdout.wait_for(" kind=", count=2)
         words.flush()
         first = dropped(words)
         receiver.answer = partial_success(-5, "none")
         words.call()
+        words.stdout.wait_for(" kind=", count=4)
         words.flush()
         second = dropped(words)
 
@@ -349,6 +351,29 @@ def test_exporter_keeps_its_stub_there() -> None:
     """OpenTelemetry's gRPC exporter keeps its stub where ours looks; in a version that does not, no reason shows."""
     assert "_client" in vars(OTLPSpanExporter())
     assert GrpcExporter(Answers(), direct=True)._client is not None
+
+
+@pytest.mark.parametrize(
+    ("codes", "kept"),
+    [
+        (["UNAVAILABLE", "DEADLINE_EXCEEDED"], "UNAVAILABLE"),
+        (["UNAVAILABLE", "CANCELLED"], "UNAVAILABLE"),
+        (["ConnectionError", "ConnectTimeout"], "ConnectionError"),
+        (["503", "ReadTimeout"], "503"),
+        (["UNAVAILABLE", "UNAUTHENTICATED"], "UNAUTHENTICATED"),
+        (["DEADLINE_EXCEEDED"], "DEADLINE_EXCEEDED"),
+        (["DEADLINE_EXCEEDED", "UNAVAILABLE"], "UNAVAILABLE"),
+    ],
+)
+def test_reason_of_several_attempts(codes: list[str], kept: str) -> None:
+    """
+    Of several attempts the last one has the reason, unless it only had no time left: a retry may have hardly any.
+    """
+    answers = Answers()
+    for code in codes:
+        answers.fail(Answer(code))
+
+    assert answers.last == Answer(kept)
 
 
 def test_long_answer() -> None:

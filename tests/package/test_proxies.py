@@ -8,7 +8,7 @@ from tests.bad_values import NEVER_SHOWN
 from tests.package.process import Words, sending
 from tests.receiver import HttpReceiver, Proxy, Receiver
 
-# Nothing is said to be reached without a proxy, as the processes of these tests are told otherwise.
+# No host is excluded from the proxy, as it is for the other processes of these tests.
 EVERYTHING = {"no_grpc_proxy": "", "no_proxy": "", "NO_PROXY": ""}
 
 

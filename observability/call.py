@@ -202,15 +202,11 @@ class Observation(Call):
 
         `seconds` is when the end was, if not now.
         """
-        try:
-            self._open.pop()
-        except IndexError:
-            if self._deferred:
-                self._report_deferred()
-            return
-        if seconds is None:
-            seconds = time.perf_counter() - self.started
-        self._signals.ended(self, self._states, Outcome(code, details, seconds, error, self.sent, self.received))
+        outcome = self._decide(code, details, error, seconds)
+        if outcome is not None:
+            self._signals.ended(self, self._states, outcome)
+        elif self._deferred:
+            self._report_deferred()
 
     def end_deferred(
         self,
@@ -224,19 +220,27 @@ class Observation(Call):
 
         Safe inside a garbage collection, where `end` is not: see `finalizers`.
         """
-        try:
-            self._open.pop()
-        except IndexError:
-            return
-        if seconds is None:
-            seconds = time.perf_counter() - self.started
-        self._deferred = [Outcome(code, details, seconds, error, self.sent, self.received)]
-        finalizers.defer(self._report_deferred)
+        outcome = self._decide(code, details, error, seconds)
+        if outcome is not None:
+            self._deferred = [outcome]
+            finalizers.defer(self._report_deferred)
 
     def left_deferred(self) -> None:
         """Report soon, from another thread, that the handler has ended: safe where `end_deferred` is."""
         if self._signals.leaving:
             finalizers.defer(self.left)
+
+    def _decide(
+        self, code: grpc.StatusCode, details: str, error: BaseException | None, seconds: float | None
+    ) -> Outcome | None:
+        """Return the call's outcome to whoever is the first to ask for one, without a lock; None to any other."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return None
+        if seconds is None:
+            seconds = time.perf_counter() - self.started
+        return Outcome(code, details, seconds, error, self.sent, self.received)
 
     def _report_deferred(self) -> None:
         try:

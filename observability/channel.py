@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .client import Observing, counted
+from .client import Observing, counted, makes
 from .method import REQUEST_STREAMS
 from .results import end_raised
 from .results_sync import observe_stream, observe_unary
@@ -163,25 +163,6 @@ class _StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable)
     __call__ = _of_requests("__call__", observe_stream)
 
 
-def _makes(name: str, class_: type[_MultiCallable], type_: Type) -> Any:
-    """Make what makes the callables of one arity."""
-
-    def method(
-        self: ObservedChannel,
-        method: str | bytes,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
-    ) -> Any:
-        registered = (True,) if _registered_method else ()  # which other people's channels may not know
-        observed = getattr(self._observed, name)(method, request_serializer, response_deserializer, *registered)
-        return class_(observed, self._known(method, type_), type_, self._enabled, self._begin)
-
-    method.__name__ = name
-    method.__doc__ = f"Return the callable of a {name} method."
-    return method
-
-
 class ObservedChannel(Observing, grpc.Channel):
     """
     Tells these observers of every call made through it, which this channel makes.
@@ -196,10 +177,13 @@ class ObservedChannel(Observing, grpc.Channel):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._observed, name)
 
-    unary_unary = _makes("unary_unary", _UnaryUnaryMultiCallable, "unary")
-    unary_stream = _makes("unary_stream", _UnaryStreamMultiCallable, "server_stream")
-    stream_unary = _makes("stream_unary", _StreamUnaryMultiCallable, "client_stream")
-    stream_stream = _makes("stream_stream", _StreamStreamMultiCallable, "bidi_stream")
+    def _callable(self, class_: type[_MultiCallable], observed: Any, method: Method, type_: Type) -> _MultiCallable:
+        return class_(observed, method, type_, self._enabled, self._begin)
+
+    unary_unary = makes("unary_unary", _UnaryUnaryMultiCallable, "unary")
+    unary_stream = makes("unary_stream", _UnaryStreamMultiCallable, "server_stream")
+    stream_unary = makes("stream_unary", _StreamUnaryMultiCallable, "client_stream")
+    stream_stream = makes("stream_stream", _StreamStreamMultiCallable, "bidi_stream")
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's own signature
         """Tell this of the channel's states."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import grpc.aio
 
+from .client import makes
 from .client_aio import AioObserving, sendable
 from .results import end_raised
 from .results_aio import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
@@ -94,25 +95,6 @@ class StreamStreamMultiCallable(_MultiCallable, grpc.aio.StreamStreamMultiCallab
     __call__ = _calls(grpc.aio.StreamStreamMultiCallable, StreamStreamCall)
 
 
-def _makes(name: str, class_: type[_MultiCallable], type_: Type) -> Any:
-    """Make what makes the callables of one arity."""
-
-    def method(
-        self: AioObservedChannel,
-        method: str | bytes,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
-    ) -> Any:
-        registered = (True,) if _registered_method else ()  # which other people's channels may not know
-        inner = getattr(self._inner, name)(method, request_serializer, response_deserializer, *registered)
-        return class_(inner, self._known(method, type_), self._enabled, self._start)
-
-    method.__name__ = name
-    method.__doc__ = f"Return the callable of a {name} method."
-    return method
-
-
 class AioObservedChannel(AioObserving, grpc.aio.Channel):
     """
     A grpc.aio channel around another one, that reports every call made through it to these observers.
@@ -122,34 +104,37 @@ class AioObservedChannel(AioObserving, grpc.aio.Channel):
 
     def __init__(self, channel: grpc.aio.Channel, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers, target=target)
-        self._inner = channel
+        self._observed = channel
 
-    unary_unary = _makes("unary_unary", UnaryUnaryMultiCallable, "unary")
-    unary_stream = _makes("unary_stream", UnaryStreamMultiCallable, "server_stream")
-    stream_unary = _makes("stream_unary", StreamUnaryMultiCallable, "client_stream")
-    stream_stream = _makes("stream_stream", StreamStreamMultiCallable, "bidi_stream")
+    def _callable(self, class_: type[_MultiCallable], observed: Any, method: Method, _type: Type) -> _MultiCallable:
+        return class_(observed, method, self._enabled, self._start)
+
+    unary_unary = makes("unary_unary", UnaryUnaryMultiCallable, "unary")
+    unary_stream = makes("unary_stream", UnaryStreamMultiCallable, "server_stream")
+    stream_unary = makes("stream_unary", StreamUnaryMultiCallable, "client_stream")
+    stream_stream = makes("stream_stream", StreamStreamMultiCallable, "bidi_stream")
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+        return getattr(self._observed, name)
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel, and end its calls, or wait so many seconds for them first."""
-        await self._inner.close(grace)
+        await self._observed.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - grpc's own
         """Return the channel's state, as of now."""
-        return self._inner.get_state(try_to_connect)
+        return self._observed.get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         """Wait until the channel's state is another."""
-        await self._inner.wait_for_state_change(last_observed_state)
+        await self._observed.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
         """Wait until the channel is ready."""
-        await self._inner.channel_ready()
+        await self._observed.channel_ready()
 
     async def __aenter__(self) -> Self:
-        await self._inner.__aenter__()
+        await self._observed.__aenter__()
         return self
 
     async def __aexit__(
@@ -158,4 +143,4 @@ class AioObservedChannel(AioObserving, grpc.aio.Channel):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> bool | None:
-        return await self._inner.__aexit__(exc_type, exc_val, exc_tb)
+        return await self._observed.__aexit__(exc_type, exc_val, exc_tb)

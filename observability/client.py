@@ -54,6 +54,25 @@ class Observing:
         return method
 
 
+def makes(name: str, class_: type, type_: Type) -> Any:
+    """Make what makes the callables of one arity, of this class, for a channel around another one."""
+
+    def method(
+        self: Any,
+        method: str | bytes,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
+    ) -> Any:
+        registered = (True,) if _registered_method else ()  # which other people's channels may not know
+        observed = getattr(self._observed, name)(method, request_serializer, response_deserializer, *registered)
+        return self._callable(class_, observed, self._known(method, type_), type_)
+
+    method.__name__ = name
+    method.__doc__ = f"Return the callable of a {name} method."
+    return method
+
+
 def _details_with(details: Any, metadata: Any) -> Any:
     """Return such details with this metadata; of an interceptor's own kind they stay, with what they have and lack."""
     try:

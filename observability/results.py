@@ -55,19 +55,3 @@ def status_of(call: Any) -> tuple[grpc.StatusCode | None, str]:
     except Exception:  # noqa: BLE001 - as above
         details = None
     return code, details if isinstance(details, str) else ""
-
-
-def end_cancelled(observation: Observation, details: str = CANCELLED_DETAILS) -> None:
-    """End a call that its caller cancelled or dropped."""
-    observation.end(grpc.StatusCode.CANCELLED, details)
-
-
-def pass_on(name: str) -> Any:
-    """Return a method that passes this one on to grpc's own call."""
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._call, name)(*args, **kwargs)
-
-    method.__name__ = name
-    method.__doc__ = f"Pass {name} on to grpc's own call."
-    return method

@@ -18,7 +18,7 @@ import grpc.aio
 
 from .finalizers import finalizers
 from .method import RESPONSE_STREAMS
-from .results import CANCELLED_DETAILS, DROPPED_DETAILS, end_cancelled, end_raised, pass_on
+from .results import CANCELLED_DETAILS, DROPPED_DETAILS, end_raised
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
@@ -90,7 +90,7 @@ def _end(observation: Observation, call: Any) -> None:
 def _end_at_last(observation: Observation, call: Any) -> None:
     """End an observation as its call has ended, or as dropped."""
     _end(observation, call)
-    end_cancelled(observation, DROPPED_DETAILS)
+    _end_dropped(observation)
 
 
 def _in_loop(loop: asyncio.AbstractEventLoop | None, action: Callable[[], object]) -> bool:
@@ -112,6 +112,22 @@ def _is_bookkeeping(callback: Any) -> bool:
     """Tell a caller's done-callback from grpc.aio.Channel's own, which comes through an interceptor's call."""
     inner = callback.args[0] if isinstance(callback, partial) and callback.args else callback
     return isinstance(getattr(inner, "__self__", None), weakref.WeakSet)
+
+
+def _end_dropped(observation: Observation) -> None:
+    """End a call that its caller has dropped, or that shows no other end."""
+    observation.end(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
+
+
+def _pass_on(name: str) -> Any:
+    """Return a method that passes this one on to grpc's own call."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._call, name)(*args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"Pass {name} on to grpc's own call."
+    return method
 
 
 class Observed:
@@ -140,14 +156,14 @@ class Observed:
         except RuntimeError:  # made before the loop runs
             self._loop = getattr(call, "_loop", None)
 
-    cancelled = pass_on("cancelled")
-    code = pass_on("code")
-    debug_error_string = pass_on("debug_error_string")
-    details = pass_on("details")
-    done = pass_on("done")
-    initial_metadata = pass_on("initial_metadata")
-    time_remaining = pass_on("time_remaining")
-    trailing_metadata = pass_on("trailing_metadata")
+    cancelled = _pass_on("cancelled")
+    code = _pass_on("code")
+    debug_error_string = _pass_on("debug_error_string")
+    details = _pass_on("details")
+    done = _pass_on("done")
+    initial_metadata = _pass_on("initial_metadata")
+    time_remaining = _pass_on("time_remaining")
+    trailing_metadata = _pass_on("trailing_metadata")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)  # grpc itself reads _done_writing_flag
@@ -252,7 +268,7 @@ class _AioSingle(Observed):
     def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
         _end(observation, call)
         if not observation.ended and not _in_loop(loop, partial(_follow, observation, call)):
-            end_cancelled(observation, DROPPED_DETAILS)
+            _end_dropped(observation)
 
 
 def _follow(observation: Observation, call: Any) -> None:
@@ -260,14 +276,14 @@ def _follow(observation: Observation, call: Any) -> None:
     try:
         call.add_done_callback(partial(_end_at_last, observation))
     except Exception:  # noqa: BLE001 - it is somebody's own, and shows no end
-        end_cancelled(observation, DROPPED_DETAILS)
+        _end_dropped(observation)
 
 
 def _drop_and_cancel(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
     """End a call that nobody has any more, and cancel it on the wire if it is not over."""
     _end(observation, call)
     if not observation.ended:
-        end_cancelled(observation, DROPPED_DETAILS)
+        _end_dropped(observation)
         if not _in_loop(loop, partial(_cancel, call)):
             _cancel(call)
 

@@ -106,11 +106,6 @@ class AnsweringReceiver(Collector):
             context.abort(*self.answer)
         return self.answer
 
-    def wait_for_batches(self, count: int, timeout: float = 10.0) -> None:
-        """Wait until so many batches have come."""
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: self.batches >= count, timeout)
-
 
 @dataclass(frozen=True)
 class HttpAnswer:

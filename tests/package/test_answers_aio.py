@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import gc
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Self, TypeAlias
 
@@ -23,13 +22,6 @@ Answer: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """What an interceptor returns; it may go on with the call, by what it is given."""
 
 NOT_FOUND: Final = grpc.aio.AioRpcError(grpc.StatusCode.NOT_FOUND, grpc.aio.Metadata(), grpc.aio.Metadata(), "no bread")
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep what grpc itself stumbles on, for which every call is one of its own, out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
 
 
 def answering(arity: str, answer: Answer) -> Any:

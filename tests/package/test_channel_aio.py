@@ -5,9 +5,8 @@ import contextlib
 import gc
 import inspect
 import itertools
-import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -41,13 +40,6 @@ SENT: Final = {"unary": 1, "client_stream": 3, "server_stream": 1, "bidi_stream"
 
 Act: TypeAlias = Callable[[grpc.aio.Channel, str], Awaitable[Any]]
 """What somebody does with a channel and a method's arity; returns all that can be seen of it."""
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep what handlers raise, and tasks that nobody awaits, out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
 
 
 async def everything(call: Any) -> list[Any]:

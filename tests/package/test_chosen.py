@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 import pytest
-from grpc_health.v1 import health_pb2
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor
 from protos import echo_pb2, echo_pb2_grpc
@@ -27,7 +25,6 @@ ORDERS = pytest.mark.parametrize("order", ["ours", "hiding", "hiding, ours", "ou
 HIDING = pytest.mark.parametrize("order", ["hiding", "hiding, ours", "ours, hiding"])
 Base: Any = echo_pb2_grpc.EchoServiceServicer  # abstract in the stubs alone
 add_echo: Any = echo_pb2_grpc.add_EchoServiceServicer_to_server
-HealthListRequest: Any = vars(health_pb2)["HealthListRequest"]  # newer than the stubs
 LEFT_OUT = "Method not implemented!"
 PATIENCE = 10.0
 
@@ -37,13 +34,6 @@ class Status(NamedTuple):
 
     code: str
     details: str
-
-
-@pytest.fixture
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of handlers that shall raise out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
 
 
 def interceptors(stack: str, order: str, told: Told) -> list[Any]:
@@ -140,7 +130,6 @@ def test_method_that_nobody_has_written(stack: str, order: str) -> None:
     assert [0] * count == [len(span.events) for span in told.spans]
 
 
-@pytest.mark.usefixtures("quiet")
 @STACKS
 def test_method_that_nobody_has_written_unhidden(stack: str) -> None:
     """So it is told where nothing hides exceptions; what the caller gets is as without us."""
@@ -229,7 +218,6 @@ def status_with(style: str, arity: str, behavior: Any, *interceptors_: Any) -> S
     return asyncio.run(on_asyncio())
 
 
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("style", ["sync", "aio", "plain"])
 @EACH_ARITY
 @ORDERS
@@ -361,7 +349,6 @@ def aborting_aio(way: Wrapped, arity: str) -> Any:
     return stream if arity in STREAMS else once
 
 
-@pytest.mark.usefixtures("quiet")
 @STACKS
 @EACH_ARITY
 @ORDERS
@@ -380,7 +367,6 @@ def test_wrapped_abort(stack: str, arity: str, order: str, name: str) -> None:
         assert [way.told] * count == [outcome.error and type(outcome.error).__name__ for outcome in told.outcomes]
 
 
-@pytest.mark.usefixtures("quiet")
 @EACH_ARITY
 @ORDERS
 @pytest.mark.parametrize("beside", [False, True])

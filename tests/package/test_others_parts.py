@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -122,13 +121,6 @@ GIVING = [
 ]
 
 
-@pytest.fixture
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of handlers that shall raise out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
-
-
 def code_of(stack: str, arity: str, behavior: Any, *interceptors: Any) -> str:
     """Make a call, and return the code that its caller gets."""
     try:
@@ -140,7 +132,6 @@ def code_of(stack: str, arity: str, behavior: Any, *interceptors: Any) -> str:
 
 
 @pytest.mark.expects_errors("ValueError: no bread")
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("ending", ["OK", "NOT_FOUND", "UNKNOWN"])
 @pytest.mark.parametrize(("stack", "giving"), GIVING)
 @EACH_ARITY
@@ -266,7 +257,6 @@ def test_call_details_with_little_in_them(arity: str, more: dict[str, Any], meta
 
 
 @pytest.mark.expects_errors("TypeError: Argument 'handler_call_details'")
-@pytest.mark.usefixtures("quiet")
 def test_call_details_that_asyncio_does_not_take() -> None:
     """grpc.aio takes its own call details alone; where it raises for others, so it does with us."""
     told, errors = Told(), []

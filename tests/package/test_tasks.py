@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -89,13 +88,6 @@ EACH_BEFORE = pytest.mark.parametrize("before", BEFORE)
 AIO_KINDS = [kind for kind in KINDS if kind.stack == "aio"]
 
 
-@pytest.fixture
-def quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Keep the stack traces of handlers that shall raise out of the tests' output."""
-    with caplog.at_level(logging.CRITICAL):
-        yield
-
-
 async def talk(kind: Kind, step: Callable[[], None], *interceptors: Any) -> None:
     """Make a call of a handler of this kind."""
     async with aio_connected(*interceptors, **{kind.arity: kind.make(step)}) as channel:
@@ -119,7 +111,6 @@ def test_call_behind_a_task(before: str, kind: Kind) -> None:
 
 
 @pytest.mark.expects_errors("ValueError: no bread")
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("ending", ["NOT_FOUND", "UNKNOWN"])
 @pytest.mark.parametrize("hiding", [False, True])
 @pytest.mark.parametrize("arity", ARITIES)
@@ -289,7 +280,6 @@ def test_thread_of_a_plain_stream(arity: str, kind: str, ours: str) -> None:
 
 
 @pytest.mark.expects_errors("ValueError: secret")
-@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("hiding", [False, True])
 def test_plain_function_that_raises_in_the_loop(hiding: bool) -> None:  # noqa: FBT001 - a parameter
     """What it raises there ends the call, with its text hidden if that is asked for."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import grpc
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # grpc's own handlers are named tuples, which others unpack, index and _replace.
 _Tuple: Final[Any] = type(grpc.unary_unary_rpc_method_handler(cast("Any", None)))
+_Wrapped = TypeVar("_Wrapped", bound="WrappedHandler")
 
 
 class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -19,7 +20,7 @@ class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generi
     A method handler that stands before another one and reads from it only what grpc reads, when grpc reads it.
 
     grpc looks at nothing of a handler whose call it refuses (maximum_concurrent_rpcs), which is how that is seen. To
-    anybody else it is a named tuple, as grpc's own handlers are, with the attributes of the one behind it.
+    anybody else it is a named tuple, as grpc's own handlers are; see `standing_before` for those that are not.
     """
 
     __slots__ = ("_handler",)
@@ -95,27 +96,45 @@ class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generi
     def __len__(self) -> int:
         return len(self._fields)
 
-    def __getattr__(self, name: str) -> Any:
+
+def standing_before(handler: Any, class_: type[_Wrapped]) -> type[_Wrapped]:
+    """Return the class of what stands before this handler: with the attributes of one of somebody's own class, too."""
+    if isinstance(handler, _Tuple) or (
+        isinstance(handler, WrappedHandler) and not hasattr(type(handler), "__getattr__")
+    ):
+        return class_
+    return _answering(class_)
+
+
+@cache
+def _answering(class_: type[_Wrapped]) -> type[_Wrapped]:
+    """Return such a class with __getattr__, which would make each look at grpc's own handlers dearer."""
+
+    def ask_behind(self: Any, name: str) -> Any:
         if name == "_handler":  # of an object that is being copied
             raise AttributeError(name)
         return getattr(self._handler, name)
 
+    return type(class_.__name__, (class_,), {"__slots__": (), "__getattr__": ask_behind})
 
-def _as_behind(name: str, *default: Any) -> Any:
-    return property(lambda self: getattr(self.args[-1], name, *default))
+
+_NOT_ASKED_FOR: Final[Any] = None
+
+
+def _as_behind(name: str) -> Any:
+    return property(lambda self: getattr(self.args[-1], name))
 
 
 class Behavior(partial[Any]):
     """What grpc runs in place of somebody's function, the last of its arguments; to look at, it is that function."""
 
+    # What grpc.server asks of every function, and nearly none has: an AttributeError would cost more than the rest.
+    experimental_non_blocking = experimental_thread_pool = _NOT_ASKED_FOR
+
     # What functools.wraps copies, and a partial has itself.
     __dict__ = _as_behind("__dict__")
     __doc__ = _as_behind("__doc__")
     __module__ = _as_behind("__module__")
-
-    # What grpc asks of every function, and nearly none has: an AttributeError would cost as much as all the rest.
-    experimental_non_blocking = _as_behind("experimental_non_blocking", None)
-    experimental_thread_pool = _as_behind("experimental_thread_pool", None)
 
     @property
     def __wrapped__(self) -> Any:
@@ -123,6 +142,14 @@ class Behavior(partial[Any]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.args[-1], name)
+
+
+def standing_for(behavior: Any, function: Any, *args: Any) -> Behavior:
+    """Return what calls this function, with `behavior` as the last of its arguments, and runs where that would run."""
+    wrapped = Behavior(function, *args, behavior)
+    if (pool := getattr(behavior, "experimental_thread_pool", None)) is not None:
+        wrapped.experimental_thread_pool = pool
+    return wrapped
 
 
 class RecordingContext:
@@ -207,10 +234,10 @@ def telling(context: Any) -> Any:
     return context
 
 
-def ask(context: Any, question: str) -> Any:
+def ask(context: Any, question: str, *about: Any) -> Any:
     """Return the answer of this context, which may be anybody's, or None where it has none."""
     try:
-        return getattr(context, question)()
+        return getattr(context, question)(*about)
     except Exception:  # noqa: BLE001 - those that are not abstract raise NotImplementedError
         return None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
-from .handlers import Behavior, RecordingContext, WrappedHandler, ask, each, telling
+from .handlers import Behavior, RecordingContext, WrappedHandler, ask, each, standing_before, standing_for, telling
 from .uncaught import aborted, chosen
 
 if TYPE_CHECKING:
@@ -37,14 +37,18 @@ class HideExceptions(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Hide the exceptions of one call."""
         handler = continuation(handler_call_details)
-        return None if handler is None else _HidingHandler(handler)
+        return None if handler is None else standing_before(handler, _HidingHandler)(handler)
 
 
 class _HidingHandler(WrappedHandler):
     __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
-        return Behavior(_stream if self._handler.response_streaming else _call, behavior)
+        if not self._handler.response_streaming:
+            return standing_for(behavior, _call)
+        wrapped = standing_for(behavior, _stream)
+        wrapped.experimental_non_blocking = getattr(behavior, "experimental_non_blocking", None)
+        return wrapped
 
 
 def _call(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
@@ -99,7 +103,7 @@ class AioHideExceptions(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Hide the exceptions of one call."""
         handler = await continuation(handler_call_details)
-        return None if handler is None else _AioHidingHandler(handler)
+        return None if handler is None else standing_before(handler, _AioHidingHandler)(handler)
 
 
 class _AioHidingHandler(WrappedHandler):

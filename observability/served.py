@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -20,6 +21,12 @@ _ELSEWHERE_DETAILS: Final = "Ended before its handler started, by another interc
 _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
 PARSE_DETAILS: Final = "Exception deserializing request!"
 SERIALIZE_DETAILS: Final = "Failed to serialize response!"
+
+
+def _seconds_left(context: Any) -> float | None:
+    """Return how many seconds are left by this context, which may be anybody's, or None without a deadline."""
+    remaining = ask(context, "time_remaining")
+    return deadline_of(remaining) if isinstance(remaining, int | float) else None
 
 
 class PastContext:
@@ -192,19 +199,25 @@ class ServedCall(WrappedHandler):
     def _meet(self, context: Any) -> Any:
         """Learn what only the handler's context tells, whoever has made it; return the context to hand on."""
         call = self.call
-        self._context = context = telling(context)
-        remaining = self._seconds_left()
-        call.deadline = None if remaining is None else remaining + call.seconds
-        peer = self._peer(context)
+        waited = time.perf_counter() - call.started
+        try:
+            context.code()
+            remaining, peer = deadline_of(context.time_remaining()), self._peer(context)
+        except Exception:  # noqa: BLE001 - as in ask
+            context = telling(context)
+            remaining, peer = _seconds_left(context), ask(self, "_peer", context)
+        self._context = context
+        call.deadline = None if remaining is None else remaining + waited
         call.peer = peer if isinstance(peer, str) else None
         return context
 
     def _begin(self) -> None:
         """Report that the handler starts, unless it is run again."""
         if not self._running:
+            call = self.call
             self._running = True
-            self.call.queue_seconds = self.call.seconds
-            self.call.entered()
+            call.queue_seconds = time.perf_counter() - call.started
+            call.entered()
 
     def _enter(self, context: Any) -> Any:
         """Meet the context, and begin."""
@@ -214,14 +227,13 @@ class ServedCall(WrappedHandler):
 
     def _peer(self, context: Any) -> Any:
         """Return who called."""
-        return ask(context, "peer")
+        return context.peer()
 
     def _seconds_left(self) -> float | None:
         """Return how many seconds are left until the caller's deadline, or None without one."""
         if type(self._context) is PastContext:
             return None if self.call.deadline is None else self.call.deadline - self.call.seconds
-        remaining = ask(self._context, "time_remaining")
-        return deadline_of(remaining) if isinstance(remaining, int | float) else None
+        return _seconds_left(self._context)
 
     def __enter__(self) -> None:
         """Start what runs in the handler; __exit__ sees how it ends, in every kind of function."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
-from .handlers import Behavior, RecordingContext, ask
+from .handlers import Behavior, RecordingContext
 from .served import PARSE_DETAILS, SERIALIZE_DETAILS, PastContext, ServedCall
 from .uncaught import uncaught
 
@@ -49,7 +49,7 @@ class AioCall(ServedCall):
 
     def follow(self) -> None:
         """Take the current task for the RPC's own, until another one is seen to be."""
-        task = asyncio.current_task()
+        task = _current_task()
         if task is not None and task is not self._task:
             self._task = task
             task.add_done_callback(self._task_over)
@@ -62,13 +62,9 @@ class AioCall(ServedCall):
             return Behavior(AioCall._await, self, behavior)
         if self._handler.response_streaming:
             return Behavior(AioCall._plain_stream, self, behavior)
-        # It runs in a thread, which the task's context does not reach.
+        # It runs in a thread, which neither the task nor its context reach.
+        self.follow()
         return Behavior(AioCall._plain_once, self, contextvars.copy_context().run, behavior)
-
-    def _deserialize(self, data: bytes) -> Any:
-        if self._context is None and not self._handler.request_streaming:
-            self.follow()  # grpc does this itself, in the RPC's own task
-        return super()._deserialize(data)
 
     def _start(self, given: Any) -> Any:
         """Start an async handler."""
@@ -82,14 +78,14 @@ class AioCall(ServedCall):
         return context
 
     async def _await(self, behavior: Any, request: Any, context: Any) -> Any:
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             return await behavior(request, context)
         context = self._start(context)
         with self:
             return await behavior(request, context)
 
     async def _generate(self, behavior: Any, request: Any, context: Any) -> AsyncIterator[Any]:
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             async for response in behavior(request, context):
                 yield response
             return
@@ -99,7 +95,7 @@ class AioCall(ServedCall):
                 yield response
 
     def _plain_once(self, run: Callable[..., Any], behavior: Any, request: Any, context: Any) -> Any:
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             return behavior(request, context)
         self._plain = True
         context = run(self._enter, RecordingContext.of(context))
@@ -110,7 +106,7 @@ class AioCall(ServedCall):
 
     def _plain_stream(self, behavior: Any, request: Any, context: Any) -> Iterator[Any]:
         """Call a plain function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             return cast("Iterator[Any]", behavior(request, context))
         self._plain = True
         self.follow()
@@ -198,8 +194,10 @@ class AioCall(ServedCall):
         """Return whether the call has a status, other than being cut off."""
         if self._cancelled_itself:
             return True  # and never answered
-        done = ask(self._context, "done")
-        return not cancelling if done is None else bool(done)
+        try:
+            return bool(self._context.done())
+        except Exception:  # noqa: BLE001 - a plain handler's context has no such method, nor have abstract ones
+            return not cancelling
 
     def _end_unsent(self) -> None:
         """Wait for the deadline, as the caller does; without one, nobody will say when it leaves."""
@@ -218,7 +216,15 @@ class AioCall(ServedCall):
         return self._task is not None and self._task.cancelling() > 0
 
 
+def _current_task() -> asyncio.Task[Any] | None:
+    """Return the current task, or None where there is none: anybody may read a handler anywhere."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
+
+
 def _is_being_cancelled() -> bool:
     """Return whether the current task is."""
-    task = asyncio.current_task()
+    task = _current_task()
     return task is not None and task.cancelling() > 0

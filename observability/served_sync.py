@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from .call import cut_off_code, status_code
-from .handlers import Behavior, ask, each, status_in
+from .handlers import each, standing_for, status_in
 from .served import ServedCall
 from .trailers import fault_of
 from .uncaught import uncaught
@@ -29,11 +29,13 @@ class SyncCall(ServedCall):
     def _wrapped(self, behavior: Any) -> Any:
         self._accepted = True
         if not self._handler.response_streaming:
-            return Behavior(SyncCall._unary, self, behavior)
-        # grpc asks this of handlers with a stream of responses alone; whose pool it runs in, it reads from `behavior`.
-        if getattr(behavior, "experimental_non_blocking", False):
-            return Behavior(SyncCall._non_blocking, self, behavior)
-        return Behavior(SyncCall._stream, self, behavior)
+            return standing_for(behavior, SyncCall._unary, self)
+        # grpc asks this of handlers with a stream of responses alone.
+        if not getattr(behavior, "experimental_non_blocking", False):
+            return standing_for(behavior, SyncCall._stream, self)
+        wrapped = standing_for(behavior, SyncCall._non_blocking, self)
+        wrapped.experimental_non_blocking = True
+        return wrapped
 
     def _start(self, request: Any, given: Any) -> Any:
         """Start the handler; its requests are kept where they are grpc's own stream."""
@@ -50,14 +52,14 @@ class SyncCall(ServedCall):
         return context
 
     def _unary(self, behavior: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             return behavior(request, context)
         context = self._start(request, context)
         with self:
             return behavior(request, context)
 
     def _stream(self, behavior: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             return cast("Iterator[Any]", behavior(request, context))
         context = self._start(request, context)
         try:
@@ -82,7 +84,7 @@ class SyncCall(ServedCall):
                 self._completed()
             send(response)
 
-        if self._is_kept(context):
+        if self._context is not None and self._is_kept(context):
             return behavior(request, context, send)
         context = self._start(request, context)
         try:
@@ -116,12 +118,18 @@ class SyncCall(ServedCall):
 
     def _alive(self) -> bool:
         context = self._context
-        return context is None or ask(context, "is_active") is not False
+        try:
+            return context is None or context.is_active() is not False
+        except Exception:  # noqa: BLE001 - somebody's own context
+            return True
 
     def _terminated(self) -> None:
         """Be called by grpc at the call's true end, on its serving thread."""
         answer = self._refusal or self._answer
-        left = self._is_late() if self._requests is None else self._caller_left()
+        if self._requests is not None:
+            left = self._caller_left()
+        else:
+            left = self.call.deadline is not None and self._is_late(self.call.deadline)
         if left and not (answer is not None and self._is_refused()):
             answer = None
         if answer is None and self._unsent is not None and self._unsent != self._status():
@@ -140,15 +148,14 @@ class SyncCall(ServedCall):
         """Return the status that was set, whether it was sent or not."""
         return status_in(self._context)[:2]
 
-    def _is_late(self) -> bool:
+    def _is_late(self, deadline: float) -> bool:
         """
         Return whether the answer was never sent: the call ended at its deadline, long after its handler.
 
         So it is where grpc fails at what it would send, as with a compression that there is none of. At half of the
         time that the caller gave, no serving thread is so far behind.
         """
-        deadline, answered = self.call.deadline, self._seconds
-        if deadline is None or answered is None or self.call.seconds - answered < deadline / 2:
+        if self._seconds is None or self.call.seconds - self._seconds < deadline / 2:
             return False
         return cut_off_code(deadline, self._seconds_left()) is grpc.StatusCode.DEADLINE_EXCEEDED
 

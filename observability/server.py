@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from .call import CUT_OFF_DETAILS, Observation, Observer, enabled_by, unserved_code
+from .handlers import standing_before
 from .method import METHOD_LIMIT, arity, method_at
 from .served_aio import AioCall
 from .served_sync import SyncCall
@@ -23,21 +24,15 @@ if TYPE_CHECKING:
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
 
 
-def _path(details: Any) -> str:
-    """Read the method's path from a call's details, which may be anybody's."""
-    path = getattr(details, "method", None)
-    return path if isinstance(path, str) else ""
-
-
-def _metadata(details: Any) -> tuple[Any, ...]:
-    """Read the request metadata from them, if they have any."""
-    metadata = getattr(details, "invocation_metadata", None)
-    if type(metadata) is tuple:  # grpc's own
-        return metadata
-    try:
-        return tuple((key, value) for key, value in metadata or ())
-    except Exception:  # noqa: BLE001 - they may be anything
-        return ()
+def _parts(details: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the method's path and the request metadata of these call details, which may be anybody's."""
+    path, metadata = getattr(details, "method", None), getattr(details, "invocation_metadata", None)
+    if type(metadata) is not tuple:  # as grpc's own are
+        try:
+            metadata = tuple((key, value) for key, value in metadata or ())
+        except Exception:  # noqa: BLE001 - they may be anything
+            metadata = ()
+    return path if isinstance(path, str) else "", metadata
 
 
 class _Observing:
@@ -59,9 +54,9 @@ class _Observing:
         started_ns: int,
     ) -> Observation:
         """Start a call's observation; of an unknown method, end it too."""
-        path = _path(details)
+        path, metadata = _parts(details)
         method = self._methods.get(path) or self._learn(path, handler)
-        observation = Observation(method, "server", _metadata(details), self._signals, started, started_ns)
+        observation = Observation(method, "server", metadata, self._signals, started, started_ns)
         if handler is None:
             observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
         return observation
@@ -76,9 +71,9 @@ class _Observing:
         """
         if not self._enabled():
             return
-        path = _path(details)
+        path, metadata = _parts(details)
         method = self._methods.get(path) or method_at(path, "unary", known=False)
-        observation = Observation(method, "server", _metadata(details), self._signals, started, started_ns)
+        observation = Observation(method, "server", metadata, self._signals, started, started_ns)
         if isinstance(error, asyncio.CancelledError):
             code = unserved_code(observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])
@@ -119,7 +114,7 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
         if not self._enabled():
             return handler
         observation = self._observe(handler_call_details, handler, started, started_ns)
-        return None if handler is None else SyncCall(handler, observation)
+        return None if handler is None else standing_before(handler, SyncCall)(handler, observation)
 
 
 class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
@@ -142,6 +137,6 @@ class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
         observation = self._observe(handler_call_details, handler, started, started_ns)
         if handler is None:
             return None
-        served = AioCall(handler, observation)
+        served = standing_before(handler, AioCall)(handler, observation)
         served.follow()
         return served

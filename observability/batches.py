@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import threading
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from .process import ForkLock, at_fork, before_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +31,10 @@ class Batches(Generic[Item]):
         self._limit = limit
         self._items: deque[Item | threading.Event] = deque()
         self._closed = False
+        self._taking = ForkLock()  # what `take` holds, a child would wait for in vain
         self._start()
-        start, end = weakref.WeakMethod(self._start), weakref.WeakMethod(self._end)
-        os.register_at_fork(after_in_child=lambda: (method := start()) and method())
-        atexit.register(lambda: (method := end()) and method())
+        at_fork(after_in_child=self._start)
+        self._take_back = before_exit(self._end)
 
     def __len__(self) -> int:
         """Tell how many wait."""
@@ -67,7 +66,8 @@ class Batches(Generic[Item]):
     def close(self, seconds: float) -> None:
         """Take no more, and let the thread end when what waits is taken; wait for that for so long at most."""
         self._closed = True
-        self.flush(seconds)
+        if self.flush(seconds):
+            self._take_back()
 
     def _start(self) -> None:
         """Start the thread; a forked process has none of its parent's, and what waits is the parent's to take."""
@@ -92,8 +92,9 @@ class Batches(Generic[Item]):
             self._urgent.wait(self._delay)
             self._urgent.clear()
             self._waiting.clear()
-            items = [self._items.popleft() for _ in range(len(self._items))]
-            self._take([item for item in items if not isinstance(item, threading.Event)])
-            for item in items:
-                if isinstance(item, threading.Event):
-                    item.set()
+            with self._taking:
+                items = [self._items.popleft() for _ in range(len(self._items))]
+                self._take([item for item in items if not isinstance(item, threading.Event)])
+                for item in items:
+                    if isinstance(item, threading.Event):
+                        item.set()

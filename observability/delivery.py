@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import re
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from .answers import Answer, Answers
+from .process import at_fork
 from .redaction import Redactor, secrets_of_address, shown_address
 
 if TYPE_CHECKING:
@@ -184,8 +183,7 @@ class CountingProcessor(BatchSpanProcessor):
             max_export_batch_size=batch_size,
             meter_provider=metrics.get_meter_provider(),
         )
-        in_child = weakref.WeakMethod(self._leave_to_parent)
-        os.register_at_fork(after_in_child=lambda: (method := in_child()) and method())
+        at_fork(after_in_child=self._leave_to_parent)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span that has ended."""

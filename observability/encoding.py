@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,11 +13,13 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, SpanFlags, Status
 
 from .encodable import encodable
+from .process import ForkLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExportResult
     from opentelemetry.trace import SpanKind, StatusCode
 
 _PIECES: Final = 4096
@@ -31,10 +34,36 @@ _VALUES: Final = {bool: "bool_value", str: "string_value", int: "int_value", flo
 
 
 class CachingExporter(OTLPSpanExporter):
-    """The OTLP/gRPC exporter, with an encoder that costs a third of its own."""
+    """
+    The OTLP/gRPC exporter, with an encoder that costs a third of its own, which lets the process fork.
+
+    Each process makes its channel for its first batch. In a forked process its parent's is closed, and where gRPC has
+    been used before a fork, without GRPC_ENABLE_FORK_SUPPORT, a child cannot use it at all.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._process: int | None = None
+        """The process that the channel belongs to."""
+        self._sending = ForkLock()
+        super().__init__(**options)
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send a batch."""
+        with self._sending:
+            if self._process != os.getpid():
+                self._process = os.getpid()
+                self._initialize_channel_and_stub()
+            return super().export(spans)
+
+    # What follows is not public. Where a later version no longer asks for it, that version's own means are used.
+
+    def _initialize_channel_and_stub(self) -> None:
+        make = getattr(super(), "_initialize_channel_and_stub", None)
+        if make is None or self._process is None:
+            return
+        make()
 
     def _translate_data(self, data: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
-        # Not public. Where a later version no longer asks for it, spans are encoded by that version's own means.
         return encode(data)
 
 

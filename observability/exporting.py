@@ -14,18 +14,21 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
 from .answers import Answers
+from .batches import Batches
 from .delivery import CountingProcessor, SpanDelivery
 from .proxies import grpc_proxy, host_of, is_inner
 from .redaction import secrets_of_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
 BATCH_SIZE: Final = 256
 """Spans per export unless OTEL_BSP_MAX_EXPORT_BATCH_SIZE is set: encoding 512 holds the interpreter for 13 ms."""
 QUEUE_SIZE: Final = 2048
+_REQUESTS: Final = 16
+_END_SECONDS: Final = 0.1
 
 _logger = logging.getLogger("observability")
 # They report every batch that fails, or a header in full; SpanDelivery reports once, and settings.py without secrets.
@@ -39,6 +42,11 @@ _NOISY_LOGGERS: Final = (
 )
 
 
+def _call_all(actions: Iterable[Callable[[], None]]) -> None:
+    for action in actions:
+        action()
+
+
 class Tracing:
     """The provider that spans come from, and its end; `processor` and `delivery` are None where nothing is sent."""
 
@@ -47,32 +55,50 @@ class Tracing:
         self.processor: CountingProcessor | None = None
         self.delivery: SpanDelivery | None = None
         self._owned = owned
+        self._waits = Batches(_call_all, name="observability-delivery", delay=0.0, limit=_REQUESTS)
 
     def before_flush(self, settle: Callable[[], None]) -> None:
         """Do this before the provider sends what waits: there are spans that wait to be ended."""
         if self.processor is not None:
             self.processor.before_flush = settle
 
+    def flush(self, seconds: float) -> bool:
+        """Send the spans that wait, for this long at most; return whether none was refused, and none waits."""
+        lost = self.delivery and self.delivery.lost
+        return self._within(seconds, "force_flush") and lost == (self.delivery and self.delivery.lost)
+
     def close(self, seconds: float) -> None:
         """Send the spans that wait, for this long at most; the next time, do nothing."""
-        if not self._owned:
-            return
-        self._owned = False
-        if self.processor is not None:
-            self.processor.begin_end()
-        # In a thread that may be left behind: a provider's own shutdown has no bound (opentelemetry-python#4568).
-        thread = threading.Thread(target=self._shutdown, name="observability-shutdown", daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if self.processor is not None:
-            self.processor.end()
+        if self._owned:
+            self._owned = False
+            if self.processor is not None:
+                self.processor.begin_end()
+            ended = self._within(seconds, "shutdown")
+            if self.processor is not None:
+                self.processor.end()
+            if not ended:
+                return
+        self._waits.close(_END_SECONDS)
 
-    def _shutdown(self) -> None:
-        try:
-            if isinstance(self.provider, TracerProvider):
-                self.provider.shutdown()
-        except Exception:
-            _logger.exception("the tracer provider's shutdown failed")
+    def _within(self, seconds: float, method: str) -> bool:
+        """
+        Call this of the provider, and wait for so long at most; return whether it has returned.
+
+        It has no bound itself (opentelemetry-python#4568), so it is called in a thread that may be left behind. That
+        runs already: Python 3.12 starts none at the end of a process.
+        """
+        if not isinstance(self.provider, TracerProvider):
+            return True
+        returned = threading.Event()
+
+        def call() -> None:
+            try:
+                getattr(self.provider, method)()
+            except Exception:
+                _logger.exception("the tracer provider's %s failed", method)
+            returned.set()
+
+        return self._waits.put(call) and returned.wait(seconds)
 
 
 def service_attributes(name: str, version: str | None) -> dict[str, str]:

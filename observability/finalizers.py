@@ -8,12 +8,12 @@ would wait for. So nothing that can run there runs an observer, takes a lock or 
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import queue
 import threading
 from typing import TYPE_CHECKING, Final
+
+from .process import at_fork, before_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,8 @@ class Finalizers:
         with self._starting:
             if self._thread is None:
                 self._start_thread()
-                os.register_at_fork(after_in_child=self._start_again)
-                atexit.register(self.flush, _EXIT_SECONDS)
+                at_fork(after_in_child=self._start_again)
+                before_exit(self._end)
 
     def defer(self, action: Callable[[], object]) -> None:
         """Let the thread run this soon. Safe inside a garbage collection: it takes no lock and never raises."""
@@ -51,6 +51,9 @@ class Finalizers:
         done = threading.Event()
         self._queue.put(done.set)
         return done.wait(seconds)
+
+    def _end(self) -> None:
+        self.flush(_EXIT_SECONDS)
 
     def _start_again(self) -> None:
         """Start anew in a forked process, which has no thread of its parent's; what waits is the parent's."""

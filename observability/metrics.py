@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -13,10 +14,13 @@ import grpc
 import prometheus_client
 from google.protobuf import descriptor_pool
 from opentelemetry.trace import TraceFlags
+from prometheus_client import values
 
 from .call import SERVER_FAULTS
 from .finalizers import finalizers
 from .method import METHOD_LIMIT, arity
+from .process import ForkLock, at_fork
+from .settings import SettingError
 from .signals import Signal
 
 if TYPE_CHECKING:
@@ -44,9 +48,15 @@ LIKELY_CODES: Final = SERVER_FAULTS | {
 STARTED: Final = 0
 ENTERED: Final = 1
 LEFT: Final = 2
-FOLD_AFTER: Final = 0 if "PROMETHEUS_MULTIPROC_DIR" in os.environ else 100
-"""How much is noted before it is added to a metric; in multiprocess mode a scrape does not ask this process."""
+FOLD_AFTER: Final = 100
+"""
+How many starts, and starts and ends of handlers, wait before they are added to a metric, unless a scrape comes.
 
+In multiprocess mode, where a scrape may ask another process, none waits.
+"""
+
+_FOLDERS: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+"""The variables that turn on prometheus_client's multiprocess mode; it takes the first."""
 _LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
 _UNKNOWN: Final = ("unary", "unknown", "unknown")
 _FINALIZERS_SECONDS: Final = 0.5
@@ -108,8 +118,9 @@ class _Series:
         self.sent = metrics.sent.labels(*labels)
         self.in_flight = metrics.in_flight.labels(*labels)
         self._moves: deque[int] = deque()
-        self._folding = threading.Lock()
-        self.note: Callable[[int], None] = self._moves.append if FOLD_AFTER else self._note_at_once
+        self._inherited = False
+        """Whether the gauges are still those of the process that this one was forked from."""
+        self.note: Callable[[int], None] = self._note_at_once if metrics.multiprocess else self._moves.append
         """Note that a call started, or its handler started or ended: what happens on a call's way costs the most."""
         if metrics.kind == "server":
             self.queue = metrics.queue.labels(*labels)
@@ -121,7 +132,9 @@ class _Series:
 
     def fold(self) -> None:
         """Add what was noted to the metrics: before each look at them, and when it has become much."""
-        with self._folding:
+        with self._metrics.lock:
+            if self._inherited:
+                self._begin()
             moves = [self._moves.popleft() for _ in range(len(self._moves))]
             if not moves:
                 return
@@ -133,6 +146,12 @@ class _Series:
 
     def ended(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
         """Count and time calls that ended with this code, oldest first."""
+        with self._metrics.lock:
+            self._count(code, calls)
+
+    def _count(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
+        if self._inherited:
+            self._begin()
         handled, handling = self._outcome(code)
         self.in_flight.dec(len(calls))
         handled.inc(len(calls))
@@ -168,14 +187,30 @@ class _Series:
             else:
                 self._metrics.handled.labels(*self._labels, code.name)
 
+    def forked(self) -> None:
+        """Let no call go on here: those of the process that this one was forked from go on there."""
+        self._moves.clear()
+        self._inherited = True
+
+    def _begin(self) -> None:
+        self._inherited = False
+        self.in_flight.set(0)
+        if self._metrics.kind == "server":
+            self.running.set(0)
+
 
 class _Metrics:
-    """One side's metrics on one registry, and the series of its methods: the declared, and 1,000 more."""
+    """
+    One side's metrics on one registry, and the series of its methods: the declared, and 1,000 more.
+
+    `lock` is held while they change: prometheus_client has locks of its own, which no fork finds held by us then.
+    """
 
     def __init__(self, registry: CollectorRegistry, kind: Kind, buckets: Sequence[float]) -> None:
         self.kind = kind
         self.buckets = sorted(buckets)
-        self._lock = threading.Lock()
+        self.multiprocess = _is_multiprocess()
+        self.lock = ForkLock()
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._room = METHOD_LIMIT
         self.settling = _Settling()
@@ -194,7 +229,12 @@ class _Metrics:
             )
 
         def gauge(name: str, text: str) -> Any:
-            return register(prometheus_client.Gauge(f"grpc_{kind}_{name}", text, _LABELS, registry=None))
+            # Of processes that live: what a process was doing when it was killed is not going on.
+            return register(
+                prometheus_client.Gauge(
+                    f"grpc_{kind}_{name}", text, _LABELS, registry=None, multiprocess_mode="livesum"
+                )
+            )
 
         coded = (*_LABELS, "grpc_code")
         self.started = counter("started", "Calls started.")
@@ -206,6 +246,12 @@ class _Metrics:
         if kind == "server":
             self.queue = histogram("queue_seconds", "From a call's first sight to its handler's start.")
             self.running = gauge("handlers_running", "Handlers running; one may outlive its call.")
+        at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        if not self.multiprocess:  # where each process begins with values of its own
+            for series in self._series.values():
+                series.forked()
 
     def _fold(self) -> None:
         for series in [*self._series.values()]:
@@ -215,7 +261,7 @@ class _Metrics:
         """Let the methods of these services exist at zero, and always under their own names."""
         for name in services:
             for labels in _methods_of(name):
-                with self._lock:
+                with self.lock:
                     known = self._series.get(labels)
                     if known is None:
                         known = self._series[labels] = _Series(self, labels)
@@ -227,7 +273,7 @@ class _Metrics:
         return self._series.get(labels) or self._add(labels)
 
     def _add(self, labels: tuple[str, str, str]) -> _Series:
-        with self._lock:
+        with self.lock:
             if labels not in self._series and labels != _UNKNOWN:
                 if not self._room:
                     labels = _UNKNOWN
@@ -238,6 +284,26 @@ class _Metrics:
                 clean = [label.encode("utf-8", "replace").decode() for label in labels]
                 self._series[labels] = _Series(self, (clean[0], clean[1], clean[2]))
             return self._series[labels]
+
+
+def _is_multiprocess() -> bool:
+    """Return whether prometheus_client keeps values in files, for all processes: it decides so when imported."""
+    return bool(getattr(values.ValueClass, "_multiprocess", False))
+
+
+def check_multiprocess() -> None:
+    """Raise SettingError where prometheus_client is to keep its values in a folder that cannot be written."""
+    if not _is_multiprocess():
+        return
+    import tempfile  # noqa: PLC0415 - only where it is needed
+
+    name = next((name for name in _FOLDERS if name in os.environ), _FOLDERS[0])
+    folder = os.environ.get(name, "")
+    with contextlib.suppress(OSError):
+        if folder:
+            tempfile.TemporaryFile(dir=folder).close()
+            return
+    raise SettingError(name, folder, "a folder that can be written")
 
 
 def _methods_of(service: str) -> Iterator[tuple[str, str, str]]:
@@ -267,8 +333,10 @@ def measure_calls(
     The methods of `services`, full names found in the default descriptor pool, exist at zero before the first
     call, and those of `client_services` on the client's side: handled under every code, the histogram under OK,
     CANCELLED, INVALID_ARGUMENT, RESOURCE_EXHAUSTED and the server's own faults. `buckets` are upper bounds in seconds;
-    the first measure_calls of a registry decides them. Raises ValueError for a service that no imported module defines.
+    the first measure_calls of a registry decides them. Raises ValueError for a service that no imported module defines,
+    and SettingError, which is one, where PROMETHEUS_MULTIPROC_DIR is no folder that can be written.
     """
+    check_multiprocess()
     metrics = _metrics_of(registry, buckets)
     metrics["server"].declare(services)
     metrics["client"].declare(client_services)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,6 +23,7 @@ class GrpcExporter(CachingExporter):
 
     def __init__(self, answers: Answers, *, direct: bool) -> None:
         self._answers = answers
+        self._stub_of_answers: Any = None
         options: Any = (("grpc.enable_http_proxy", 0),) if direct else None
         super().__init__(channel_options=options)
 
@@ -43,10 +45,20 @@ class _AnsweringStub:
         self._export = stub.Export
         self._answers = answers
 
+    def _call(self, request: Any, **options: Any) -> Any:
+        if not threading.main_thread().is_alive():
+            return self._export(request, **options)  # the process ends: Python 3.12 starts no thread for a future then
+        # A thread that waits in gRPC's core, as for a plain call, makes the children hang that are forked then.
+        future = self._export.future(request, **options)
+        try:
+            return future.result()
+        except grpc.FutureCancelledError:
+            raise future from None  # which is the RpcError that a plain call raises
+
     def Export(self, request: Any, **options: Any) -> Any:  # noqa: N802 - the RPC's name
         """Call it."""
         try:
-            response = self._export(request, **options)
+            response = self._call(request, **options)
         except grpc.RpcError as error:
             self._answers.fail(_failure(error))
             raise

@@ -14,6 +14,7 @@ from requests.utils import get_environ_proxies, select_proxy
 
 from .answers import Answer
 from .encodable import encodable
+from .process import at_fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,11 @@ class HttpExporter(OTLPSpanExporter):
 
     def __init__(self, answers: Answers, *, direct: bool) -> None:
         provided = any(os.environ.get(name) for name in _PROVIDERS)
-        super().__init__(session=None if provided else _AnsweringSession(answers, direct=direct))
+        session = None if provided else _AnsweringSession(answers, direct=direct)
+        if session is not None:
+            # Its connections are the parent's; it makes others when it needs them.
+            at_fork(after_in_child=session.close)
+        super().__init__(session=session)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch; OpenTelemetry's encoder would drop what it cannot encode."""

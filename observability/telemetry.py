@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -23,7 +22,8 @@ from .endpoint import MetricsEndpoint
 from .exporting import configure_tracing, service_attributes
 from .faults import faults
 from .logs import configure_logging, log_calls
-from .metrics import before_scrapes, measure_calls
+from .metrics import before_scrapes, check_multiprocess, measure_calls
+from .process import at_fork, before_exit
 from .rendering import cuts
 from .server import AioServerInterceptor, ServerInterceptor
 from .settings import STANDARD, TRACING, SettingError, check_settings, setting, standard_settings
@@ -71,6 +71,7 @@ class Telemetry:
         self._contrib = contrib
         self._flush_seconds = flush_seconds
         self._on_close = contextlib.ExitStack()
+        self._endpoint: MetricsEndpoint | None = None
 
     @classmethod
     def start(  # noqa: PLR0913 - the settings of a process, each by name
@@ -99,13 +100,14 @@ class Telemetry:
         The methods of `services` and `client_services`, full names, exist at zero. `filter_` is one of
         opentelemetry.instrumentation.grpc.filters; what it refuses has no span. logging=False leaves structlog and
         `logging` as they are; else their lines go to `log_stream`, stdout unless given, from `log_level` on where
-        LOG_LEVEL is not set. `flush_seconds` bounds what close waits for.
+        LOG_LEVEL is not set: through its `write`, unless it is a plain stream of UTF-8 over a file. `flush_seconds`
+        bounds what close waits for.
 
-        Raises SettingError for a bad value of our own variables, ListenError where the metrics port cannot be
-        had, and ValueError for a service that no imported
-        module defines.
+        Raises SettingError for a bad value of our own variables and of PROMETHEUS_MULTIPROC_DIR, ListenError where the
+        metrics port cannot be had, and ValueError for a service that no imported module defines.
         """
         check_settings()
+        check_multiprocess()
         name = log_name or service_name
         writer = None
         if logging:
@@ -140,7 +142,8 @@ class Telemetry:
             telemetry._on_close.callback(before_scrapes(registry, teller.settle))
             if serve_metrics:
                 telemetry._serve_metrics(metrics_port)
-        atexit.register(telemetry.close)
+        at_fork(after_in_child=telemetry._leave_metrics)
+        telemetry._on_close.callback(before_exit(telemetry.close))
         return telemetry
 
     def server_interceptors(self) -> list[grpc.ServerInterceptor]:
@@ -176,9 +179,26 @@ class Telemetry:
         ours = aio_client_interceptors(self._teller, target=target)
         return [*self._contrib.aio_clients(), *ours] if self._contrib else ours
 
+    def flush(self, seconds: float = 1.0) -> bool:
+        """
+        Report, send and write all that has ended until now, for this many seconds at most.
+
+        Returns whether all of it is out; False also where spans were refused. A process that ends by os._exit or by a
+        signal calls it, or each of its jobs does.
+        """
+        deadline = time.monotonic() + seconds
+        out = self._teller.flush(seconds)
+        out &= self.tracing.flush(max(0.0, deadline - time.monotonic()))
+        if self.log_writer is not None:
+            out &= self.log_writer.flush(max(0.0, deadline - time.monotonic()))
+        return out
+
     def close(self) -> None:
-        """Send and write what waits, for `flush_seconds` at most, and stop listening; again, it does nothing."""
-        atexit.unregister(self.close)
+        """
+        Send and write what waits, for `flush_seconds` at most, and stop listening; again, it does nothing.
+
+        Called at the end of the process, and of the processes forked from it, as far as they can do anything then.
+        """
         with self._on_close.pop_all():
             deadline = time.monotonic() + self._flush_seconds
             self._teller.close(self._flush_seconds)
@@ -236,9 +256,16 @@ class Telemetry:
         if wanted is None:
             return
         endpoint = MetricsEndpoint(self.registry, host, int(wanted))
+        self._endpoint = endpoint
         self.metrics_address = endpoint.address
         _logger.info("metrics", extra={"address": self.metrics_address})
         self._on_close.callback(endpoint.close)
+
+    def _leave_metrics(self) -> None:
+        """Leave /metrics to the parent; a forked process's copy of its socket would keep the port."""
+        if self._endpoint is not None:
+            self._endpoint.close()
+        self._endpoint = self.metrics_address = None
 
 
 class Contrib:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: N802 - an RPC is a method under its own name
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +81,12 @@ def main(max_msg_bytes: int, **settings: Any) -> int:
     """Service A: EchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
     with Telemetry.start(
-        "service-a", log_name="A", version=__version__, metrics_port=9464, services=SERVICES
+        "service-a",
+        log_name="A",
+        log_stream=sys.__stdout__,  # a line that a full disk does not take is no failure of ours
+        version=__version__,
+        metrics_port=9464,
+        services=SERVICES,
     ) as telemetry:
         server = new_server(options, telemetry, SERVICES)
         echo = EchoService(max_msg_bytes=max_msg_bytes, max_joined_bytes=options.max_request_bytes)

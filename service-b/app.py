@@ -3,6 +3,7 @@
 # ruff: noqa: N802 - an RPC is a method under its own name
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
@@ -152,6 +153,7 @@ def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
     with Telemetry.start(
         "service-b",
         log_name="B",
+        log_stream=sys.__stdout__,  # a line that a full disk does not take is no failure of ours
         version=__version__,
         metrics_port=9465,
         services=SERVICES,

@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OF_GRPC = ("grpcio-reflection", "grpcio-status", "grpcio-tools")
 TESTING = (
+    "billiard",
     "click",
     "grpc-interceptor",
     "hypothesis",

@@ -92,9 +92,14 @@ class Words:
         """Return the attributes of the resource that its spans are of."""
         return cast("dict[str, str]", self._do("resource"))
 
-    def flush(self) -> None:
+    def send(self) -> None:
         """Have the spans that wait sent."""
-        self._do("flush")
+        self._do("send")
+
+    def flush(self, seconds: float) -> tuple[bool, float]:
+        """Flush telemetry; return what that returns, and the seconds that it took."""
+        out, took = self._do("flush", seconds=seconds)
+        return bool(out), float(took)
 
     def close(self) -> float:
         """Close telemetry; return the seconds that took."""

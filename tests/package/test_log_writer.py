@@ -1,14 +1,20 @@
 """The log's way out: an output that nobody reads stops no call, and what is written loses nothing."""
 
+import bz2
+import codecs
 import contextlib
+import gzip
 import io
 import os
 import select
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
@@ -255,6 +261,323 @@ def test_what_cannot_be_encoded_is_escaped(pipe: Pipe) -> None:
     writer.write("€")
 
     assert ["half \\ud800", "€"] == pipe.read_lines(2)
+
+
+class Recorded:
+    """A stream that is nothing but a method."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, text: str) -> None:
+        """Keep the text."""
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+
+class Tee(Recorded):
+    """A stream that writes twice, with the file descriptor of one of both."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._file = path.with_suffix(".copy").open("w", encoding="utf-8")
+        self.fileno, self.flush, self.encoding = self._file.fileno, self._file.flush, self._file.encoding
+
+    def write(self, text: str) -> None:
+        """Keep the text, twice."""
+        super().write(text)
+        self._file.write(text)
+
+
+class Marked(io.TextIOWrapper):
+    """A text stream that is more than one."""
+
+    def write(self, text: str) -> int:
+        """Mark the line."""
+        return super().write(f"> {text}")
+
+
+def socket_stream(path: Path) -> Any:
+    """Give a stream to a socket, and write to the path what comes out of its other end."""
+    here, there = socket.socketpair()
+
+    def receive() -> None:
+        with there, path.open("wb") as file:
+            while data := there.recv(1000):
+                file.write(data)
+
+    thread = threading.Thread(target=receive, daemon=True)
+    thread.start()
+    stream: Any = here.makefile("w", encoding="utf-8")
+    close = stream.close
+
+    def close_both() -> None:
+        close()
+        here.close()
+        thread.join()
+
+    stream.close = close_both
+    return stream
+
+
+LINES = ["before", "plain", "Grüße, 東京", "half \ud800"]
+ESCAPED = ["before", "plain", "Grüße, 東京", "half \\ud800"]
+STREAMS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], str]]] = {
+    "utf-8": (lambda path: path.open("w", encoding="utf-8"), lambda path: path.read_text("utf-8")),
+    "utf-8, appending": (lambda path: path.open("a", encoding="utf-8"), lambda path: path.read_text("utf-8")),
+    "utf-8, by line": (lambda path: path.open("w", 1, encoding="UTF8"), lambda path: path.read_text("utf-8")),
+    "utf-8, unbuffered": (
+        lambda path: io.TextIOWrapper(path.open("wb", 0), "utf-8", write_through=True),
+        lambda path: path.read_text("utf-8"),
+    ),
+    "utf-8, random access": (lambda path: path.open("w+", encoding="utf-8"), lambda path: path.read_text("utf-8")),
+    "utf-8 with a mark": (lambda path: path.open("w", encoding="utf-8-sig"), lambda path: path.read_text("utf-8-sig")),
+    "utf-16": (lambda path: path.open("w", encoding="utf-16"), lambda path: path.read_text("utf-16")),
+    "newlines": (
+        lambda path: path.open("w", encoding="utf-8", newline="\r\n"),
+        lambda path: path.read_bytes().decode().replace("\r\n", "\n"),
+    ),
+    "gzip, text": (
+        lambda path: io.TextIOWrapper(gzip.GzipFile(path, "wb"), "utf-8"),
+        lambda path: gzip.decompress(path.read_bytes()).decode(),
+    ),
+    "bzip2, text": (
+        lambda path: io.TextIOWrapper(bz2.BZ2File(path, "wb"), "utf-8"),
+        lambda path: bz2.decompress(path.read_bytes()).decode(),
+    ),
+    "codecs": (lambda path: codecs.getwriter("utf-16")(path.open("wb")), lambda path: path.read_text("utf-16")),
+    "a socket": (socket_stream, lambda path: path.read_text("utf-8")),
+    "a method alone": (Recorded, lambda path: path.read_text("utf-8")),
+    "a tee": (Tee, lambda path: path.read_text("utf-8")),
+    "a tee's other end": (Tee, lambda path: path.with_suffix(".copy").read_text("utf-8")),
+    "a class of one's own": (
+        lambda path: Marked(path.open("wb"), "utf-8"),
+        lambda path: "".join(line.removeprefix("> ") for line in path.read_text("utf-8").splitlines(keepends=True)),
+    ),
+}
+"""Streams of text, each with the way to read what was written there."""
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams_of_text(name: str, tmp_path: Path) -> None:
+    """
+    What a stream of text does with what is written to it, it does with every line, after what was written before.
+    """
+    make, read = STREAMS[name]
+    stream = make(tmp_path / "log")
+    stream.write("before\n")
+    writer = LogWriter(stream)
+    for line in LINES[1:]:
+        writer.write(line)
+
+    assert writer.flush(5)
+    assert 0 == writer.dropped
+    if hasattr(stream, "flush"):
+        stream.flush()
+    if hasattr(stream, "close"):
+        stream.close()
+    assert ESCAPED == read(tmp_path / "log").splitlines()
+
+
+@pytest.mark.parametrize("name", ["utf-8", "utf-8, appending", "a tee", "utf-16", "newlines", "gzip, text"])
+def test_what_is_written_between(name: str, tmp_path: Path) -> None:
+    """
+    Lines and what the application itself writes to the stream stand in the order in which they were written.
+    """
+    make, read = STREAMS[name]
+    stream = make(tmp_path / "log")
+    writer = LogWriter(stream)
+    for number in range(4):
+        stream.write(f"text {number}\n")
+        writer.write(f"line {number}")
+        assert writer.flush(5)
+
+    stream.flush()
+    if hasattr(stream, "close"):
+        stream.close()
+    assert [f"{what} {number}" for number in range(4) for what in ("text", "line")] == read(
+        tmp_path / "log"
+    ).splitlines()
+
+
+BYTES: dict[str, tuple[Callable[[Path], Any], Callable[[Path], bytes]]] = {
+    "a file": (lambda path: path.open("wb"), Path.read_bytes),
+    "a file, unbuffered": (lambda path: path.open("wb", 0), Path.read_bytes),
+    "gzip": (lambda path: gzip.GzipFile(path, "wb"), lambda path: gzip.decompress(path.read_bytes())),
+    "a temporary file": (
+        lambda path: tempfile.NamedTemporaryFile(dir=path.parent, delete=False),  # noqa: SIM115 - closed below
+        lambda path: next(each for each in path.parent.iterdir() if each != path).read_bytes(),
+    ),
+}
+"""Streams of bytes."""
+
+
+@pytest.mark.parametrize("name", BYTES)
+def test_streams_of_bytes(name: str, tmp_path: Path) -> None:
+    """
+    A stream of bytes takes lines in UTF-8.
+    """
+    make, read = BYTES[name]
+    stream = make(tmp_path / "log")
+    stream.write(b"before\n")
+    writer = LogWriter(stream)
+    for line in LINES[1:]:
+        writer.write(line)
+
+    assert writer.flush(5)
+    stream.close()
+    assert ESCAPED == read(tmp_path / "log").decode().splitlines()
+    assert 0 == writer.dropped
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [
+        ("latin-1", ["Grüße, \\u6771\\u4eac", "half \\ud800"]),
+        ("ascii", ["Gr\\xfc\\xdfe, \\u6771\\u4eac", "half \\ud800"]),
+    ],
+)
+def test_stream_that_cannot_encode_all(encoding: str, expected: list[str], tmp_path: Path) -> None:
+    """
+    What a stream's encoding does not have is written with escapes.
+    """
+    with (tmp_path / "log").open("w", encoding=encoding) as stream:
+        writer = LogWriter(stream)
+        for line in LINES[2:]:
+            writer.write(line)
+        assert writer.flush(5)
+
+    assert expected == (tmp_path / "log").read_text(encoding).splitlines()
+    assert 0 == writer.dropped
+
+
+def test_codecs_that_cannot_encode_all(tmp_path: Path) -> None:
+    """
+    So is what a writer of `codecs` cannot encode, which does not say what it can.
+    """
+    with codecs.getwriter("latin-1")((tmp_path / "log").open("wb")) as stream:
+        writer = LogWriter(stream)  # type: ignore[arg-type]  # as much of a stream as is needed
+        writer.write("東京")
+        assert writer.flush(5)
+
+    assert "\\u6771\\u4eac\n" == (tmp_path / "log").read_text()
+
+
+def test_memory() -> None:
+    """
+    A stream that is no file takes lines.
+    """
+    text, data = io.StringIO(), io.BytesIO()
+    for stream in (text, data):
+        writer = LogWriter(stream)
+        writer.write("Grüße")
+        assert writer.flush(5)
+
+    assert ("Grüße\n", "Grüße\n") == (text.getvalue(), data.getvalue().decode())
+
+
+class Picky(io.StringIO):
+    """A stream that does not take everything."""
+
+    def write(self, text: str) -> int:
+        """Refuse what is long."""
+        if len(text) > 10:
+            raise ValueError("too long")
+        return super().write(text)
+
+
+def test_lines_that_a_stream_does_not_take() -> None:
+    """
+    Lines that a stream does not take are counted as dropped, and take no other line with them.
+    """
+    stream = Picky()
+    writer = LogWriter(stream)
+    for line in ("one", "more than ten", "two", "eleven and more"):
+        writer.write(line)
+
+    assert writer.flush(5)
+    assert (2, ["one", "two"]) == (writer.dropped, stream.getvalue().splitlines())
+
+
+class Full(io.StringIO):
+    """A stream that has no room in the end."""
+
+    def flush(self) -> None:
+        """Fail."""
+        raise OSError("no space left")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Full,
+        lambda: io.TextIOWrapper(io.BufferedWriter(io.FileIO("/dev/full", "w")), "utf-8"),
+        lambda: io.TextIOWrapper(io.BufferedReader(io.FileIO(os.devnull)), "utf-8"),
+        lambda: None,
+        object,
+    ],
+    ids=["that fails in the end", "that is full", "to read from", "that is none", "of nothing"],
+)
+def test_streams_that_take_nothing(make: Callable[[], Any]) -> None:
+    """
+    Every line that is lost is counted.
+    """
+    with contextlib.ExitStack() as stack:
+        stream = make()
+        if isinstance(stream, io.TextIOWrapper):
+            stack.enter_context(stream)
+        writer = LogWriter(stream)
+        for _ in range(3):
+            writer.write("lost")
+
+        assert writer.flush(5)
+        assert 3 == writer.dropped
+
+
+@pytest.mark.parametrize("fixture", ["capsys", "capfd"])
+def test_captured_output(fixture: str, request: pytest.FixtureRequest) -> None:
+    """
+    What captures the output of tests captures lines.
+    """
+    capture = request.getfixturevalue(fixture)
+    print("before")  # noqa: T201 - what an application prints
+    writer = LogWriter(sys.stdout)
+    writer.write("line")
+    assert writer.flush(5)
+
+    assert "before\nline\n" == capture.readouterr().out
+
+
+def test_output_that_changes_its_encoding(tmp_path: Path) -> None:
+    """
+    A stream that is given another encoding has its lines in that one from then on.
+    """
+    with (tmp_path / "log").open("w", encoding="utf-8") as stream:
+        writer = LogWriter(stream)
+        writer.write("ü")
+        assert writer.flush(5)
+        stream.reconfigure(encoding="latin-1")
+        writer.write("ü")
+        assert writer.flush(5)
+
+    assert "ü\n".encode() + "ü\n".encode("latin-1") == (tmp_path / "log").read_bytes()
+
+
+def test_stuck_write_stops_no_print(pipe: Pipe) -> None:
+    """
+    While a line is stuck that nobody reads, the application can still print to the same stream.
+    """
+    writer = LogWriter(pipe.stream)
+    stick(writer, pipe)
+    printed = threading.Event()
+
+    def write() -> None:
+        pipe.stream.write("text")
+        printed.set()
+
+    threading.Thread(target=write, daemon=True).start()
+
+    assert printed.wait(5)
 
 
 def run(program: str) -> str:

@@ -1,10 +1,6 @@
 """Metrics: their names, labels and buckets, what they count, and what a scrape of them looks like."""
 
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -16,6 +12,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from client.processes import ROOT
 from observability import ClientInterceptor, ServerInterceptor, measure_calls
 from protos import echo_pb2
 from tests.package.rpc import (
@@ -33,7 +30,6 @@ from tests.package.rpc import (
 )
 from tests.package.told import Told
 
-ROOT = Path(__file__).resolve().parents[2]
 ECHO = "echo.v1.EchoService"
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # What grpc itself ends calls with and what most services refuse with: the codes that a declared method's latency has.
@@ -509,34 +505,3 @@ def test_queue_seconds_is_the_wait_for_a_thread() -> None:
 
     assert 2 == told.total("grpc_server_queue_seconds_count")
     assert 0.05 < told.total("grpc_server_queue_seconds_sum") < max(outcome.seconds for outcome in told.outcomes) * 2
-
-
-MULTIPROCESS = """
-import os
-import grpc
-from prometheus_client import CollectorRegistry, multiprocess
-from observability import ServerInterceptor, measure_calls
-from tests.package.rpc import connected, echo, method
-
-with connected(ServerInterceptor(measure_calls(CollectorRegistry())), unary=echo) as channel:
-    for _ in range(3):
-        method(channel, "unary")(b"a", timeout=10)
-registry = CollectorRegistry()
-multiprocess.MultiProcessCollector(registry)
-found = {}
-for metric in registry.collect():
-    for sample in metric.samples:
-        found[sample.name] = found.get(sample.name, 0.0) + sample.value
-print(*(found[f"grpc_server_{name}"] for name in ("started_total", "in_flight", "handlers_running", "handled_total")))
-"""
-
-
-def test_multiprocess_mode(tmp_path: Path) -> None:
-    """In prometheus_client's multiprocess mode another process sees what started and what is in flight as well."""
-    variables = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    found = subprocess.run(
-        [sys.executable, "-c", MULTIPROCESS], env=variables, capture_output=True, text=True, timeout=60, check=False
-    )
-
-    assert "" == found.stderr
-    assert "3.0 0.0 0.0 3.0" == found.stdout.strip()

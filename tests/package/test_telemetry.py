@@ -263,6 +263,52 @@ def test_flush_at_close_loses_nothing() -> None:
     assert (600, 600) == (len(spans), len(lines))
 
 
+def test_flush() -> None:
+    """After a flush every line is written and every span has arrived, and telemetry goes on."""
+    with Receiver() as receiver, Words(sending(receiver.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000")) as words:
+        words.call("OK", 10)
+        out, _ = words.flush(10)
+        spans, lines = receiver.spans(), words.stdout.wait_for(" kind=", count=20)
+        words.call("OK", 10)
+        again, _ = words.flush(10)
+
+    assert (True, True) == (out, again)
+    assert (20, 20, 40) == (len(spans), len(lines), len(receiver.spans()))
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_flush_that_fails(listens: bool) -> None:  # noqa: FBT001 - a parameter
+    """A flush is bounded, and says that spans are not out, be the collector hung or missing."""
+    with silent_listener() as hung:
+        variables = sending(hung if listens else NOWHERE, timeout=30 if listens else 0.2)
+        with Words(variables | {"OTEL_BSP_SCHEDULE_DELAY": "60000"}, flush_seconds=0.1) as words:
+            words.call("OK")
+            out, seconds = words.flush(2 if listens else 10)
+
+    assert not out
+    assert seconds < 9
+
+
+def test_flush_without_anything_to_send() -> None:
+    """A flush of telemetry that sends and logs nothing has nothing to wait for."""
+    with Words({"OTEL_SDK_DISABLED": "true"}, logging=False) as words:
+        words.call("OK")
+        out, _ = words.flush(10)
+
+    assert out
+
+
+def test_end_without_close() -> None:
+    """A process that ends without closing its telemetry loses nothing either."""
+    with Receiver() as receiver, Words(sending(receiver.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000")) as words:
+        words.call("OK", 10)
+        status = words.end()
+        lines = [line for line in words.stdout.wait_for_end() if " kind=" in line]
+        stderr = words.stderr.wait_for_end()
+
+    assert (0, [], 20, 20) == (status, stderr, len(lines), len(receiver.spans()))
+
+
 @pytest.mark.parametrize("listens", [True, False])
 def test_close_is_bounded(listens: bool) -> None:  # noqa: FBT001 - a parameter
     """Close takes as long as it may and no longer, be the collector hung or missing."""

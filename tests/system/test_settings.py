@@ -181,6 +181,18 @@ def test_bad_variables_of_ours(program: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("program", [*FOLDERS, "health-a", "call-echo", "load"])
+def test_bad_folder_of_prometheus(program: str) -> None:
+    """A folder for prometheus_client's multiprocess mode that is missing stops each program likewise."""
+    result = start(program, *GOOD_ARGUMENTS.get(program, []), PROMETHEUS_MULTIPROC_DIR="/no/such/folder")
+
+    assert ("PROMETHEUS_MULTIPROC_DIR='/no/such/folder' is not a folder that can be written\n", "", 2) == (
+        result.stderr,
+        result.stdout,
+        result.returncode,
+    )
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_bad_standard_variables_are_warned_of(system: System, folder: str) -> None:
     """A bad value of OpenTelemetry's variables is one warning that names it, and the default counts."""

@@ -89,10 +89,15 @@ class Words:
         provider: Any = self._telemetry.tracing.provider
         return {key: str(value) for key, value in provider.resource.attributes.items()}
 
-    def flush(self) -> None:
+    def send(self) -> None:
         """Have the spans that wait sent."""
         provider: Any = self._telemetry.tracing.provider
         provider.force_flush()
+
+    def flush(self, seconds: float) -> tuple[bool, float]:
+        """Flush telemetry; return what that returns, and the seconds that it took."""
+        start = time.monotonic()
+        return self._telemetry.flush(seconds), time.monotonic() - start
 
     def close(self) -> float:
         """Stop serving and close telemetry; return the seconds that took."""

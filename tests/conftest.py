@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.errors import LOGGERS, ErrorLines
+from tests.errors import HOLDING, LOGGERS, ErrorLines
 
 # What a script starts in the background ignores SIGINT, and so does all that it starts in turn: our programs, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -29,10 +29,10 @@ def error_lines() -> Iterator[ErrorLines]:
     """Keep the ERROR lines of the loggers that tests look at, whatever a test does to the root logger's level."""
     handler = ErrorLines()
     logging.getLogger("grpc").setLevel(logging.WARNING)
-    for name in LOGGERS:
+    for name in {*LOGGERS, *HOLDING}:
         logging.getLogger(name).addHandler(handler)
     yield handler
-    for name in LOGGERS:
+    for name in {*LOGGERS, *HOLDING}:
         logging.getLogger(name).removeHandler(handler)
 
 

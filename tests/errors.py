@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 
 LOGGERS = ("grpc", "observability")
+# What these log has a traceback, and so the frames in which grpc and asyncio hold handlers and calls.
+HOLDING = ("grpc", "asyncio")
 # What grpc.aio logs when a call is cut off, or not, as its task and the caller's leave race.
 CUT_OFF = r"^grpc\._cython\.cygrpc: Exception not handled by _handle_exceptions .*\[CancelledError: \]$"
 
@@ -15,8 +17,7 @@ class ErrorLines(logging.Handler):
     """
     Keeps the text of the lines from ERROR on, in order.
 
-    It leaves a record without its exception, which has a traceback, and so the frames in which grpc holds handlers:
-    pytest keeps each record until the end of its test.
+    It leaves a record of HOLDING without its traceback: pytest keeps each record until the end of its test.
     """
 
     def __init__(self) -> None:
@@ -28,9 +29,10 @@ class ErrorLines(logging.Handler):
         cause = ""
         if record.exc_info and record.exc_info[1]:
             cause = f" [{type(record.exc_info[1]).__name__}: {record.exc_info[1]}]"
-            if record.name.startswith("grpc"):
+            if record.name.startswith(HOLDING):
                 record.exc_text, record.exc_info = _formatter.formatException(record.exc_info), None
-        self.lines.append(f"{record.name}: {record.getMessage()}{cause}")
+        if record.name.startswith(LOGGERS):
+            self.lines.append(f"{record.name}: {record.getMessage()}{cause}")
 
     def unexpected(self, patterns: Iterable[str]) -> list[str]:
         """Return the lines in which none of these patterns is found."""

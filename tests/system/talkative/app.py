@@ -1,6 +1,7 @@
 """A Service A whose handler has log lines and a span of its own; a program for the tests."""
 
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +46,7 @@ class TalkativeEcho(EchoServiceServicer):
 def main(**settings: Any) -> int:
     """Serve until told to stop."""
     options = ServerOptions(**settings)
-    with Telemetry.start("service-a", log_name="A", services=SERVICES) as telemetry:
+    with Telemetry.start("service-a", log_name="A", log_stream=sys.__stdout__, services=SERVICES) as telemetry:
         server = new_server(options, telemetry, SERVICES)
         echo = TalkativeEcho()  # type: ignore[abstract]  # its other methods stay unimplemented
         add_EchoServiceServicer_to_server(echo, server)

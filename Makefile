@@ -79,7 +79,8 @@ check-lowest: ## The package's tests with the lowest of what it says it depends 
 	.venv-lowest/bin/python -m grpc_tools.protoc -I. --python_out=.venv-lowest/stubs \
 		--grpc_python_out=.venv-lowest/stubs protos/echo.proto
 	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/.venv-lowest/stubs" .venv-lowest/bin/pytest -n 4 --dist worksteal \
-		-W ignore::DeprecationWarning tests/package
+		-W ignore::DeprecationWarning -W ignore::FutureWarning \
+		-W ignore::pytest.PytestUnraisableExceptionWarning tests/package
 
 # An environment of its own: one of the peers works with the grpcio of exactly its own version alone.
 .venv-bench: .venv-bench/made

@@ -195,9 +195,10 @@ class AioCall(ServedCall):
         if self._cancelled_itself:
             return True  # and never answered
         try:
-            return bool(self._context.done())
+            done = self._context.done()
         except Exception:  # noqa: BLE001 - a plain handler's context has no such method, nor have abstract ones
-            return not cancelling
+            done = None
+        return not cancelling if done is None else bool(done)
 
     def _end_unsent(self) -> None:
         """Wait for the deadline, as the caller does; without one, nobody will say when it leaves."""

@@ -2,7 +2,7 @@
 Prints the requirements of an environment that has the lowest version of each direct dependency.
 
 They are what pyproject.toml names, its extras and what builds it included, each at its lower bound; gRPC's other
-packages, which tests need, at that of grpcio; and what runs the tests, as requirements.txt pins it.
+packages, which tests need, at that of grpcio; Google's clients; and what runs the tests, as requirements.txt pins it.
 """
 
 # ruff: noqa: INP001, T201 - a program run by path, which prints
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_GRPC = ("grpcio-reflection", "grpcio-status", "grpcio-tools")
+OF_GRPC = ("grpcio-reflection", "grpcio-status", "grpcio-testing", "grpcio-tools")
 TESTING = (
     "billiard",
     "click",
@@ -27,6 +27,8 @@ TESTING = (
     "rich",
     "sentry-sdk",
 )
+# Newer ones refuse the lowest protobuf.
+OF_GOOGLE = ("google-api-core==2.30.3", "google-cloud-pubsub==2.39.0")
 
 
 def direct(project: Path) -> dict[str, str]:
@@ -48,6 +50,7 @@ def pins(project: Path, requirements: Path) -> Iterator[str]:
     lowest = direct(project)
     lowest |= dict.fromkeys(OF_GRPC, lowest["grpcio"])
     yield from (f"{name}=={version}" for name, version in lowest.items())
+    yield from OF_GOOGLE
     pinned = requirements.read_text("utf-8").splitlines()
     yield from (line for line in pinned if line.partition("==")[0] in TESTING)
 

@@ -198,7 +198,7 @@ def test_trace_in_the_metadata_goes_on(way: Call) -> None:
 
     assert span.parent is not None
     assert (TRACE_ID, SPAN_ID) == (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}")
-    assert f"00-{TRACE_ID}-{span.context.span_id:016x}-01" == metadata["traceparent"]
+    assert f"00-{TRACE_ID}-{span.context.span_id:016x}-{span.context.trace_flags:02x}" == metadata["traceparent"]
 
 
 @WAYS

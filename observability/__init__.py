@@ -4,19 +4,19 @@ from .settings import TRACING, SettingError, standard_settings
 
 # OpenTelemetry reads some of its variables when it is imported, and may raise. Telemetry.start warns.
 with standard_settings(TRACING, warn=False):
-    from .call import Call, Observer, Outcome, current_call
-    from .channel import ObservedChannel
-    from .channel_aio import AioObservedChannel
-    from .client import ClientInterceptor
-    from .client_aio import aio_client_interceptors
-    from .hiding import AioHideExceptions, HideExceptions
-    from .listening import ListenError
-    from .logs import log_calls
-    from .metrics import measure_calls
-    from .server import AioServerInterceptor, ServerInterceptor
-    from .serving import serve, serve_aio
+    from .address import ListenError
+    from .calls.call import Call, Observer, Outcome, current_call
+    from .client.aio_channel import AioObservedChannel
+    from .client.aio_interceptors import aio_client_interceptors
+    from .client.channel import ObservedChannel
+    from .client.interceptors import ClientInterceptor
+    from .logs.observer import log_calls
+    from .metrics.observer import measure_calls
+    from .server.hide_exceptions import AioHideExceptions, HideExceptions
+    from .server.interceptors import AioServerInterceptor, ServerInterceptor
+    from .serving.run import serve, serve_aio
     from .telemetry import Telemetry
-    from .traces import trace_calls
+    from .traces.observer import trace_calls
 
 __version__ = "0.1.0"
 

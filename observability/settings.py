@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import grpc
 
-from .listening import LAST_PORT, bare_host, bind_failure
+from .address import LAST_PORT, bare_host, bind_failure
 from .redaction import shown_variable
 
 if TYPE_CHECKING:

@@ -15,20 +15,20 @@ import prometheus_client
 import structlog
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from .channel import ObservedChannel
-from .channel_aio import AioObservedChannel
-from .client_aio import aio_client_interceptors
-from .endpoint import MetricsEndpoint
-from .exporting import configure_tracing, service_attributes
-from .faults import faults
-from .logs import configure_logging, log_calls
-from .metrics import before_scrapes, check_multiprocess, measure_calls
-from .process import at_fork, before_exit
-from .rendering import cuts
-from .server import AioServerInterceptor, ServerInterceptor
+from .calls.batch_reporter import Teller
+from .calls.errors import faults
+from .client.aio_channel import AioObservedChannel
+from .client.aio_interceptors import aio_client_interceptors
+from .client.channel import ObservedChannel
+from .logs.observer import configure_logging, log_calls
+from .logs.render import cuts
+from .metrics.endpoint import MetricsEndpoint
+from .metrics.observer import before_scrapes, check_multiprocess, measure_calls
+from .server.interceptors import AioServerInterceptor, ServerInterceptor
 from .settings import STANDARD, TRACING, SettingError, check_settings, setting, standard_settings
-from .teller import Teller
-from .traces import default_filter, follow_spans, trace_calls
+from .threads.process import at_fork, before_exit
+from .traces.observer import default_filter, follow_spans, trace_calls
+from .traces.provider import configure_tracing, service_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
-    from .exporting import Tracing
-    from .log_writer import LogWriter
+    from .logs.writer import LogWriter
+    from .traces.provider import Tracing
 
 _logger = logging.getLogger("observability")
 _NOT_AROUND_AIO: Final = "for a grpc.aio channel that is made already: make it with aio_client_interceptors"

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from observability.channel import ObservedChannel
+from observability.client.channel import ObservedChannel
 
 from . import expected
 from .cases import AGREED, DIVERGING, HIDDEN, Case, Way, requests_stream, ways

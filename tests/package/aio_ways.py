@@ -8,7 +8,7 @@ import grpc.aio
 import pytest
 
 from observability import Observer, aio_client_interceptors
-from observability.channel_aio import AioObservedChannel
+from observability.client.aio_channel import AioObservedChannel
 from tests.package.rpc import aio_serving
 
 OURS: Final = ("interceptors", "channel")

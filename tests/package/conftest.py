@@ -10,8 +10,8 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from client.lines import fields
-from observability.log_writer import LogWriter
-from observability.logs import LineHandler, configure_logging
+from observability.logs.observer import LineHandler, configure_logging
+from observability.logs.writer import LogWriter
 
 # Beside other tests on a busy machine, time says nothing; and nothing is left behind in the working tree.
 settings.register_profile("package", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

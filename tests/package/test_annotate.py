@@ -11,8 +11,10 @@ from opentelemetry.sdk.trace import Span
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from client.lines import fields
-from observability import Call, ServerInterceptor, current_call, logs, rendering
-from observability.rendering import render_json, render_keyvalue
+from observability import Call, ServerInterceptor, current_call
+from observability.logs import observer as logs
+from observability.logs import render as rendering
+from observability.logs.render import render_json, render_keyvalue
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import method, serving
 from tests.package.told import Told

@@ -14,9 +14,9 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 
 from client.lines import fields
 from client.processes import ROOT
-from observability.answers import TEXT_LIMIT, Answer, Answers
-from observability.otlp_grpc import GrpcExporter
 from observability.redaction import Redactor
+from observability.traces.answers import TEXT_LIMIT, Answer, Answers
+from observability.traces.otlp_grpc import GrpcExporter
 from tests.bad_values import NEVER_SHOWN
 from tests.package.process import NOWHERE, Words, sending
 from tests.receiver import AnsweringReceiver, HttpAnswer, HttpReceiver, HungReceiver, partial_success
@@ -315,7 +315,7 @@ FORKED = """
 import logging, os
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
-from observability.exporting import CountingProcessor, SpanDelivery
+from observability.traces.provider import CountingProcessor, SpanDelivery
 
 def give_up(count):
     for number in range(count):

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from observability.channel import ObservedChannel
+from observability.client.channel import ObservedChannel
 from protos.echo_pb2 import EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceServicer, EchoServiceStub, add_EchoServiceServicer_to_server
 from tests.package.endings import behaviors

@@ -18,7 +18,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from prometheus_client import CollectorRegistry
 
 from observability import Telemetry
-from observability.channel_aio import AioObservedChannel
+from observability.client.aio_channel import AioObservedChannel
 from observability.settings import SettingError
 from protos.echo_pb2 import EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceStub

@@ -14,7 +14,7 @@ import pytest
 
 from client.processes import ROOT, environment
 from observability import Call, Outcome
-from observability.finalizers import finalizers
+from observability.threads.finalizers import finalizers
 from tests.package.aio_interceptors import aio_interceptor
 from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
 from tests.package.endings import aio_behaviors

@@ -15,8 +15,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from observability.encodable import encodable
-from observability.encoding import CachingExporter, encode
+from observability.traces.encodable import encodable
+from observability.traces.encoding import CachingExporter, encode
 
 SCALARS = some.text(max_size=300) | some.integers(-(2**63), 2**63 - 1) | some.floats(allow_nan=False) | some.booleans()
 REMOTE = SpanContext(2**127 + 1, 2**63 + 1, is_remote=True, trace_flags=TraceFlags(1))

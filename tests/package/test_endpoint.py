@@ -22,8 +22,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from observability import ListenError, endpoint
-from observability.endpoint import CONNECTION_LIMIT, REQUEST_BYTES, MetricsEndpoint
+from observability import ListenError
+from observability.metrics import endpoint
+from observability.metrics.endpoint import CONNECTION_LIMIT, REQUEST_BYTES, MetricsEndpoint
 
 LOCAL = "127.0.0.1"
 PAGE_BYTES = 8_000_000  # at least: more than what sockets hold of a response that nobody reads
@@ -397,7 +398,7 @@ def test_close_in_a_forked_process() -> None:
     program = """
 import os, socket, urllib.request
 from prometheus_client import CollectorRegistry
-from observability.endpoint import MetricsEndpoint
+from observability.metrics.endpoint import MetricsEndpoint
 
 endpoint = MetricsEndpoint(CollectorRegistry(), "127.0.0.1", 0)
 opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from observability.finalizers import finalizers
+from observability.threads.finalizers import finalizers
 from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
 from tests.package.endings import aio_behaviors, behaviors
 from tests.package.rpc import AIO_ECHOES, ARITIES, RESPONSES, STREAMS, method, requests, serving

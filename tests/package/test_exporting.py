@@ -8,9 +8,9 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
-from observability.answers import Answer, Answers
-from observability.delivery import CountingProcessor, Said, SpanDelivery
-from observability.exporting import Tracing
+from observability.traces.answers import Answer, Answers
+from observability.traces.delivery import CountingProcessor, Said, SpanDelivery
+from observability.traces.provider import Tracing
 
 
 class Exporter(SpanExporter):
@@ -173,7 +173,7 @@ def test_reason_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     A reason that comes back after another one is said again once 5 minutes have passed.
     """
     times = iter([0, 1, 2, 301, 302, 9999])
-    monkeypatch.setattr("observability.delivery.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("observability.traces.delivery.time.monotonic", lambda: next(times))
     one, other, news = Answer("A"), Answer("B"), Said()
 
     assert [True, True, False, False, True, False] == [

@@ -169,7 +169,7 @@ HELD = """
 import os
 import threading
 
-from observability import process
+from observability.threads import process
 
 process._FORK_SECONDS = 10
 held, forking = threading.Event(), threading.Event()
@@ -183,7 +183,7 @@ def hold():  # until somebody forks, who runs this before what the package does 
 """What the programs have in common in which a thread holds a lock when the process forks."""
 
 HELD_BY_A_STREAM = """
-from observability.log_writer import LogWriter
+from observability.logs.writer import LogWriter
 
 
 class Stream:
@@ -221,9 +221,9 @@ class Value(values.MutexValue):
 
 values.ValueClass = Value
 from observability import measure_calls
-from observability.call import Observation
-from observability.method import method_at
-from observability.signals import Signals
+from observability.calls.call import Observation
+from observability.calls.method import method_at
+from observability.calls.observers import Signals
 
 registry = CollectorRegistry()
 signals = Signals(measure_calls(registry))
@@ -270,7 +270,7 @@ STUCK = """
 import os
 import time
 
-from observability.log_writer import LogWriter
+from observability.logs.writer import LogWriter
 
 reader, pipe = os.pipe()
 writer = LogWriter(os.fdopen(pipe, "w"))
@@ -301,9 +301,9 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from observability import measure_calls
-from observability.call import Observation
-from observability.method import method_at
-from observability.signals import Signals
+from observability.calls.call import Observation
+from observability.calls.method import method_at
+from observability.calls.observers import Signals
 
 registry = CollectorRegistry()
 signals = Signals(measure_calls(registry))
@@ -355,7 +355,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from observability.exporting import CountingProcessor, SpanDelivery
+from observability.traces.provider import CountingProcessor, SpanDelivery
 
 exporter = InMemorySpanExporter()
 processor = CountingProcessor(SpanDelivery(exporter, "nowhere"), 10, 10)

@@ -13,7 +13,7 @@ import pytest
 
 from client.processes import ROOT, environment
 from observability import Call, Outcome
-from observability.finalizers import finalizers
+from observability.threads.finalizers import finalizers
 from tests.package.endings import behaviors
 from tests.package.less_than_calls import Answering
 from tests.package.rpc import ARITIES, STREAMS, connected, serving

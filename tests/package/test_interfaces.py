@@ -13,7 +13,7 @@ import grpc.aio
 import pytest
 
 from observability import ClientInterceptor, aio_client_interceptors
-from observability.channel import ObservedChannel
+from observability.client.channel import ObservedChannel
 from tests.package.aio_interceptors import THROUGH
 from tests.package.endings import METADATA, aio_behaviors, behaviors
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests

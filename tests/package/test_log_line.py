@@ -13,8 +13,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from client.lines import fields
 from observability import AioServerInterceptor, Call, ClientInterceptor, Outcome, ServerInterceptor
-from observability.method import kebab
-from observability.rendering import render_keyvalue
+from observability.calls.method import kebab
+from observability.logs.render import render_keyvalue
 from tests.package.rpc import (
     AIO_ECHOES,
     ARITIES,

@@ -20,10 +20,12 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from observability import ServerInterceptor, log_calls, log_writer, teller
-from observability.log_writer import LINE_LIMIT, LogWriter
-from observability.logs import LineLogger
-from observability.rendering import render_keyvalue
+from observability import ServerInterceptor, log_calls
+from observability.calls import batch_reporter
+from observability.logs import writer as log_writer
+from observability.logs.observer import LineLogger
+from observability.logs.render import render_keyvalue
+from observability.logs.writer import LINE_LIMIT, LogWriter
 from tests.package.rpc import connected, method
 
 
@@ -143,7 +145,7 @@ def test_info_is_written_within_a_tenth_of_a_second(pipe: Pipe) -> None:
     writer.write("info")
 
     assert ["info"] == pipe.read_lines(1)
-    assert 0.1 >= log_writer.DELAY_SECONDS + teller.DELAY_SECONDS
+    assert 0.1 >= log_writer.DELAY_SECONDS + batch_reporter.DELAY_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -582,7 +584,7 @@ def test_stuck_write_stops_no_print(pipe: Pipe) -> None:
 
 def run(program: str) -> str:
     """Run a program with a writer of stdout; return what it printed."""
-    start = "import os, sys, time\nfrom observability.log_writer import LogWriter\nwriter = LogWriter(sys.stdout)\n"
+    start = "import os, sys, time\nfrom observability.logs.writer import LogWriter\nwriter = LogWriter(sys.stdout)\n"
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", start + program],
         capture_output=True,

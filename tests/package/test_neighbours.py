@@ -18,7 +18,7 @@ from observability import (
     ServerInterceptor,
     aio_client_interceptors,
 )
-from observability.channel import ObservedChannel
+from observability.client.channel import ObservedChannel
 from tests.package.aio_ways import aio_observed
 from tests.package.endings import aio_behaviors, behaviors
 from tests.package.neighbours import (

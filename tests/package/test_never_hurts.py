@@ -24,11 +24,11 @@ from observability import (
     aio_client_interceptors,
     log_calls,
     measure_calls,
-    metrics,
     trace_calls,
 )
-from observability.faults import Faults, faults
-from observability.signals import Signal
+from observability.calls.errors import Faults, faults
+from observability.calls.observers import Signal
+from observability.metrics import observer as metrics
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
 from tests.package.told import Told

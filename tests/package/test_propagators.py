@@ -20,8 +20,8 @@ from observability import (
     ServerInterceptor,
     aio_client_interceptors,
 )
-from observability.channel import ObservedChannel
-from observability.channel_aio import AioObservedChannel
+from observability.client.aio_channel import AioObservedChannel
+from observability.client.channel import ObservedChannel
 from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, RESPONSES, STREAMS, aio_serving, method, requests, serving
 from tests.package.told import Told
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from client.lines import fields
-from observability.rendering import cuts, render_json, render_keyvalue, stacktrace
+from observability.logs.render import cuts, render_json, render_keyvalue, stacktrace
 
 HOSTILE = [
     "",

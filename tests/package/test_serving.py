@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2
 from client.lines import fields
 from client.processes import ROOT, Output, environment
 from observability import ListenError
-from observability.listening import check_address
+from observability.address import check_address
 from tests.package.process import NOWHERE, sending
 from tests.package.rpc import LOCAL, method
 from tests.receiver import Receiver

@@ -8,7 +8,7 @@ import grpc_testing  # type: ignore[import-untyped]  # it has no types
 import pytest
 from google.api_core import grpc_helpers as grpc_helpers_
 
-from observability.channel import ObservedChannel
+from observability.client.channel import ObservedChannel
 from protos import echo_pb2
 from protos.echo_pb2_grpc import EchoServiceStub
 from tests.package.rpc import ARITIES, STREAMS, method, requests

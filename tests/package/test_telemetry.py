@@ -16,7 +16,7 @@ import pytest
 from client.lines import fields
 from client.processes import environment
 from observability import ListenError
-from observability.log_writer import LINE_LIMIT
+from observability.logs.writer import LINE_LIMIT
 from tests.package.process import NOWHERE, Words, sending
 from tests.ports import free_ports
 from tests.receiver import HungReceiver, Receiver

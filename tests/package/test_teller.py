@@ -14,12 +14,13 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics import exposition as openmetrics
 
-from observability import Call, Outcome, ServerInterceptor, measure_calls, teller
-from observability.call import Observation
-from observability.method import method_at
-from observability.metrics import FOLD_AFTER, before_scrapes
-from observability.signals import Signals
-from observability.teller import CALL_LIMIT, Teller
+from observability import Call, Outcome, ServerInterceptor, measure_calls
+from observability.calls import batch_reporter
+from observability.calls.batch_reporter import CALL_LIMIT, Teller
+from observability.calls.call import Observation
+from observability.calls.method import method_at
+from observability.calls.observers import Signals
+from observability.metrics.observer import FOLD_AFTER, before_scrapes
 from tests.package.rpc import NAMES, SERVICE, connected, echo, method
 
 LABELS = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": NAMES["unary"]}
@@ -61,7 +62,7 @@ def test_told_in_a_thread_of_its_own() -> None:
 
     assert {"observability-teller"} == kept.threads
     assert ["OK"] == [outcome.code.name for outcome in kept.outcomes]
-    assert teller.DELAY_SECONDS < 0.1
+    assert batch_reporter.DELAY_SECONDS < 0.1
 
 
 def test_beside_another_observer() -> None:
@@ -79,7 +80,7 @@ def test_beside_another_observer() -> None:
 
 def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that failed waits for no other, and those before it are told with it."""
-    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     with connected(ServerInterceptor(Teller(kept)), unary=echo, server_stream=fail) as channel:
         method(channel, "unary")(b"a", timeout=10)
@@ -92,7 +93,7 @@ def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushing tells what has ended; it gives up in time where an observer hangs, and says so."""
-    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     telling = Teller(kept)
     ended(telling, 3)
@@ -109,7 +110,7 @@ def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the limit whoever ends a call tells it: every call is told, once."""
-    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     telling = Teller(kept)
     ended(telling, CALL_LIMIT + 10)
@@ -149,7 +150,7 @@ def test_messages_are_those_of_the_end() -> None:
 
 def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A scrape waits for nothing and misses nothing: what waits to be told is told before."""
-    monkeypatch.setattr(teller, "DELAY_SECONDS", 60)
+    monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     registry, kept = CollectorRegistry(), Kept()
     telling = Teller(measure_calls(registry), kept)
     stop = before_scrapes(registry, telling.settle)

@@ -29,8 +29,8 @@ from observability import (
     ServerInterceptor,
     aio_client_interceptors,
     trace_calls,
-    traces,
 )
+from observability.traces import observer as traces
 from tests.package.rpc import (
     ARITIES,
     ECHOES,

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from observability import ClientInterceptor
-from observability.channel import ObservedChannel
+from observability.client.channel import ObservedChannel
 from tests.package.rpc import STREAMS, method, requests
 from tests.package.told import Told
 

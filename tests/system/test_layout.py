@@ -141,4 +141,4 @@ def test_wheel_has_types(consumer: Path) -> None:
 
     assert "Success: no issues found in 1 source file" in result.stdout
     revealed = [line.partition("Revealed type is ")[2] for line in result.stdout.splitlines() if "Revealed" in line]
-    assert ['"str | None"', '"observability.telemetry.Telemetry"', '"observability.call.Call | None"'] == revealed
+    assert ['"str | None"', '"observability.telemetry.Telemetry"', '"observability.calls.call.Call | None"'] == revealed

@@ -25,7 +25,7 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from observability import log_calls, measure_calls
-from observability.finalizers import finalizers
+from observability.threads.finalizers import finalizers
 from tests.package.aio_ways import aio_channel
 
 CHANNELS = 6

@@ -23,8 +23,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from prometheus_client import CollectorRegistry
 
 from observability import Call, ClientInterceptor, Observer, Outcome, log_calls, measure_calls, trace_calls
-from observability.channel import ObservedChannel
-from observability.finalizers import finalizers
+from observability.client.channel import ObservedChannel
+from observability.threads.finalizers import finalizers
 from tests.package.rpc import LOCAL
 
 CHANNELS: Final = 16

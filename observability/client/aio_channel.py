@@ -1,0 +1,146 @@
+"""
+An asyncio channel of our own, around grpc's: its calls are grpc's own, with no interceptor's task before them.
+
+What goes through an interceptor of grpc.aio starts in a task of its own, and what the caller gets stands for the call
+until then: time_remaining() is not there, a call cancelled at once is never made, errors of its making come late.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+import grpc.aio
+
+from .aio import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from .aio_interceptors import AioObserving, sendable
+from .call import end_raised
+from .interceptors import makes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from ..calls.call import Observation, Observer
+    from ..calls.method import Method, Type
+    from .aio import Observed
+
+
+class _MultiCallable:
+    """What calls one method, around grpc's own callable."""
+
+    def __init__(
+        self, inner: Any, method: Method, enabled: Callable[[], bool], start: Callable[..., tuple[Observation, Any]]
+    ) -> None:
+        self._inner = inner
+        self._described = method
+        self._enabled = enabled
+        self._start = start
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def _calls(class_: Any, result: type[Observed]) -> Any:
+    """Make the way to call that grpc's class of callables has; it gives a `result` of grpc's own call."""
+    signature = inspect.signature(class_.__call__)
+    _, first, *_ = signature.parameters
+    by_place = [name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
+    optional = signature.parameters[first].default is None
+
+    def call(self: _MultiCallable, *arguments: Any, **named: Any) -> Any:
+        given = {**named, **dict(zip(by_place, arguments, strict=False))}
+        wrong = len(given) < len(named) + len(arguments) or not (optional or first in given)
+        if wrong or not self._enabled():
+            return self._inner(*arguments, **named)  # which says what is wrong with them
+        metadata = given.get("metadata")
+        observation, request = self._start(self._described, given.pop(first, None), metadata, given.get("timeout"))
+        if observation.metadata or metadata is not None:
+            given["metadata"] = sendable(observation, metadata)
+        try:
+            answer = self._inner(request, **given)
+        except BaseException as error:
+            end_raised(observation, error)
+            raise
+        return result.of(answer, observation)
+
+    call.__name__ = "__call__"
+    call.__doc__ = "Make the call."
+    call.__signature__ = signature  # type: ignore[attr-defined]  # which inspect reads
+    return call
+
+
+class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+    """What calls a unary method."""
+
+    __call__ = _calls(grpc.aio.UnaryUnaryMultiCallable, UnaryUnaryCall)
+
+
+class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+    """What calls a server-streaming method."""
+
+    __call__ = _calls(grpc.aio.UnaryStreamMultiCallable, UnaryStreamCall)
+
+
+class StreamUnaryMultiCallable(_MultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+    """What calls a client-streaming method."""
+
+    __call__ = _calls(grpc.aio.StreamUnaryMultiCallable, StreamUnaryCall)
+
+
+class StreamStreamMultiCallable(_MultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
+    """What calls a bidirectional method."""
+
+    __call__ = _calls(grpc.aio.StreamStreamMultiCallable, StreamStreamCall)
+
+
+class AioObservedChannel(AioObserving, grpc.aio.Channel):
+    """
+    A grpc.aio channel around another one, that reports every call made through it to these observers.
+
+    `target` is the channel's address, which grpc does not tell. What else the channel inside can do, it does.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, *observers: Observer, target: str | None = None) -> None:
+        super().__init__(*observers, target=target)
+        self._observed = channel
+
+    def _callable(self, class_: type[_MultiCallable], observed: Any, method: Method, _type: Type) -> _MultiCallable:
+        return class_(observed, method, self._enabled, self._start)
+
+    unary_unary = makes("unary_unary", UnaryUnaryMultiCallable, "unary")
+    unary_stream = makes("unary_stream", UnaryStreamMultiCallable, "server_stream")
+    stream_unary = makes("stream_unary", StreamUnaryMultiCallable, "client_stream")
+    stream_stream = makes("stream_stream", StreamStreamMultiCallable, "bidi_stream")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._observed, name)
+
+    async def close(self, grace: float | None = None) -> None:
+        """Close the channel, and end its calls, or wait so many seconds for them first."""
+        await self._observed.close(grace)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:  # noqa: FBT001, FBT002 - grpc's own
+        """Return the channel's state, as of now."""
+        return self._observed.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait until the channel's state is another."""
+        await self._observed.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        """Wait until the channel is ready."""
+        await self._observed.channel_ready()
+
+    async def __aenter__(self) -> Self:
+        await self._observed.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        return await self._observed.__aexit__(exc_type, exc_val, exc_tb)

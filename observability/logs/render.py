@@ -1,0 +1,313 @@
+"""Renders a log line: key=value or JSON, on one line whatever the values hold, and parseable."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableMapping
+    from types import FrameType
+
+VALUE_LIMIT: Final = 1024
+"""How many bytes of UTF-8 a value may have; the rest is cut."""
+STACKTRACE_LIMIT: Final = 8192
+"""How many bytes of a stack trace are kept, from its end."""
+LINE_BYTES: Final = 16 * 1024
+"""How many bytes a line may have, its line break included: container runtimes split a longer one."""
+LINE_KEYS: Final = frozenset(
+    [
+        "service",
+        "endpoint",
+        "status",
+        "error",
+        "latency_ms",
+        "level",
+        "kind",
+        "method",
+        "code",
+        "peer",
+        "deadline_ms",
+        "sent",
+        "received",
+        "trace_id",
+        "span_id",
+        "stacktrace",
+        "event",
+        "time",
+    ]
+)
+"""The keys of a call's line, which a field of the application's own may not take."""
+
+_PLUMBING: Final = (__package__.partition(".")[0], "grpc")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._/:-]+").fullmatch
+# Controls, line separators, bidirectional marks and surrogates, which a terminal or a reader of lines obeys.
+_HARMFUL: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE_KEY: Final = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_CHARACTER: Final = 4
+_SURELY_SHORT: Final = VALUE_LIMIT // _LONGEST_CHARACTER
+_DEPTH_LIMIT: Final = 100  # structures within each other: jq reads 256, with ours around them
+_LINE_FRAME: Final = 64  # bytes: the time, what is around the fields, and the line break
+_SEPARATOR: Final = 2  # bytes
+_SURROGATES: Final = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|(\\ud[89a-f][0-9a-f]{2})")
+_quote: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Cuts:
+    """Counts the values that were cut."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+cuts: Final = Cuts()
+
+
+def cut(value: str, limit: int = VALUE_LIMIT) -> str:
+    """Keep the first `limit` bytes of a value's UTF-8, in whole characters."""
+    kept = _first(value, limit)
+    cuts.count += kept is not value
+    return kept
+
+
+def _first(value: str, limit: int) -> str:
+    data = value[: limit + 1].encode("utf-8", "surrogatepass")
+    if len(data) <= limit:
+        return value
+    end = limit
+    while _continues(data[end]):
+        end -= 1
+    return data[:end].decode("utf-8", "surrogatepass")
+
+
+def _cut_start(value: str) -> str:
+    """Keep the last 8 KiB of a stack trace's UTF-8, in whole characters."""
+    kept = _last(value, STACKTRACE_LIMIT)
+    cuts.count += kept is not value
+    return kept
+
+
+def _last(value: str, limit: int) -> str:
+    data = value[-limit - 1 :].encode("utf-8", "surrogatepass")
+    start = len(data) - limit
+    if start <= 0:
+        return value
+    while start < len(data) and _continues(data[start]):
+        start += 1
+    return data[start:].decode("utf-8", "surrogatepass")
+
+
+def _continues(byte: int) -> bool:
+    """Tell whether this byte of UTF-8 continues a character."""
+    return byte & 0xC0 == 0x80  # noqa: PLR2004 - as UTF-8 defines it
+
+
+def stacktrace(error: BaseException) -> str:
+    """Render an exception's stack trace from the handler on; the last 8 KiB of it."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next and _package(frames.tb_frame) in _PLUMBING:
+        frames = frames.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except Exception:  # noqa: BLE001 - an exception that cannot be printed is still an exception
+        text = f"{type(error).__qualname__} (unprintable)"
+    return _cut_start(text)
+
+
+def _package(frame: FrameType) -> str:
+    """Return the top-level package whose code a frame runs, or an empty string."""
+    return str(frame.f_globals.get("__package__") or "").partition(".")[0]
+
+
+def quoted(value: str) -> str:
+    """Quote a value as in JSON, with every harmful character escaped."""
+    return _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", _quote(value))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return str.__str__(value)
+    if value is None or isinstance(value, bool | dict | list | tuple):
+        return _json_text(value) or printed(value)
+    return printed(value)
+
+
+def _json_text(value: Any) -> str | None:
+    """Encode what JSON knows, or return None for what it does not: NaN, a circle, a key that is a tuple."""
+    try:
+        return _encode(value)
+    except Exception:  # noqa: BLE001 - a value that cannot be encoded, or changes meanwhile, costs no line
+        return None
+
+
+def as_now(value: Any) -> Any:
+    """Copy a list or a dict, which its owner may change before it is rendered; leave anything else as it is."""
+    if not isinstance(value, dict | list):
+        return value
+    text = _json_text(value)
+    return printed(value) if text is None else json.loads(text)
+
+
+def printed(value: Any) -> str:
+    """Return a value's own text, whatever its __str__ does."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a value that cannot be printed costs no line
+        return f"<unprintable {type(value).__qualname__}>"
+
+
+_encode: Final = json.JSONEncoder(allow_nan=False, default=printed).encode
+
+
+def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
+    """
+    Render one line: UTC time, that of `at_ns` or now, then key=value in the order of the fields.
+
+    It is no longer than LINE_BYTES.
+    """
+    parts = [clock(at_ns)]
+    unknown = fields.get("endpoint") == "/unknown"
+    for key, value in fields.items():
+        if key in _REPEATED and not unknown and type(value) is str and len(value) <= _SURELY_SHORT:
+            parts.append(_repeated_pair(key, value))
+        elif key == "latency_ms" and type(value) is float:
+            parts.append(f"latency_ms={value:.3f}")
+        elif key == "stacktrace":
+            parts.append(f"stacktrace={quoted(_cut_start(_text(value)))}")
+        else:
+            parts.append(_pair(key, value, quote=key == "error" or (unknown and key == "method")))
+    line = " ".join(parts)
+    if len(line) * _LONGEST_CHARACTER < LINE_BYTES or len(line.encode()) < LINE_BYTES:
+        return line
+    return " ".join([parts[0], *_fitting(fields, parts[1:], lambda key, text: f"{safe_key(key)}={quoted(text)}")])
+
+
+def _pair(key: str, value: Any, *, quote: bool = False) -> str:
+    text = value if type(value) is str else _text(value)
+    if len(text) > _SURELY_SHORT:
+        text = cut(text)
+    if quote or not _PLAIN(text):
+        text = quoted(text)
+    return f"{safe_key(key)}={text}"
+
+
+_REPEATED: Final = frozenset({"service", "endpoint", "status", "level", "kind", "method", "code", "peer"})
+"""Keys whose values come again and again: each pair is rendered once."""
+_repeated_pair: Final = functools.lru_cache(maxsize=1024)(_pair)
+
+
+def render_json(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
+    """
+    Render one line of JSON with the same keys, `time` first, in RFC 3339.
+
+    It is ASCII, no longer than LINE_BYTES, and nothing that a reader of JSON refuses: of a surrogate without its other
+    half there is U+FFFD.
+    """
+    time_ = f'"time": "{clock(at_ns).replace(" ", "T").replace(",", ".")}Z"'
+    fields = {key: value for key, value in fields.items() if key != "time"}
+    parts = [f"{_encode(str(key))}: {_json_value(key, value)}" for key, value in fields.items()]
+    line = _joined(time_, parts)
+    if len(line) < LINE_BYTES:
+        return line
+    return _joined(time_, _fitting(fields, parts, lambda key, text: f"{_encode(str(key))}: {_encode(text)}"))
+
+
+def _joined(time_: str, parts: list[str]) -> str:
+    line = f"{{{', '.join([time_, *parts])}}}"
+    return _SURROGATES.sub(lambda match: "\\ufffd" if match[1] else match[0], line) if "\\ud" in line else line
+
+
+def _json_value(key: str, value: Any) -> str:
+    """Encode a value: numbers as numbers, structures that are not too long as such, the rest as text."""
+    if value is None or isinstance(value, int | float | dict | list | tuple):
+        text = _json_text(value)
+        if text is not None and len(text) <= VALUE_LIMIT and not _is_deep(value, text):
+            return text
+    text = _text(value)
+    return _encode(_cut_start(text) if key == "stacktrace" else cut(text))
+
+
+def _is_deep(value: Any, text: str) -> bool:
+    """Return whether more structures are within each other than every reader of JSON takes."""
+    if text.count("[") + text.count("{") <= _DEPTH_LIMIT:
+        return False
+    level = [value]
+    for _ in range(_DEPTH_LIMIT):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
+
+
+def _fitting(fields: MutableMapping[str, Any], parts: list[str], render: Callable[[str, str], str]) -> list[str]:
+    """
+    Return the parts of a line that is too long, one for each field, so that they fit into it.
+
+    A call's own keys come first: their values are cut further where their escapes take too much. Of the application's
+    fields, what there is no room for is left out.
+    """
+    left = LINE_BYTES - _LINE_FRAME
+    kept: dict[int, str] = {}
+    for place, (key, value) in sorted(enumerate(fields.items()), key=lambda item: _rank(item[1][0])):
+        part = parts[place]
+        if key in LINE_KEYS:
+            part = _shortened(part, key, value, render, min(left, _limit(key)))
+        size = len(part.encode()) + _SEPARATOR
+        if size <= left:
+            left -= size
+            kept[place] = part
+        # What is longer than it may be has been counted before.
+        if kept.get(place) != parts[place] and len(_text(value).encode("utf-8", "surrogatepass")) <= _limit(key):
+            cuts.count += 1
+    return [part for _, part in sorted(kept.items())]
+
+
+def _rank(key: str) -> int:
+    if key == "stacktrace":
+        return 1
+    return 0 if key in LINE_KEYS else 2
+
+
+def _limit(key: str) -> int:
+    return STACKTRACE_LIMIT if key == "stacktrace" else VALUE_LIMIT
+
+
+def _shortened(part: str, key: str, value: Any, render: Callable[[str, str], str], limit: int) -> str:
+    """Render a field anew, with less of its value, until it is no longer than it may be, escapes and key included."""
+    text, size = _text(value), limit
+    while (length := len(part.encode())) > limit and size > 0:
+        size = min(size - 1, size * limit // length)
+        part = render(key, _last(text, size) if key == "stacktrace" else _first(text, size))
+    return part
+
+
+RENDERERS: Final[dict[str, Callable[[MutableMapping[str, Any], int | None], str]]] = {
+    "keyvalue": render_keyvalue,
+    "json": render_json,
+}
+
+
+@functools.lru_cache(maxsize=1024)
+def safe_key(key: str) -> str:
+    """Make a key that cannot end itself: other characters than letters, digits, `.`, `_` and `-` become `_`."""
+    return key if key.isidentifier() and key.isascii() else _UNSAFE_KEY.sub("_", str(key)) or "_"
+
+
+def clock(at_ns: int | None = None) -> str:
+    """Write a time in nanoseconds since the epoch, or now, as UTC: YYYY-MM-DD HH:MM:SS,mmm."""
+    second, rest = divmod(time.time_ns() if at_ns is None else at_ns, 1_000_000_000)
+    text = _second.get(second)
+    if text is None:
+        _second.clear()
+        text = _second[second] = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(second))
+    return f"{text},{rest // 1_000_000:03d}"
+
+
+_second: Final[dict[int, str]] = {}

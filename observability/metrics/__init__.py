@@ -1,0 +1,1 @@
+"""Histograms and counters of calls, and /metrics."""

@@ -1,0 +1,142 @@
+"""The server's side: interceptors that tell of every call that a server serves, refuses or does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+
+from ..calls.call import CUT_OFF_DETAILS, Observation, Observer, enabled_by, unserved_code
+from ..calls.method import METHOD_LIMIT, arity, method_at
+from ..calls.observers import Signals
+from .aio import AioCall
+from .handler import standing_before
+from .sync import SyncCall
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ..calls.method import Method
+
+_UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
+
+
+def _parts(details: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the method's path and the request metadata of these call details, which may be anybody's."""
+    path, metadata = getattr(details, "method", None), getattr(details, "invocation_metadata", None)
+    if type(metadata) is not tuple:  # as grpc's own are
+        try:
+            metadata = tuple((key, value) for key, value in metadata or ())
+        except Exception:  # noqa: BLE001 - they may be anything
+            metadata = ()
+    return path if isinstance(path, str) else "", metadata
+
+
+class _Observing:
+    """What both server interceptors share."""
+
+    def __init__(self, *observers: Observer) -> None:
+        # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
+        from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
+
+        self._enabled = enabled_by(is_instrumentation_enabled)
+        self._signals = Signals.of(observers)
+        self._methods: dict[str, Method] = {}
+
+    def _observe(
+        self,
+        details: grpc.HandlerCallDetails,
+        handler: grpc.RpcMethodHandler[Any, Any] | None,
+        started: float,
+        started_ns: int,
+    ) -> Observation:
+        """Start a call's observation; of an unknown method, end it too."""
+        path, metadata = _parts(details)
+        method = self._methods.get(path) or self._learn(path, handler)
+        observation = Observation(method, "server", metadata, self._signals, started, started_ns)
+        if handler is None:
+            observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
+        return observation
+
+    def _observe_failure(
+        self, details: grpc.HandlerCallDetails, error: BaseException, started: float, started_ns: int
+    ) -> None:
+        """
+        Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler.
+
+        Whether there is one is not known but from an earlier call: any caller can make up a name.
+        """
+        if not self._enabled():
+            return
+        path, metadata = _parts(details)
+        method = self._methods.get(path) or method_at(path, "unary", known=False)
+        observation = Observation(method, "server", metadata, self._signals, started, started_ns)
+        if isinstance(error, asyncio.CancelledError):
+            code = unserved_code(observation.seconds)
+            observation.end(code, CUT_OFF_DETAILS[code])
+        else:
+            observation.end(grpc.StatusCode.UNKNOWN, "", error)
+
+    def _learn(self, path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Method:
+        """Take in a method at its first call; of too many, or unknown ones, nothing is kept."""
+        if handler is None:
+            return method_at(path, "unary", known=False)
+        type_ = arity(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
+        method = method_at(path, type_)
+        if len(self._methods) < METHOD_LIMIT:
+            self._methods[path] = method
+        return method
+
+
+class ServerInterceptor(_Observing, grpc.ServerInterceptor):
+    """
+    Tells these observers of every call that a grpc.server serves, refuses or does not know.
+
+    Observers are started in the order given: trace_calls first, so that the others see its ids. Put it before
+    other people's interceptors: how one that stands before it answers by itself cannot be seen.
+    """
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Observe one call; grpc calls this on its serving thread."""
+        started, started_ns = time.perf_counter(), time.time_ns()
+        try:
+            handler = continuation(handler_call_details)
+        except Exception as error:
+            self._observe_failure(handler_call_details, error, started, started_ns)
+            raise
+        if not self._enabled():
+            return handler
+        observation = self._observe(handler_call_details, handler, started, started_ns)
+        return None if handler is None else standing_before(handler, SyncCall)(handler, observation)
+
+
+class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
+    """Tells these observers of every call that a grpc.aio.server serves, refuses or does not know."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Observe one call; grpc awaits this in the call's own task."""
+        started, started_ns = time.perf_counter(), time.time_ns()
+        try:
+            handler = await continuation(handler_call_details)
+        except (Exception, asyncio.CancelledError) as error:
+            self._observe_failure(handler_call_details, error, started, started_ns)
+            raise
+        if not self._enabled():
+            return handler
+        observation = self._observe(handler_call_details, handler, started, started_ns)
+        if handler is None:
+            return None
+        served = standing_before(handler, AioCall)(handler, observation)
+        served.follow()
+        return served

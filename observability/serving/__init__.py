@@ -1,0 +1,1 @@
+"""A server's run, from its ports to its drain, and its health."""

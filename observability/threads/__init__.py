@@ -1,0 +1,1 @@
+"""What runs beside the calls, and what a fork and the end of the process do to it."""

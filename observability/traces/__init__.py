@@ -1,0 +1,1 @@
+"""A span for each call, and its way to the collector."""

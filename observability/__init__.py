@@ -5,7 +5,8 @@ from .settings import TRACING, SettingError, standard_settings
 # OpenTelemetry reads some of its variables when it is imported, and may raise. Telemetry.start warns.
 with standard_settings(TRACING, warn=False):
     from .address import ListenError
-    from .calls.call import Call, Observer, Outcome, current_call
+    from .calls.call import Call, Outcome, current_call
+    from .calls.observer import Observer
     from .client.aio_channel import AioObservedChannel
     from .client.aio_interceptors import aio_client_interceptors
     from .client.channel import ObservedChannel

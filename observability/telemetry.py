@@ -7,35 +7,34 @@ import logging
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO, overload
 
 import grpc
 import grpc.aio
 import prometheus_client
 import structlog
-from prometheus_client.metrics_core import CounterMetricFamily
 
 from .calls.batch_reporter import Teller
-from .calls.errors import faults
 from .client.aio_channel import AioObservedChannel
 from .client.aio_interceptors import aio_client_interceptors
 from .client.channel import ObservedChannel
-from .logs.observer import configure_logging, log_calls
-from .logs.render import cuts
+from .logs.observer import log_calls
+from .logs.setup import configure_logging
+from .metrics.collectors import check_multiprocess
 from .metrics.endpoint import MetricsEndpoint
-from .metrics.observer import before_scrapes, check_multiprocess, measure_calls
+from .metrics.observer import before_scrapes, measure_calls
+from .metrics.self_metrics import Losses
 from .server.interceptors import AioServerInterceptor, ServerInterceptor
 from .settings import STANDARD, TRACING, SettingError, check_settings, setting, standard_settings
 from .threads.process import at_fork, before_exit
-from .traces.observer import default_filter, follow_spans, trace_calls
+from .traces.contrib import Contrib, follow_spans
+from .traces.observer import default_filter, trace_calls
 from .traces.provider import configure_tracing, service_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from opentelemetry.trace import TracerProvider
-    from prometheus_client.metrics_core import Metric
     from prometheus_client.registry import CollectorRegistry
 
     from .logs.writer import LogWriter
@@ -220,35 +219,12 @@ class Telemetry:
         self.close()
 
     def _describe(self, attributes: dict[str, str]) -> None:
-        """Let /metrics name the service and its version, and tell what telemetry itself has lost."""
+        """Let /metrics name the service and its version, and report what telemetry itself has lost."""
         if self.registry.get_target_info() is None:
             self.registry.set_target_info({key.replace(".", "_"): value for key, value in attributes.items()})
-        self.registry.register(self)
-        self._on_close.callback(self.registry.unregister, self)
-
-    def collect(self) -> Iterator[Metric]:
-        """Give the samples of what telemetry itself has lost; Prometheus calls this at a scrape."""
-        processor, delivery, writer = self.tracing.processor, self.tracing.delivery, self.log_writer
-        for name, text, value in (
-            (
-                "spans_dropped",
-                "Spans lost: the queue was full, their export failed, or the collector rejected them.",
-                processor and processor.dropped,
-            ),
-            (
-                "span_export_failures",
-                "Batches of spans that could not be exported.",
-                delivery and delivery.failures,
-            ),
-            ("log_lines_dropped", "Log lines that nobody took in time.", writer and writer.dropped),
-            (
-                "log_values_cut",
-                "Values that were cut: in log lines to 1,024 bytes, stack traces, of spans too, to 8 KiB.",
-                cuts.count,
-            ),
-            ("observer_errors", "Exceptions that observers of calls raised.", faults.count),
-        ):
-            yield CounterMetricFamily(f"observability_{name}", text, value=value or 0)
+        losses = Losses(self.tracing.processor, self.tracing.delivery, self.log_writer)
+        self.registry.register(losses)
+        self._on_close.callback(self.registry.unregister, losses)
 
     def _serve_metrics(self, port: int | None) -> None:
         host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "127.0.0.1"
@@ -266,36 +242,6 @@ class Telemetry:
         if self._endpoint is not None:
             self._endpoint.close()
         self._endpoint = self.metrics_address = None
-
-
-class Contrib:
-    """The traces of opentelemetry-instrumentation-grpc, in place of ours; `filter` is what it traces."""
-
-    def __init__(self, provider: TracerProvider, filter_: Callable[[Any], bool]) -> None:
-        from opentelemetry.instrumentation import grpc as official  # noqa: PLC0415 - only where it is wanted
-
-        self._official: Any = official
-        self._provider = provider
-        self.filter = filter_
-
-    def server(self) -> grpc.ServerInterceptor:
-        """Return its interceptor for grpc.server."""
-        return cast("grpc.ServerInterceptor", self._official.server_interceptor(self._provider, self.filter))
-
-    def aio_server(self) -> grpc.aio.ServerInterceptor:
-        """Return its interceptor for grpc.aio.server."""
-        return cast("grpc.aio.ServerInterceptor", self._official.aio_server_interceptor(self._provider, self.filter))
-
-    def intercept_channel(self, channel: grpc.Channel) -> grpc.Channel:
-        """Return this channel, traced; its interceptor is none of grpc's, and has a function of its own for it."""
-        interceptor = self._official.client_interceptor(self._provider, self.filter)
-        return cast("grpc.Channel", self._official.grpcext.intercept_channel(channel, interceptor))
-
-    def aio_clients(self) -> list[grpc.aio.ClientInterceptor]:
-        """Return its interceptors for grpc.aio channels."""
-        found: list[grpc.aio.ClientInterceptor]
-        found = self._official.aio_client_interceptors(self._provider, self.filter)
-        return found
 
 
 def _is_contrib() -> bool:

@@ -12,7 +12,8 @@ from ..threads.worker import Batches
 from .observers import Signals
 
 if TYPE_CHECKING:
-    from .call import Call, Observer, Outcome
+    from .call import Call, Outcome
+    from .observer import Observer
 
 DELAY_SECONDS: Final = 0.005
 """How long a call that succeeded waits to be told, at most; one that failed is told at once."""

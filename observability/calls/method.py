@@ -62,3 +62,12 @@ def method_at(path: str, type_: Type, *, known: bool = True) -> Method:
 def kebab(name: str) -> str:
     """Write a method's name in kebab-case: CallEcho is call-echo, GetHTTPPage is get-http-page."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()
+
+
+QUIET_SERVICES: Final = ("grpc.health.v1.", "grpc.reflection.")
+"""Prefixes of the services whose calls are logged at DEBUG, and not traced: probes, as a rule."""
+
+
+def is_quiet(service: str) -> bool:
+    """Tell whether this service's calls are neither traced nor logged above DEBUG by default."""
+    return service.startswith(QUIET_SERVICES)

@@ -3,63 +3,19 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..threads.finalizers import finalizers
 from .errors import report
+from .observer import Plain, Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .call import Call, Finish, Observer, Outcome
+    from .call import Call, Outcome
+    from .observer import Observer
 
     Ended: TypeAlias = "tuple[Call, Any, Outcome]"
-
-
-class Signal:
-    """
-    An observer that is told of more than a call's start and end.
-
-    One serves all calls and keeps nothing of them: what `started` returns is handed to the other methods. What a
-    signal does not override costs nothing.
-    """
-
-    def __call__(self, call: Call) -> Finish:
-        """Be a plain observer."""
-        return partial(self.ended, call, self.started(call))
-
-    def started(self, call: Call) -> Any:
-        """Be told that a call starts: on a server, on the one thread that serves."""
-
-    def entered(self, call: Call, state: Any) -> None:
-        """Be told that a server's handler starts, where it runs and in its context."""
-
-    def left(self, call: Call, state: Any) -> None:
-        """Be told that the handler has ended, which may be after the call's own end."""
-
-    def annotated(self, call: Call, state: Any, fields: dict[str, Any]) -> None:
-        """Be told of fields that the application has added."""
-
-    def ended(self, call: Call, state: Any, outcome: Outcome) -> None:
-        """Be told of the call's true end."""
-
-    def all_ended(self, ended: Sequence[Ended]) -> None:
-        """Be told of the ends of many calls, instead; each has a state that `started` has returned."""
-
-
-class _Plain(Signal):
-    """Somebody's own observer, a plain function."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self.__qualname__ = getattr(observer, "__qualname__", type(observer).__qualname__)
-
-    def started(self, call: Call) -> Finish:
-        return self._observer(call)
-
-    def ended(self, _call: Call, state: Finish, outcome: Outcome) -> None:
-        state(outcome)
 
 
 _FAILED: Final = object()
@@ -90,7 +46,7 @@ class Signals(Signal):
 
     def __init__(self, *observers: Observer) -> None:
         finalizers.start()
-        self._all = tuple(one if isinstance(one, Signal) else _Plain(one) for one in observers)
+        self._all = tuple(one if isinstance(one, Signal) else Plain(one) for one in observers)
         self._starting = self._who("started")
         self.entering = self._who("entered")
         self.leaving = self._who("left")

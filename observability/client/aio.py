@@ -23,7 +23,7 @@ from .call import CANCELLED_DETAILS, DROPPED_DETAILS, end_raised
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 
-    from ..calls.call import Observation
+    from ..calls.observation import Observation
 
 _NOT_THERE: Final = (AttributeError, NotImplementedError)
 """What somebody's own call raises for what it has not."""

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from ..calls.call import Observation, Observer
     from ..calls.method import Method, Type
+    from ..calls.observation import Observation
+    from ..calls.observer import Observer
     from .aio import Observed
 
 

@@ -18,8 +18,9 @@ from .interceptors import Observing, counted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ..calls.call import Observation, Observer
     from ..calls.method import Method, Type
+    from ..calls.observation import Observation
+    from ..calls.observer import Observer
     from .aio import Observed
 
 

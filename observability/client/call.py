@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import grpc
 
-from ..calls.call import CUT_OFF_DETAILS
+from ..calls.status import CUT_OFF_DETAILS
 
 if TYPE_CHECKING:
-    from ..calls.call import Observation
+    from ..calls.observation import Observation
 
 CANCELLED_DETAILS: Final = "Locally cancelled by application!"
 DROPPED_DETAILS: Final = "Dropped before its end"

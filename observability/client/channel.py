@@ -14,8 +14,9 @@ from .sync import observe_stream, observe_unary
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..calls.call import Observation, Observer
     from ..calls.method import Method, Type
+    from ..calls.observation import Observation
+    from ..calls.observer import Observer
 
 
 def _given(

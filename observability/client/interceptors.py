@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from ..calls.call import Observation, Observer, enabled_by
 from ..calls.method import METHOD_LIMIT, REQUEST_STREAMS, RESPONSE_STREAMS, method_at
+from ..calls.observation import Observation, enabled_by
 from ..calls.observers import Signals
 from .call import end_raised
 from .sync import observe_stream, observe_unary
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..calls.method import Method, Type
+    from ..calls.observer import Observer
 
 
 class Observing:

@@ -18,7 +18,7 @@ from .call import DROPPED_DETAILS, raised_end, status_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..calls.call import Observation
+    from ..calls.observation import Observation
     from .call import End
 
 _COLLECTED_DETAILS: Final = "Cancelled upon garbage collection!"

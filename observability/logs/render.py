@@ -6,17 +6,24 @@ import functools
 import json
 import re
 import time
-import traceback
 from typing import TYPE_CHECKING, Any, Final
+
+from ..calls.values import (
+    STACKTRACE_LIMIT,
+    VALUE_LIMIT,
+    cut,
+    cut_start,
+    cuts,
+    encode_json,
+    first_bytes,
+    json_text,
+    last_bytes,
+    printed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
-    from types import FrameType
 
-VALUE_LIMIT: Final = 1024
-"""How many bytes of UTF-8 a value may have; the rest is cut."""
-STACKTRACE_LIMIT: Final = 8192
-"""How many bytes of a stack trace are kept, from its end."""
 LINE_BYTES: Final = 16 * 1024
 """How many bytes a line may have, its line break included: container runtimes split a longer one."""
 LINE_KEYS: Final = frozenset(
@@ -43,7 +50,6 @@ LINE_KEYS: Final = frozenset(
 )
 """The keys of a call's line, which a field of the application's own may not take."""
 
-_PLUMBING: Final = (__package__.partition(".")[0], "grpc")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._/:-]+").fullmatch
 # Controls, line separators, bidirectional marks and surrogates, which a terminal or a reader of lines obeys.
 _HARMFUL: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -57,72 +63,6 @@ _SURROGATES: Final = re.compile(r"\\\\|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}
 _quote: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 
-class Cuts:
-    """Counts the values that were cut."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
-cuts: Final = Cuts()
-
-
-def cut(value: str, limit: int = VALUE_LIMIT) -> str:
-    """Keep the first `limit` bytes of a value's UTF-8, in whole characters."""
-    kept = _first(value, limit)
-    cuts.count += kept is not value
-    return kept
-
-
-def _first(value: str, limit: int) -> str:
-    data = value[: limit + 1].encode("utf-8", "surrogatepass")
-    if len(data) <= limit:
-        return value
-    end = limit
-    while _continues(data[end]):
-        end -= 1
-    return data[:end].decode("utf-8", "surrogatepass")
-
-
-def _cut_start(value: str) -> str:
-    """Keep the last 8 KiB of a stack trace's UTF-8, in whole characters."""
-    kept = _last(value, STACKTRACE_LIMIT)
-    cuts.count += kept is not value
-    return kept
-
-
-def _last(value: str, limit: int) -> str:
-    data = value[-limit - 1 :].encode("utf-8", "surrogatepass")
-    start = len(data) - limit
-    if start <= 0:
-        return value
-    while start < len(data) and _continues(data[start]):
-        start += 1
-    return data[start:].decode("utf-8", "surrogatepass")
-
-
-def _continues(byte: int) -> bool:
-    """Tell whether this byte of UTF-8 continues a character."""
-    return byte & 0xC0 == 0x80  # noqa: PLR2004 - as UTF-8 defines it
-
-
-def stacktrace(error: BaseException) -> str:
-    """Render an exception's stack trace from the handler on; the last 8 KiB of it."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_next and _package(frames.tb_frame) in _PLUMBING:
-        frames = frames.tb_next
-    try:
-        text = "".join(traceback.format_exception(type(error), error, frames))
-    except Exception:  # noqa: BLE001 - an exception that cannot be printed is still an exception
-        text = f"{type(error).__qualname__} (unprintable)"
-    return _cut_start(text)
-
-
-def _package(frame: FrameType) -> str:
-    """Return the top-level package whose code a frame runs, or an empty string."""
-    return str(frame.f_globals.get("__package__") or "").partition(".")[0]
-
-
 def quoted(value: str) -> str:
     """Quote a value as in JSON, with every harmful character escaped."""
     return _HARMFUL.sub(lambda match: f"\\u{ord(match[0]):04x}", _quote(value))
@@ -132,35 +72,8 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return str.__str__(value)
     if value is None or isinstance(value, bool | dict | list | tuple):
-        return _json_text(value) or printed(value)
+        return json_text(value) or printed(value)
     return printed(value)
-
-
-def _json_text(value: Any) -> str | None:
-    """Encode what JSON knows, or return None for what it does not: NaN, a circle, a key that is a tuple."""
-    try:
-        return _encode(value)
-    except Exception:  # noqa: BLE001 - a value that cannot be encoded, or changes meanwhile, costs no line
-        return None
-
-
-def as_now(value: Any) -> Any:
-    """Copy a list or a dict, which its owner may change before it is rendered; leave anything else as it is."""
-    if not isinstance(value, dict | list):
-        return value
-    text = _json_text(value)
-    return printed(value) if text is None else json.loads(text)
-
-
-def printed(value: Any) -> str:
-    """Return a value's own text, whatever its __str__ does."""
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a value that cannot be printed costs no line
-        return f"<unprintable {type(value).__qualname__}>"
-
-
-_encode: Final = json.JSONEncoder(allow_nan=False, default=printed).encode
 
 
 def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
@@ -177,7 +90,7 @@ def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) 
         elif key == "latency_ms" and type(value) is float:
             parts.append(f"latency_ms={value:.3f}")
         elif key == "stacktrace":
-            parts.append(f"stacktrace={quoted(_cut_start(_text(value)))}")
+            parts.append(f"stacktrace={quoted(cut_start(_text(value)))}")
         else:
             parts.append(_pair(key, value, quote=key == "error" or (unknown and key == "method")))
     line = " ".join(parts)
@@ -209,11 +122,11 @@ def render_json(fields: MutableMapping[str, Any], at_ns: int | None = None) -> s
     """
     time_ = f'"time": "{clock(at_ns).replace(" ", "T").replace(",", ".")}Z"'
     fields = {key: value for key, value in fields.items() if key != "time"}
-    parts = [f"{_encode(str(key))}: {_json_value(key, value)}" for key, value in fields.items()]
+    parts = [f"{encode_json(str(key))}: {_json_value(key, value)}" for key, value in fields.items()]
     line = _joined(time_, parts)
     if len(line) < LINE_BYTES:
         return line
-    return _joined(time_, _fitting(fields, parts, lambda key, text: f"{_encode(str(key))}: {_encode(text)}"))
+    return _joined(time_, _fitting(fields, parts, lambda key, text: f"{encode_json(str(key))}: {encode_json(text)}"))
 
 
 def _joined(time_: str, parts: list[str]) -> str:
@@ -224,11 +137,11 @@ def _joined(time_: str, parts: list[str]) -> str:
 def _json_value(key: str, value: Any) -> str:
     """Encode a value: numbers as numbers, structures that are not too long as such, the rest as text."""
     if value is None or isinstance(value, int | float | dict | list | tuple):
-        text = _json_text(value)
+        text = json_text(value)
         if text is not None and len(text) <= VALUE_LIMIT and not _is_deep(value, text):
             return text
     text = _text(value)
-    return _encode(_cut_start(text) if key == "stacktrace" else cut(text))
+    return encode_json(cut_start(text) if key == "stacktrace" else cut(text))
 
 
 def _is_deep(value: Any, text: str) -> bool:
@@ -284,7 +197,7 @@ def _shortened(part: str, key: str, value: Any, render: Callable[[str, str], str
     text, size = _text(value), limit
     while (length := len(part.encode())) > limit and size > 0:
         size = min(size - 1, size * limit // length)
-        part = render(key, _last(text, size) if key == "stacktrace" else _first(text, size))
+        part = render(key, last_bytes(text, size) if key == "stacktrace" else first_bytes(text, size))
     return part
 
 

@@ -2,322 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
-import weakref
-from bisect import bisect_left
-from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-import grpc
-import prometheus_client
-from google.protobuf import descriptor_pool
-from opentelemetry.trace import TraceFlags
-from prometheus_client import values
-
-from ..calls.call import SERVER_FAULTS
-from ..calls.method import METHOD_LIMIT, arity
-from ..calls.observers import Signal
-from ..settings import SettingError
-from ..threads.finalizers import finalizers
-from ..threads.process import ForkLock, at_fork
+from ..calls.observer import Signal
+from .collectors import BUCKETS, ENTERED, LEFT, STARTED, Metrics, Series, check_multiprocess, metrics_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from prometheus_client.metrics_core import Metric
+    import grpc
     from prometheus_client.registry import CollectorRegistry
 
-    from ..calls.call import Call, Kind, Observer, Outcome
-    from ..calls.method import Method
+    from ..calls.call import Call, Kind, Outcome
+    from ..calls.observer import Observer
     from ..calls.observers import Ended
-
-BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the latency histograms' buckets, in seconds."""
-
-# A histogram is 17 series a code. These are what grpc itself ends calls with, and what most services refuse with.
-LIKELY_CODES: Final = SERVER_FAULTS | {
-    grpc.StatusCode.OK,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
-"""The codes under which a declared method's latency exists at zero, so that rate() sees the first such call."""
-
-STARTED: Final = 0
-ENTERED: Final = 1
-LEFT: Final = 2
-FOLD_AFTER: Final = 100
-"""
-How many starts, and starts and ends of handlers, wait before they are added to a metric, unless a scrape comes.
-
-In multiprocess mode, where a scrape may ask another process, none waits.
-"""
-
-_FOLDERS: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
-"""The variables that turn on prometheus_client's multiprocess mode; it takes the first."""
-_LABELS: Final = ("grpc_type", "grpc_service", "grpc_method")
-_UNKNOWN: Final = ("unary", "unknown", "unknown")
-_FINALIZERS_SECONDS: Final = 0.5
-
-
-class WithoutCreated:
-    """
-    A metric as a collector that leaves out the `_created` series.
-
-    They say when a series began, but Prometheus 3 reads them behind a feature flag alone, and else keeps each as a
-    series more. What is declared begins at zero instead.
-
-    `fold` adds to the metric what has been noted for it.
-    """
-
-    def __init__(self, metric: prometheus_client.metrics.MetricWrapperBase, fold: Callable[[], None]) -> None:
-        self._metric = metric
-        self._fold = fold
-
-    def describe(self) -> Iterable[Metric]:
-        """Tell the registry which names are taken."""
-        return self._metric.describe()
-
-    def collect(self) -> Iterator[Metric]:
-        """Give the samples; a scrape may ask for this metric alone (`?name[]=`)."""
-        self._fold()
-        for metric in self._metric.collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric
-
-
-class _Settling:
-    """A collector without samples of its own, registered before the others: what is to be done before a scrape."""
-
-    def __init__(self) -> None:
-        self.settle: list[Callable[[], None]] = []
-
-    def describe(self) -> Iterable[Metric]:
-        """Tell the registry that no names are taken."""
-        return ()
-
-    def collect(self) -> Iterable[Metric]:
-        """Do what is to be done."""
-        finalizers.flush(_FINALIZERS_SECONDS)
-        for settle in self.settle:
-            settle()
-        return ()
-
-
-class _Series:
-    """The children of one method on one side."""
-
-    def __init__(self, metrics: _Metrics, labels: tuple[str, str, str]) -> None:
-        self._metrics = metrics
-        self._labels = labels
-        self._outcomes: dict[grpc.StatusCode, tuple[Any, Any]] = {}
-        self.started = metrics.started.labels(*labels)
-        self.received = metrics.received.labels(*labels)
-        self.sent = metrics.sent.labels(*labels)
-        self.in_flight = metrics.in_flight.labels(*labels)
-        self._moves: deque[int] = deque()
-        self._inherited = False
-        """Whether the gauges are still those of the process that this one was forked from."""
-        self.note: Callable[[int], None] = self._note_at_once if metrics.multiprocess else self._moves.append
-        """Note that a call started, or its handler started or ended: what happens on a call's way costs the most."""
-        if metrics.kind == "server":
-            self.queue = metrics.queue.labels(*labels)
-            self.running = metrics.running.labels(*labels)
-
-    def _note_at_once(self, what: int) -> None:
-        self._moves.append(what)
-        self.fold()
-
-    def fold(self) -> None:
-        """Add what was noted to the metrics: before each look at them, and when it has become much."""
-        with self._metrics.lock:
-            if self._inherited:
-                self._begin()
-            moves = [self._moves.popleft() for _ in range(len(self._moves))]
-            if not moves:
-                return
-            started = moves.count(STARTED)
-            self.started.inc(started)
-            self.in_flight.inc(started)
-            if self._metrics.kind == "server":
-                self.running.inc(moves.count(ENTERED) - moves.count(LEFT))
-
-    def ended(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
-        """Count and time calls that ended with this code, oldest first."""
-        with self._metrics.lock:
-            self._count(code, calls)
-
-    def _count(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
-        if self._inherited:
-            self._begin()
-        handled, handling = self._outcome(code)
-        self.in_flight.dec(len(calls))
-        handled.inc(len(calls))
-        self.received.inc(sum(outcome.received for _, outcome in calls))
-        self.sent.inc(sum(outcome.sent for _, outcome in calls))
-        # Of the exemplars in a bucket only the newest is kept.
-        buckets = [bisect_left(self._metrics.buckets, outcome.seconds) for _, outcome in calls]
-        newest = {bucket: call for bucket, (call, _) in zip(buckets, calls, strict=True) if _is_sampled(call)}
-        for bucket, (call, outcome) in zip(buckets, calls, strict=True):
-            if call.queue_seconds is not None:
-                self.queue.observe(call.queue_seconds)
-            exemplar = None
-            if newest.get(bucket) is call:
-                exemplar = {"trace_id": call.trace_id, "span_id": call.span_id}
-            handling.observe(outcome.seconds, exemplar)
-        if len(self._moves) > FOLD_AFTER:
-            self.fold()
-
-    def _outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
-        """Return the counter and the histogram of this method's calls that end with this code."""
-        pair = self._outcomes.get(code)
-        if pair is None:
-            labels = (*self._labels, code.name)
-            pair = self._metrics.handled.labels(*labels), self._metrics.handling.labels(*labels)
-            self._outcomes[code] = pair
-        return pair
-
-    def declare(self) -> None:
-        """Let the series exist at zero: handled under every code, the histogram under the likely ones."""
-        for code in grpc.StatusCode:
-            if code in LIKELY_CODES:
-                self._outcome(code)
-            else:
-                self._metrics.handled.labels(*self._labels, code.name)
-
-    def forked(self) -> None:
-        """Let no call go on here: those of the process that this one was forked from go on there."""
-        self._moves.clear()
-        self._inherited = True
-
-    def _begin(self) -> None:
-        self._inherited = False
-        self.in_flight.set(0)
-        if self._metrics.kind == "server":
-            self.running.set(0)
-
-
-class _Metrics:
-    """
-    One side's metrics on one registry, and the series of its methods: the declared, and 1,000 more.
-
-    `lock` is held while they change: prometheus_client has locks of its own, which no fork finds held by us then.
-    """
-
-    def __init__(self, registry: CollectorRegistry, kind: Kind, buckets: Sequence[float]) -> None:
-        self.kind = kind
-        self.buckets = sorted(buckets)
-        self.multiprocess = _is_multiprocess()
-        self.lock = ForkLock()
-        self._series: dict[tuple[str, str, str], _Series] = {}
-        self._room = METHOD_LIMIT
-        self.settling = _Settling()
-        registry.register(self.settling)
-
-        def register(metric: Any) -> Any:
-            registry.register(WithoutCreated(metric, self._fold))
-            return metric
-
-        def counter(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Any:
-            return register(prometheus_client.Counter(f"grpc_{kind}_{name}", text, labels, registry=None))
-
-        def histogram(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Any:
-            return register(
-                prometheus_client.Histogram(f"grpc_{kind}_{name}", text, labels, registry=None, buckets=buckets)
-            )
-
-        def gauge(name: str, text: str) -> Any:
-            # Of processes that live: what a process was doing when it was killed is not going on.
-            return register(
-                prometheus_client.Gauge(
-                    f"grpc_{kind}_{name}", text, _LABELS, registry=None, multiprocess_mode="livesum"
-                )
-            )
-
-        coded = (*_LABELS, "grpc_code")
-        self.started = counter("started", "Calls started.")
-        self.handled = counter("handled", "Calls ended, by their status code.", coded)
-        self.handling = histogram("handling_seconds", "From a call's first sight to its true end.", coded)
-        self.received = counter("msg_received", "Messages handed to the application.")
-        self.sent = counter("msg_sent", "Messages handed to grpc.")
-        self.in_flight = gauge("in_flight", "Calls going on.")
-        if kind == "server":
-            self.queue = histogram("queue_seconds", "From a call's first sight to its handler's start.")
-            self.running = gauge("handlers_running", "Handlers running; one may outlive its call.")
-        at_fork(after_in_child=self._forked)
-
-    def _forked(self) -> None:
-        if not self.multiprocess:  # where each process begins with values of its own
-            for series in self._series.values():
-                series.forked()
-
-    def _fold(self) -> None:
-        for series in [*self._series.values()]:
-            series.fold()
-
-    def declare(self, services: Iterable[str]) -> None:
-        """Let the methods of these services exist at zero, and always under their own names."""
-        for name in services:
-            for labels in _methods_of(name):
-                with self.lock:
-                    known = self._series.get(labels)
-                    if known is None:
-                        known = self._series[labels] = _Series(self, labels)
-                known.declare()
-
-    def series(self, method: Method) -> _Series:
-        """Find a method's series; what is unknown or too many shares one."""
-        labels = (method.type, method.service, method.name) if method.known else _UNKNOWN
-        return self._series.get(labels) or self._add(labels)
-
-    def _add(self, labels: tuple[str, str, str]) -> _Series:
-        with self.lock:
-            if labels not in self._series and labels != _UNKNOWN:
-                if not self._room:
-                    labels = _UNKNOWN
-                else:
-                    self._room -= 1
-            if labels not in self._series:
-                # A lone surrogate in a label would break every scrape.
-                clean = [label.encode("utf-8", "replace").decode() for label in labels]
-                self._series[labels] = _Series(self, (clean[0], clean[1], clean[2]))
-            return self._series[labels]
-
-
-def _is_multiprocess() -> bool:
-    """Return whether prometheus_client keeps values in files, for all processes: it decides so when imported."""
-    return bool(getattr(values.ValueClass, "_multiprocess", False))
-
-
-def check_multiprocess() -> None:
-    """Raise SettingError where prometheus_client is to keep its values in a folder that cannot be written."""
-    if not _is_multiprocess():
-        return
-    import tempfile  # noqa: PLC0415 - only where it is needed
-
-    name = next((name for name in _FOLDERS if name in os.environ), _FOLDERS[0])
-    folder = os.environ.get(name, "")
-    with contextlib.suppress(OSError):
-        if folder:
-            tempfile.TemporaryFile(dir=folder).close()
-            return
-    raise SettingError(name, folder, "a folder that can be written")
-
-
-def _methods_of(service: str) -> Iterator[tuple[str, str, str]]:
-    try:
-        found = descriptor_pool.Default().FindServiceByName(service)
-    except KeyError:
-        raise ValueError(f"service {service!r} is not known: import its _pb2 module first") from None
-    for method in found.methods:
-        type_ = arity(request_streaming=method.client_streaming, response_streaming=method.server_streaming)
-        yield type_, service, method.name
-
-
-_registries: weakref.WeakKeyDictionary[CollectorRegistry, dict[Kind, _Metrics]] = weakref.WeakKeyDictionary()
-_registries_lock: Final = threading.Lock()
 
 
 def measure_calls(
@@ -337,7 +35,7 @@ def measure_calls(
     and SettingError, which is one, where PROMETHEUS_MULTIPROC_DIR is no folder that can be written.
     """
     check_multiprocess()
-    metrics = _metrics_of(registry, buckets)
+    metrics = metrics_of(registry, buckets)
     metrics["server"].declare(services)
     metrics["client"].declare(client_services)
 
@@ -347,52 +45,36 @@ def measure_calls(
 class _Measured(Signal):
     """Counts and times calls, each in the series of its method."""
 
-    def __init__(self, metrics: dict[Kind, _Metrics]) -> None:
+    def __init__(self, metrics: dict[Kind, Metrics]) -> None:
         self._metrics = metrics
 
-    def started(self, call: Call) -> _Series:
+    def started(self, call: Call) -> Series:
         method = call.descriptor
-        series: _Series | None = method.notes.get(self)
+        series: Series | None = method.notes.get(self)
         if series is None:
             series = method.notes[self] = self._metrics[call.kind].series(method)
         series.note(STARTED)
         return series
 
-    def entered(self, _call: Call, state: _Series) -> None:
+    def entered(self, _call: Call, state: Series) -> None:
         state.note(ENTERED)
 
-    def left(self, _call: Call, state: _Series) -> None:
+    def left(self, _call: Call, state: Series) -> None:
         state.note(LEFT)
 
-    def ended(self, call: Call, state: _Series, outcome: Outcome) -> None:
+    def ended(self, call: Call, state: Series, outcome: Outcome) -> None:
         state.ended(outcome.code, [(call, outcome)])
 
     def all_ended(self, ended: Sequence[Ended]) -> None:
-        groups: dict[tuple[_Series, grpc.StatusCode], list[tuple[Call, Outcome]]] = {}
+        groups: dict[tuple[Series, grpc.StatusCode], list[tuple[Call, Outcome]]] = {}
         for call, series, outcome in ended:
             groups.setdefault((series, outcome.code), []).append((call, outcome))
         for (series, code), calls in groups.items():
             series.ended(code, calls)
 
 
-def _is_sampled(call: Call) -> bool:
-    return call.span_context is not None and bool(call.span_context.trace_flags & TraceFlags.SAMPLED)
-
-
-def _metrics_of(registry: CollectorRegistry, buckets: Sequence[float] = BUCKETS) -> dict[Kind, _Metrics]:
-    with _registries_lock:
-        metrics = _registries.get(registry)
-        if metrics is None:
-            metrics = {kind: _Metrics(registry, kind, buckets) for kind in _KINDS}
-            _registries[registry] = metrics
-        return metrics
-
-
 def before_scrapes(registry: CollectorRegistry, settle: Callable[[], None]) -> Callable[[], None]:
     """Do this before each scrape of the calls' metrics; return what ends it."""
-    waiting = _metrics_of(registry)["server"].settling.settle
+    waiting = metrics_of(registry)["server"].settling.settle
     waiting.insert(0, settle)
     return lambda: waiting.remove(settle)
-
-
-_KINDS: Final[tuple[Kind, Kind]] = ("server", "client")

@@ -17,7 +17,7 @@ from .uncaught import uncaught
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from ..calls.call import Observation
+    from ..calls.observation import Observation
 
 _letting_go: Final = threading.Lock()
 _RPC_TASK: Final = "HandleExceptions["

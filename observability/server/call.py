@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from ..calls.call import CUT_OFF_DETAILS, cut_off_code, deadline_of, status_code, unserved_code
+from ..calls.status import CUT_OFF_DETAILS, cut_off_code, deadline_of, status_code, unserved_code
 from .handler import WrappedHandler, ask, is_around, status_in, telling
 from .trailers import REFUSED_DETAILS, fault_of
 from .uncaught import text
@@ -15,7 +15,7 @@ from .uncaught import text
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ..calls.call import Observation
+    from ..calls.observation import Observation
 
 _ELSEWHERE_DETAILS: Final = "Ended before its handler started, by another interceptor"
 _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
-from ..calls.call import CUT_OFF_DETAILS, Observation, Observer, enabled_by, unserved_code
 from ..calls.method import METHOD_LIMIT, arity, method_at
+from ..calls.observation import Observation, enabled_by
 from ..calls.observers import Signals
+from ..calls.status import CUT_OFF_DETAILS, unserved_code
 from .aio import AioCall
 from .handler import standing_before
 from .sync import SyncCall
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..calls.method import Method
+    from ..calls.observer import Observer
 
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
-from ..calls.call import cut_off_code, status_code
+from ..calls.status import cut_off_code, status_code
 from .call import ServedCall
 from .handler import each, standing_for, status_in
 from .trailers import fault_of

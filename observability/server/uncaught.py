@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from ..calls.call import status_code
-from ..logs.render import printed
+from ..calls.status import status_code
+from ..calls.values import printed
 from .handler import ask
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from ..logs.render import printed
+from ..calls.values import printed
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -10,7 +10,7 @@ import structlog
 from hypothesis import HealthCheck, settings
 
 from client.lines import fields
-from observability.logs.observer import LineHandler, configure_logging
+from observability.logs.setup import LineHandler, configure_logging
 from observability.logs.writer import LogWriter
 
 # Beside other tests on a busy machine, time says nothing; and nothing is left behind in the working tree.

@@ -23,8 +23,8 @@ import structlog
 from observability import ServerInterceptor, log_calls
 from observability.calls import batch_reporter
 from observability.logs import writer as log_writer
-from observability.logs.observer import LineLogger
 from observability.logs.render import render_keyvalue
+from observability.logs.setup import LineLogger
 from observability.logs.writer import LINE_LIMIT, LogWriter
 from tests.package.rpc import connected, method
 

@@ -27,8 +27,8 @@ from observability import (
     trace_calls,
 )
 from observability.calls.errors import Faults, faults
-from observability.calls.observers import Signal
-from observability.metrics import observer as metrics
+from observability.calls.observer import Signal
+from observability.metrics import collectors
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
 from tests.package.told import Told
@@ -130,7 +130,7 @@ def measures_in_vain() -> Observer:
     """Return measure_calls with a registry whose metrics raise."""
     registry = CollectorRegistry()
     observer = measure_calls(registry)
-    for side in metrics._registries[registry].values():
+    for side in collectors._registries[registry].values():
         for name in ("started", "handled", "handling", "received", "sent", "in_flight"):
             setattr(side, name, type("Broken", (), {"labels": fail})())
     return observer

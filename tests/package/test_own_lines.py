@@ -9,7 +9,7 @@ import structlog
 
 from client.lines import fields
 from observability import current_call
-from observability.logs.observer import LineHandler, configure_logging
+from observability.logs.setup import LineHandler, configure_logging
 from tests.package.conftest import Log
 from tests.package.handlers import KINDS, Kind
 from tests.package.told import Told

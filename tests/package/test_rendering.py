@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from client.lines import fields
-from observability.logs.render import cuts, render_json, render_keyvalue, stacktrace
+from observability.calls.values import cuts, stacktrace
+from observability.logs.render import render_json, render_keyvalue
 
 HOSTILE = [
     "",

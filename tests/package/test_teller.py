@@ -17,10 +17,11 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from observability import Call, Outcome, ServerInterceptor, measure_calls
 from observability.calls import batch_reporter
 from observability.calls.batch_reporter import CALL_LIMIT, Teller
-from observability.calls.call import Observation
 from observability.calls.method import method_at
+from observability.calls.observation import Observation
 from observability.calls.observers import Signals
-from observability.metrics.observer import FOLD_AFTER, before_scrapes
+from observability.metrics.collectors import FOLD_AFTER
+from observability.metrics.observer import before_scrapes
 from tests.package.rpc import NAMES, SERVICE, connected, echo, method
 
 LABELS = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": NAMES["unary"]}

@@ -21,7 +21,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from observability import AioServerInterceptor, Call, Outcome, ServerInterceptor, measure_calls
-from observability.calls.observers import Signal
+from observability.calls.observer import Signal
 from observability.threads.finalizers import finalizers
 from tests.package.rpc import CatchAll, aio_connected, connected, method
 

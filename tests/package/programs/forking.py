@@ -23,8 +23,8 @@ from typing import Any
 import grpc
 
 from observability import Telemetry
-from observability.calls.call import Observation
 from observability.calls.method import method_at
+from observability.calls.observation import Observation
 from tests.package.rpc import NAMES, SERVICE, method
 
 logger = logging.getLogger("forking")

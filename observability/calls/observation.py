@@ -1,0 +1,136 @@
+"""A call that is reported to observers, and its one end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as contexts
+
+from ..threads.finalizers import finalizers
+from .call import Call, Outcome, current
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableSequence, Sequence
+
+    import grpc
+
+    from .call import Kind
+    from .method import Method
+    from .observers import Signals
+
+
+class Observation(Call):
+    """A call that is told of, and ends once, by whichever end comes first."""
+
+    __slots__ = ("_deferred", "_open", "_signals", "_states", "started")
+
+    def __init__(  # noqa: PLR0913, PLR0917 - made for every call, for which names cost
+        self,
+        descriptor: Method,
+        kind: Kind,
+        metadata: MutableSequence[Any] | Sequence[Any],
+        signals: Signals,
+        started: float,
+        started_ns: int,
+        deadline: float | None = None,
+        peer: str | None = None,
+    ) -> None:
+        super().__init__(descriptor, kind, metadata, started_ns, deadline, peer)
+        self.started = started  # by time.perf_counter
+        self._signals = signals
+        self._open = [True]
+        self._deferred: list[Outcome] | tuple[()] = ()
+        if kind == "server":
+            current.set(self)  # never reset: every RPC has a context of its own (otel-contrib#2357)
+        self._states = signals.nothing()  # by now: an observer may annotate at the start
+        signals.start(self, self._states)
+
+    @property
+    def seconds(self) -> float:
+        """How long the call has been going on."""
+        return time.perf_counter() - self.started
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end has been decided. Safe inside a garbage collection."""
+        return not self._open
+
+    def annotate(self, **fields: Any) -> None:
+        """Add fields to the call's log line, and to its span as attributes, at once."""
+        super().annotate(**fields)
+        self._signals.annotated(self, self._states, fields)
+
+    def entered(self) -> None:
+        """Report that the handler starts, where it runs; it is current there wherever interceptors ran."""
+        if current.get() is not self:
+            current.set(self)
+        self._signals.tell(self._signals.entering, self._states, self)
+
+    def left(self) -> None:
+        """Tell that the handler has ended."""
+        self._signals.tell(self._signals.leaving, self._states, self)
+
+    def end(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        error: BaseException | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """
+        Tell of the end; a later end changes nothing. Never raises: grpc's callbacks must not.
+
+        `seconds` is when the end was, if not now.
+        """
+        outcome = self._decide(code, details, error, seconds)
+        if outcome is not None:
+            self._signals.ended(self, self._states, outcome)
+        elif self._deferred:
+            self._report_deferred()
+
+    def end_deferred(
+        self,
+        code: grpc.StatusCode,
+        details: str = "",
+        error: BaseException | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """
+        Decide the end now and report it soon, from another thread, or with the next call of `end`.
+
+        Safe inside a garbage collection, where `end` is not: see `finalizers`.
+        """
+        outcome = self._decide(code, details, error, seconds)
+        if outcome is not None:
+            self._deferred = [outcome]
+            finalizers.defer(self._report_deferred)
+
+    def left_deferred(self) -> None:
+        """Report soon, from another thread, that the handler has ended: safe where `end_deferred` is."""
+        if self._signals.leaving:
+            finalizers.defer(self.left)
+
+    def _decide(
+        self, code: grpc.StatusCode, details: str, error: BaseException | None, seconds: float | None
+    ) -> Outcome | None:
+        """Return the call's outcome to whoever is the first to ask for one, without a lock; None to any other."""
+        try:
+            self._open.pop()
+        except IndexError:
+            return None
+        if seconds is None:
+            seconds = time.perf_counter() - self.started
+        return Outcome(code, details, seconds, error, self.sent, self.received)
+
+    def _report_deferred(self) -> None:
+        try:
+            outcome = self._deferred.pop()  # type: ignore[union-attr]  # end_deferred has made it a list
+        except IndexError:
+            return  # reported already
+        self._signals.ended(self, self._states, outcome)
+
+
+def enabled_by(is_enabled: Callable[[], bool]) -> Callable[[], bool]:
+    """Ask whether instrumentation is suppressed only where a context has any values: most calls' has none."""
+    return lambda: not contexts.get_current() or is_enabled()

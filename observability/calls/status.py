@@ -1,0 +1,73 @@
+"""Status codes: which are a server's fault, what a handler set, and what becomes of a call that was cut off."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+
+_CUT_OFF_SLACK: Final = 0.025
+_CUT_OFF_SHARE: Final = 0.02
+_FOREVER: Final = 1e9
+# grpc.aio takes numbers up to DATA_LOSS, and the one after it, UNAUTHENTICATED, for none that it knows.
+_NUMBERS: Final[dict[int, grpc.StatusCode]] = {
+    code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAUTHENTICATED
+}
+# What is worth an error: the codes that tell of a server's own fault, by the RPC semantic conventions.
+SERVER_FAULTS: Final = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+def status_code(value: Any, *, numbers: bool) -> grpc.StatusCode | None:
+    """
+    Tell the status code that a handler set, as a code or, where grpc knows `numbers`, as its number.
+
+    Returns None where it set none. What is no code at all is sent as UNKNOWN.
+    """
+    if value is None or isinstance(value, grpc.StatusCode):
+        return value
+    if numbers and isinstance(value, int):
+        return _NUMBERS.get(value, grpc.StatusCode.UNKNOWN)
+    return grpc.StatusCode.UNKNOWN
+
+
+def deadline_of(time_remaining: float | None) -> float | None:
+    """Tell the seconds that are left, or None without a deadline (9.2e18 on a sync server: grpc#26236)."""
+    return None if time_remaining is None or time_remaining > _FOREVER else time_remaining
+
+
+def cut_off_code(deadline: float | None, remaining: float | None) -> grpc.StatusCode:
+    """
+    Decide the code of a call on the server that was cut off before it had a status.
+
+    `deadline` is the time that the call had at its start and `remaining` what was left of it at its end, both in
+    seconds, or None.
+    """
+    if deadline is not None and remaining is not None and remaining <= max(_CUT_OFF_SLACK, _CUT_OFF_SHARE * deadline):
+        # grpc-timeout is rounded up on the wire, so the caller gives up a little before our own deadline.
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+    return grpc.StatusCode.CANCELLED
+
+
+def unserved_code(waited: float) -> grpc.StatusCode:
+    """
+    Decide the code of a call that was cut off before its handler started, after `waited` seconds.
+
+    grpc hides the deadline of such a call, and whether it ran out. Waiting in the queue ends by the caller's
+    deadline as a rule; what ends at once was refused by grpc's core or given up by hand.
+    """
+    return grpc.StatusCode.DEADLINE_EXCEEDED if waited > _CUT_OFF_SLACK else grpc.StatusCode.CANCELLED
+
+
+CUT_OFF_DETAILS: Final = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "Deadline Exceeded",
+    grpc.StatusCode.CANCELLED: "Cancelled",
+}

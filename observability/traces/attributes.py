@@ -1,0 +1,54 @@
+"""A span's attributes, by the RPC semantic conventions."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from ..calls.method import Method
+
+# The RPC conventions are stable since 1.45.0; the Python package of constants stops at 1.44.
+RPC_SYSTEM_NAME: Final = "rpc.system.name"
+RPC_METHOD: Final = "rpc.method"
+RPC_METHOD_ORIGINAL: Final = "rpc.method_original"
+RPC_STATUS_CODE: Final = "rpc.status_code"
+ERROR_TYPE: Final = "error.type"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+NETWORK_PEER_PORT: Final = "network.peer.port"
+_HOST_AND_PORT: Final = re.compile(r"(?:.*/|[a-z][a-z0-9+.-]*:(?!\d+$))?(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?").fullmatch
+
+
+def method_attributes(method: Method) -> dict[str, Any]:
+    """Return what is known of a call before it starts, by its method."""
+    name = method.full_name
+    if method.known:
+        return {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: name}
+    return {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: "_OTHER", RPC_METHOD_ORIGINAL: name}
+
+
+@functools.lru_cache(maxsize=1024)
+def target_attributes(target: str) -> dict[str, Any]:
+    """Tell the server's address and port from a channel's target, such as dns:///host:8080."""
+    return _address(target, SERVER_ADDRESS, SERVER_PORT)
+
+
+@functools.lru_cache(maxsize=1024)
+def peer_attributes(peer: str) -> dict[str, Any]:
+    """Tell a peer's address and port from grpc's name for it, such as ipv4:127.0.0.1:40112."""
+    return _address(unquote(peer), NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT)
+
+
+def _address(name: str, address_key: str, port_key: str) -> dict[str, Any]:
+    if name.startswith("unix"):
+        path = name.partition(":")[2].removeprefix("//")
+        return {address_key: path} if path else {}
+    match = _HOST_AND_PORT(name)
+    if match is None:
+        return {address_key: name}
+    address = {address_key: match[1].strip("[]")}
+    return address if match[2] is None else {**address, port_key: int(match[2])}

@@ -1,4 +1,4 @@
-"""Tells every gRPC call once, truthfully, in logs, metrics and traces."""
+"""Reports every gRPC call once, truthfully, in logs, metrics and traces."""
 
 from .settings import TRACING, SettingError, standard_settings
 
@@ -6,7 +6,7 @@ from .settings import TRACING, SettingError, standard_settings
 with standard_settings(TRACING, warn=False):
     from .address import ListenError
     from .calls.call import Call, Outcome, current_call
-    from .calls.observer import Observer
+    from .calls.observer import LifecycleObserver, Observer, OnEnd
     from .client.aio_channel import AioObservedChannel
     from .client.aio_interceptors import aio_client_interceptors
     from .client.channel import ObservedChannel
@@ -28,9 +28,11 @@ __all__ = [
     "Call",
     "ClientInterceptor",
     "HideExceptions",
+    "LifecycleObserver",
     "ListenError",
     "ObservedChannel",
     "Observer",
+    "OnEnd",
     "Outcome",
     "ServerInterceptor",
     "SettingError",

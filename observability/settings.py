@@ -25,7 +25,7 @@ _MUCH: Final = 1_000_000_000  # more than that is no size of a queue, nor a time
 _QUEUE_SIZE: Final = 2048  # the specification's default
 
 Check: TypeAlias = "Callable[[str], str | None]"
-"""Returns None for a good value, else what is allowed, to follow `is not`."""
+"""Returns None for a valid value, else what is allowed, to follow `is not`."""
 
 
 class SettingError(ValueError):
@@ -214,7 +214,7 @@ TRACING: Final[dict[str, Check]] = {
     "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": _BOOLEAN,
     "OTEL_METRICS_EXEMPLAR_FILTER": _one_of("trace_based", "always_on", "always_off"),
 }
-"""The standard variables of traces that can have a bad value, with what tells it."""
+"""The standard variables of traces that can have an invalid value, with what finds it."""
 STANDARD: Final[dict[str, Check]] = {
     **TRACING,
     "OTEL_EXPORTER_PROMETHEUS_HOST": _listening_host,
@@ -222,7 +222,7 @@ STANDARD: Final[dict[str, Check]] = {
 }
 """These and those of /metrics."""
 ANY_VALUE: Final = ("OTEL_SERVICE_NAME", "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES")
-"""The standard variables of which every value is good, but for one that is blank, which counts as unset."""
+"""The standard variables of which every value is valid, but for one that is blank, which counts as unset."""
 
 OURS: Final[dict[str, tuple[str, Check]]] = {
     "LOG_FORMAT": ("keyvalue", _one_of("keyvalue", "json")),
@@ -231,7 +231,7 @@ OURS: Final[dict[str, tuple[str, Check]]] = {
     "OBSERVABILITY_LOG_CALLS": ("all", _calls),
     "OBSERVABILITY_LOG_BAGGAGE": ("", lambda _value: None),
 }
-"""Our own variables, with their defaults and what tells a bad value."""
+"""Our own variables, with their defaults and what finds an invalid value."""
 
 
 def setting(name: str, default: str | None = None) -> str:
@@ -249,7 +249,7 @@ def setting(name: str, default: str | None = None) -> str:
 
 
 def check_settings() -> None:
-    """Raise SettingError for the first of our own variables that has a bad value."""
+    """Raise SettingError for the first of our own variables that has an invalid value."""
     for name in OURS:
         setting(name)
 
@@ -257,12 +257,12 @@ def check_settings() -> None:
 @contextlib.contextmanager
 def standard_settings(checks: Mapping[str, Check] = STANDARD, *, warn: bool = True) -> Iterator[None]:
     """
-    Let what runs inside see these variables with the bad values left out, each reported in one warning.
+    Let what runs inside see these variables with the invalid values left out, each reported in one warning.
 
-    OpenTelemetry's own words for a bad value seldom name the variable, may show a secret, and some of them are
+    OpenTelemetry's own words for an invalid value seldom name the variable, may show a secret, and some of them are
     exceptions, at its import or later. So they are for an empty one, which counts as unset, and for spaces around a
-    value, which are left out too. Where every value is good, the environment is not touched; where one is bad, it is
-    changed for other threads as well. With warn=False nothing is said, before there is a log to say it in.
+    value, which are left out too. Where every value is valid, the environment is not touched; else it is changed for
+    other threads as well. With warn=False nothing is said, before there is a log to say it in.
     """
     given = {name: os.environ[name] for name in (*checks, *ANY_VALUE) if name in os.environ}
     used, warnings = _usable(given, checks)
@@ -287,53 +287,55 @@ def _put(values: Mapping[str, str | None]) -> None:
 def _usable(given: Mapping[str, str], checks: Mapping[str, Check]) -> tuple[dict[str, str], list[str]]:
     """Return the values that are used, as OpenTelemetry is to read them, and a warning for each other one."""
     values = {name: stripped for name, value in given.items() if (stripped := value.strip())}
-    bad = {name: allowed for name, value in values.items() if (check := checks.get(name)) and (allowed := check(value))}
-    bad |= _contradictions({name: value for name, value in values.items() if name not in bad})
-    good = {name: value for name, value in values.items() if name not in bad}
+    invalid = {
+        name: allowed for name, value in values.items() if (check := checks.get(name)) and (allowed := check(value))
+    }
+    invalid |= _contradictions({name: value for name, value in values.items() if name not in invalid})
+    valid = {name: value for name, value in values.items() if name not in invalid}
     warnings = [
         f"{shown_variable(name, given[name])} is not {allowed}: the default is used instead"
-        for name, allowed in bad.items()
+        for name, allowed in invalid.items()
     ]
-    for name in _ENDPOINTS if _is_grpc(good) else ():
-        url = urlsplit(good.get(name, ""))
+    for name in _ENDPOINTS if _is_grpc(valid) else ():
+        url = urlsplit(valid.get(name, ""))
         if "@" in url.netloc:
-            good[name] = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+            valid[name] = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
             warnings.append(f"{name} has user information, which OTLP/gRPC does not send: it is left out")
-    return _with_defaults(good), warnings
+    return _with_defaults(valid), warnings
 
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def _is_grpc(good: Mapping[str, str]) -> bool:
+def _is_grpc(valid: Mapping[str, str]) -> bool:
     names = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"
-    return next((good[name] for name in names if name in good), "grpc").lower() == "grpc"
+    return next((valid[name] for name in names if name in valid), "grpc").lower() == "grpc"
 
 
-def _contradictions(good: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Give the variables whose values are good alone, but not beside another's, with what would be."""
-    queue = int(good.get("OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE))
-    if int(good.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1)) > queue:
+def _contradictions(valid: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Give the variables whose values are valid alone, but not beside another's, with what would be."""
+    queue = int(valid.get("OTEL_BSP_MAX_QUEUE_SIZE", _QUEUE_SIZE))
+    if int(valid.get("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 1)) > queue:
         yield "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", f"at most OTEL_BSP_MAX_QUEUE_SIZE, which is {queue}"
-    if not _is_grpc(good):
+    if not _is_grpc(valid):
         for name in _ENDPOINTS:
-            if name in good and not _is_url(good[name]):
+            if name in valid and not _is_url(valid[name]):
                 yield name, _A_URL
         return
     for prefix in ("OTEL_EXPORTER_OTLP_TRACES", "OTEL_EXPORTER_OTLP"):
-        if not _are_metadata(good.get(f"{prefix}_HEADERS", "")):
+        if not _are_metadata(valid.get(f"{prefix}_HEADERS", "")):
             yield f"{prefix}_HEADERS", "a list of key=value that gRPC can send"
         pair = {f"{prefix}_CLIENT_KEY", f"{prefix}_CLIENT_CERTIFICATE"}
-        if len(given := pair & good.keys()) == 1:  # gRPC would end the process
-            yield given.pop(), f"used without {pair.difference(good).pop()}"
+        if len(given := pair & valid.keys()) == 1:  # gRPC would end the process
+            yield given.pop(), f"used without {pair.difference(valid).pop()}"
 
 
-def _with_defaults(good: Mapping[str, str]) -> dict[str, str]:
+def _with_defaults(valid: Mapping[str, str]) -> dict[str, str]:
     """Say what OpenTelemetry takes unset for: without a word where it warns, and where it raises at the word."""
     names = "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"
-    compression = next((good[name] for name in names if name in good), "")
+    compression = next((valid[name] for name in names if name in valid), "")
     # The gRPC exporter raises an exception at `none`, which is its default.
-    used = {name: value for name, value in good.items() if name not in names or compression.lower() != "none"}
+    used = {name: value for name, value in valid.items() if name not in names or compression.lower() != "none"}
     if used.get("OTEL_TRACES_SAMPLER", "").lower().endswith("traceidratio"):
         used.setdefault("OTEL_TRACES_SAMPLER_ARG", "1")
     return used

@@ -14,7 +14,7 @@ import grpc.aio
 import prometheus_client
 import structlog
 
-from .calls.batch_reporter import Teller
+from .calls.batch_reporter import BatchReporter
 from .client.aio_channel import AioObservedChannel
 from .client.aio_interceptors import aio_client_interceptors
 from .client.channel import ObservedChannel
@@ -22,12 +22,12 @@ from .logs.observer import log_calls
 from .logs.setup import configure_logging
 from .metrics.collectors import check_multiprocess
 from .metrics.endpoint import MetricsEndpoint
-from .metrics.observer import before_scrapes, measure_calls
+from .metrics.observer import add_pre_scrape_hook, measure_calls
 from .metrics.self_metrics import Losses
 from .server.interceptors import AioServerInterceptor, ServerInterceptor
 from .settings import STANDARD, TRACING, SettingError, check_settings, setting, standard_settings
 from .threads.process import at_fork, before_exit
-from .traces.contrib import Contrib, follow_spans
+from .traces.contrib import Contrib, adopt_current_span
 from .traces.observer import default_filter, trace_calls
 from .traces.provider import configure_tracing, service_attributes
 
@@ -57,7 +57,7 @@ class Telemetry:
         tracing: Tracing,
         registry: CollectorRegistry,
         log_writer: LogWriter | None,
-        teller: Teller,
+        reporter: BatchReporter,
         contrib: Contrib | None,
         flush_seconds: float,
     ) -> None:
@@ -66,7 +66,7 @@ class Telemetry:
         self.log_writer = log_writer
         self.services: tuple[str, ...] = ()
         self.metrics_address: str | None = None
-        self._teller = teller
+        self._reporter = reporter
         self._contrib = contrib
         self._flush_seconds = flush_seconds
         self._on_close = contextlib.ExitStack()
@@ -102,8 +102,8 @@ class Telemetry:
         LOG_LEVEL is not set: through its `write`, unless it is a plain stream of UTF-8 over a file. `flush_seconds`
         bounds what close waits for.
 
-        Raises SettingError for a bad value of our own variables and of PROMETHEUS_MULTIPROC_DIR, ListenError where the
-        metrics port cannot be had, and ValueError for a service that no imported module defines.
+        Raises SettingError for an invalid value of our own variables and of PROMETHEUS_MULTIPROC_DIR, ListenError where
+        the metrics port cannot be had, and ValueError for a service that no imported module defines.
         """
         check_settings()
         check_multiprocess()
@@ -122,23 +122,23 @@ class Telemetry:
             tracing = configure_tracing(attributes)
             wanted = _filter(filter_)
             contrib = Contrib(tracing.provider, wanted or default_filter()) if _is_contrib() else None
-            teller = Teller(
-                follow_spans(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted),
+            reporter = BatchReporter(
+                adopt_current_span(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted),
                 measure_calls(registry, services, client_services=client_services),
                 log_calls(structlog.get_logger().bind(service=name), only=_log_calls(), baggage_keys=_log_baggage()),
             )
-            tracing.before_flush(teller.settle)
+            tracing.before_flush(reporter.flush)
             telemetry = cls(
                 tracing=tracing,
                 registry=registry,
                 log_writer=writer,
-                teller=teller,
+                reporter=reporter,
                 contrib=contrib,
                 flush_seconds=flush_seconds,
             )
             telemetry.services = services
             telemetry._describe(attributes)
-            telemetry._on_close.callback(before_scrapes(registry, teller.settle))
+            telemetry._on_close.callback(add_pre_scrape_hook(registry, reporter.flush))
             if serve_metrics:
                 telemetry._serve_metrics(metrics_port)
         at_fork(after_in_child=telemetry._leave_metrics)
@@ -146,13 +146,13 @@ class Telemetry:
         return telemetry
 
     def server_interceptors(self) -> list[grpc.ServerInterceptor]:
-        """Return what tells of the calls of a grpc.server; put HideExceptions before it."""
-        ours = ServerInterceptor(self._teller)
+        """Return what reports the calls of a grpc.server; put HideExceptions before it."""
+        ours = ServerInterceptor(self._reporter)
         return [self._contrib.server(), ours] if self._contrib else [ours]
 
     def aio_server_interceptors(self) -> list[grpc.aio.ServerInterceptor]:
-        """Return what tells of the calls of a grpc.aio.server; put AioHideExceptions before it."""
-        ours = AioServerInterceptor(self._teller)
+        """Return what reports the calls of a grpc.aio.server; put AioHideExceptions before it."""
+        ours = AioServerInterceptor(self._reporter)
         return [self._contrib.aio_server(), ours] if self._contrib else [ours]
 
     @overload
@@ -161,7 +161,7 @@ class Telemetry:
     def intercept_channel(self, channel: grpc.aio.Channel, *, target: str | None = None) -> grpc.aio.Channel: ...
     def intercept_channel(self, channel: Any, *, target: str | None = None) -> Any:
         """
-        Return this channel, of grpc or grpc.aio, its calls reported; `target` is its address, which grpc does not tell.
+        Return this channel, of grpc or grpc.aio, its calls reported; `target` is its address, which grpc does not show.
 
         Raises SettingError for a channel of grpc.aio with OBSERVABILITY_TRACES=contrib: the official interceptors are
         for its making alone, as aio_client_interceptors gives them.
@@ -169,13 +169,13 @@ class Telemetry:
         if isinstance(channel, grpc.aio.Channel):
             if self._contrib:
                 raise SettingError("OBSERVABILITY_TRACES", "contrib", _NOT_AROUND_AIO)
-            return AioObservedChannel(channel, self._teller, target=target)
-        ours = ObservedChannel(channel, self._teller, target=target)
+            return AioObservedChannel(channel, self._reporter, target=target)
+        ours = ObservedChannel(channel, self._reporter, target=target)
         return self._contrib.intercept_channel(ours) if self._contrib else ours
 
     def aio_client_interceptors(self, *, target: str | None = None) -> list[grpc.aio.ClientInterceptor]:
-        """Return what tells of the calls of a grpc.aio channel; `target` is its address."""
-        ours = aio_client_interceptors(self._teller, target=target)
+        """Return what reports the calls of a grpc.aio channel; `target` is its address."""
+        ours = aio_client_interceptors(self._reporter, target=target)
         return [*self._contrib.aio_clients(), *ours] if self._contrib else ours
 
     def flush(self, seconds: float = 1.0) -> bool:
@@ -186,7 +186,7 @@ class Telemetry:
         signal calls it, or each of its jobs does.
         """
         deadline = time.monotonic() + seconds
-        out = self._teller.flush(seconds)
+        out = self._reporter.flush(seconds)
         out &= self.tracing.flush(max(0.0, deadline - time.monotonic()))
         if self.log_writer is not None:
             out &= self.log_writer.flush(max(0.0, deadline - time.monotonic()))
@@ -200,7 +200,7 @@ class Telemetry:
         """
         with self._on_close.pop_all():
             deadline = time.monotonic() + self._flush_seconds
-            self._teller.close(self._flush_seconds)
+            self._reporter.close(self._flush_seconds)
             self.tracing.close(max(0.0, deadline - time.monotonic()))
             if self.log_writer is not None:
                 self.log_writer.flush(max(0.05, deadline - time.monotonic()))

@@ -1,1 +1,1 @@
-"""What a call is, and how observers are told of it."""
+"""What a call is, and how it is reported to observers."""

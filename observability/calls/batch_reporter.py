@@ -1,4 +1,4 @@
-"""Tells of calls after their end, many at once, in a thread of its own."""
+"""Reports calls after their end, many at once, from one thread."""
 
 from __future__ import annotations
 
@@ -8,50 +8,46 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from ..threads.finalizers import finalizers
-from ..threads.worker import Batches
-from .observers import Signals
+from ..threads.worker import BatchWorker
+from .observers import Observers
 
 if TYPE_CHECKING:
     from .call import Call, Outcome
     from .observer import Observer
 
 DELAY_SECONDS: Final = 0.005
-"""How long a call that succeeded waits to be told, at most; one that failed is told at once."""
+"""How long the report of a call that succeeded waits at most; one that failed is reported at once."""
 CALL_LIMIT: Final = 8192
-"""How many ended calls wait at most; beyond that, whoever ends a call tells it."""
-_SETTLE_SECONDS: Final = 0.5
+"""How many ended calls wait at most; beyond that, the thread that ends a call reports it."""
+_FLUSH_SECONDS: Final = 0.5
 
 
-class Teller(Signals):
+class BatchReporter(Observers):
     """
-    Observers that are told of a call's end a little later: many calls at once, which costs half as much.
+    Observers to which the ends of calls are reported a little later: many at once, which costs half as much.
 
-    How a call ended is decided at its end; only the telling waits.
+    A call's outcome is decided at its end; only the report waits.
     """
 
     def __init__(self, *observers: Observer) -> None:
         super().__init__(*observers)
-        self._ended: Batches[tuple[Call, list[Any], Outcome]] = Batches(
-            self.all_ended, name="observability-teller", delay=DELAY_SECONDS, limit=CALL_LIMIT
+        self._ended: BatchWorker[tuple[Call, list[Any], Outcome]] = BatchWorker(
+            self.on_end_batch, name="observability-reporter", delay=DELAY_SECONDS, limit=CALL_LIMIT
         )
 
-    def ended(self, call: Call, state: list[Any], outcome: Outcome) -> None:
-        """Tell of the end later, at once of a failure; nothing is lost where too many wait."""
+    def on_end(self, call: Call, state: list[Any], outcome: Outcome) -> None:
+        """Report the end later, at once of a failure; nothing is lost where too many wait."""
         if not self._ended.put((call, state, outcome)):
-            super().ended(call, state, outcome)
+            super().on_end(call, state, outcome)
         elif outcome.code is not grpc.StatusCode.OK:
-            self._ended.hurry()
+            self._ended.wake()
 
-    def settle(self) -> None:
-        """Tell of all that has ended, before somebody looks."""
-        self.flush(_SETTLE_SECONDS)
-
-    def close(self, seconds: float) -> None:
-        """Tell of all that has ended, for this long at most; what ends from now on is told by whoever ends it."""
-        finalizers.flush(seconds)
-        self._ended.close(seconds)
-
-    def flush(self, seconds: float) -> bool:
-        """Tell of all that has ended, for this long at most; tell whether it is told."""
+    def flush(self, seconds: float = _FLUSH_SECONDS) -> bool:
+        """Report all that has ended, for this many seconds at most; return whether all of it is reported."""
         deadline = time.monotonic() + seconds
         return finalizers.flush(seconds) and self._ended.flush(max(0.0, deadline - time.monotonic()))
+
+    def close(self, seconds: float) -> None:
+        """Report all that has ended, for this many seconds at most; what ends from now on is reported at its end."""
+        finalizers.flush(seconds)
+        self._ended.close(seconds)

@@ -1,11 +1,11 @@
-"""What a call is, and how it is told: observers start with it and finish with its outcome."""
+"""What a call is, and its outcome."""
 
 from __future__ import annotations
 
 import contextvars
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from .values import as_now
+from .values import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence, Sequence
@@ -87,12 +87,12 @@ class Call:
         return None if context is None else f"{context.span_id:016x}"
 
     def after(self, seconds: float) -> int:
-        """Tell when it was so long after the call's start, in nanoseconds since the epoch."""
+        """Return when it was so many seconds after the call's start, in nanoseconds since the epoch."""
         return self.started_ns + int(seconds * 1e9)
 
     def annotate(self, **fields: Any) -> None:
         """Add fields, as they are now, to the call's log line, and to its span as attributes, at once."""
-        self.fields = {**(self.fields or {}), **{key: as_now(value) for key, value in fields.items()}}
+        self.fields = {**(self.fields or {}), **{key: snapshot(value) for key, value in fields.items()}}
 
 
 class Outcome(NamedTuple):

@@ -9,14 +9,14 @@ _SOURCE_LIMIT: Final = 1000
 _logger = logging.getLogger("observability")
 
 
-class Faults:
+class ObserverErrors:
     """Counts what went wrong in observers, and reports each observer's first fault."""
 
     def __init__(self) -> None:
         self.count = 0
         self._reported: set[str] = set()
 
-    def report(self, source: Any) -> None:
+    def record(self, source: Any) -> None:
         """Count the exception being handled, raised by `source`; log it if it is the first of its source."""
         self.count += 1
         name = getattr(source, "__qualname__", type(source).__qualname__)
@@ -30,5 +30,5 @@ class Faults:
                 return
 
 
-faults: Final = Faults()
-report: Final = faults.report
+observer_errors: Final = ObserverErrors()
+record_error: Final = observer_errors.record

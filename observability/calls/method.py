@@ -22,13 +22,13 @@ class Method:
     """Its own name, such as Echo."""
     type: Type
     """Its arity."""
-    known: bool
+    registered: bool
     """Whether the server has a handler for it; a client's methods are always known."""
     full_name: str
     """Its service's and its own name, such as echo.v1.EchoService/Echo."""
     endpoint: str
     """`/` and its own name in kebab-case, such as /echo; `/unknown` for an unknown method."""
-    notes: dict[object, Any] = field(default_factory=dict)
+    extensions: dict[object, Any] = field(default_factory=dict)
     """What the signals have made once for it, each under itself."""
 
 
@@ -49,14 +49,14 @@ def arity(*, request_streaming: bool, response_streaming: bool) -> Type:
     return _TYPES[bool(request_streaming), bool(response_streaming)]
 
 
-def method_at(path: str, type_: Type, *, known: bool = True) -> Method:
+def method_at(path: str, type_: Type, *, registered: bool = True) -> Method:
     """Split a method path, `/package.Service/Method`; what has no slash is all service."""
     full_name = path.removeprefix("/")
     service, _, name = full_name.rpartition("/")
     if not service:
         service, name = name, ""
-    endpoint = f"/{kebab(name)}" if known else "/unknown"
-    return Method(service, name, type_, known, full_name, endpoint)
+    endpoint = f"/{kebab(name)}" if registered else "/unknown"
+    return Method(service, name, type_, registered, full_name, endpoint)
 
 
 def kebab(name: str) -> str:
@@ -64,10 +64,10 @@ def kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).replace("_", "-").lower()
 
 
-QUIET_SERVICES: Final = ("grpc.health.v1.", "grpc.reflection.")
-"""Prefixes of the services whose calls are logged at DEBUG, and not traced: probes, as a rule."""
+INFRASTRUCTURE_SERVICES: Final = ("grpc.health.v1.", "grpc.reflection.")
+"""Prefixes of the services whose calls are logged at DEBUG, and not traced: mostly probes."""
 
 
-def is_quiet(service: str) -> bool:
-    """Tell whether this service's calls are neither traced nor logged above DEBUG by default."""
-    return service.startswith(QUIET_SERVICES)
+def is_infrastructure(service: str) -> bool:
+    """Return whether this service's calls are neither traced nor logged above DEBUG by default."""
+    return service.startswith(INFRASTRUCTURE_SERVICES)

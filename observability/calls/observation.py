@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from .call import Kind
     from .method import Method
-    from .observers import Signals
+    from .observers import Observers
 
 
 class Observation(Call):
-    """A call that is told of, and ends once, by whichever end comes first."""
+    """A call that is reported to observers, and ends once, by whichever end comes first."""
 
-    __slots__ = ("_deferred", "_open", "_signals", "_states", "started")
+    __slots__ = ("_deferred", "_end_token", "_observers", "_states", "started")
 
     def __init__(  # noqa: PLR0913, PLR0917 - made for every call, for which names cost
         self,
         descriptor: Method,
         kind: Kind,
         metadata: MutableSequence[Any] | Sequence[Any],
-        signals: Signals,
+        observers: Observers,
         started: float,
         started_ns: int,
         deadline: float | None = None,
@@ -38,13 +38,13 @@ class Observation(Call):
     ) -> None:
         super().__init__(descriptor, kind, metadata, started_ns, deadline, peer)
         self.started = started  # by time.perf_counter
-        self._signals = signals
-        self._open = [True]
+        self._observers = observers
+        self._end_token = [True]
         self._deferred: list[Outcome] | tuple[()] = ()
         if kind == "server":
-            current.set(self)  # never reset: every RPC has a context of its own (otel-contrib#2357)
-        self._states = signals.nothing()  # by now: an observer may annotate at the start
-        signals.start(self, self._states)
+            current.set(self)  # never reset: every RPC has its own context (otel-contrib#2357)
+        self._states = observers.new_states()  # by now: an observer may annotate at the start
+        observers.start(self, self._states)
 
     @property
     def seconds(self) -> float:
@@ -54,22 +54,22 @@ class Observation(Call):
     @property
     def ended(self) -> bool:
         """Whether its end has been decided. Safe inside a garbage collection."""
-        return not self._open
+        return not self._end_token
 
     def annotate(self, **fields: Any) -> None:
         """Add fields to the call's log line, and to its span as attributes, at once."""
         super().annotate(**fields)
-        self._signals.annotated(self, self._states, fields)
+        self._observers.on_annotate(self, self._states, fields)
 
-    def entered(self) -> None:
+    def handler_started(self) -> None:
         """Report that the handler starts, where it runs; it is current there wherever interceptors ran."""
         if current.get() is not self:
             current.set(self)
-        self._signals.tell(self._signals.entering, self._states, self)
+        self._observers.call_hooks(self._observers.handler_start_hooks, self._states, self)
 
-    def left(self) -> None:
-        """Tell that the handler has ended."""
-        self._signals.tell(self._signals.leaving, self._states, self)
+    def handler_ended(self) -> None:
+        """Report that the handler has ended."""
+        self._observers.call_hooks(self._observers.handler_end_hooks, self._states, self)
 
     def end(
         self,
@@ -79,13 +79,12 @@ class Observation(Call):
         seconds: float | None = None,
     ) -> None:
         """
-        Tell of the end; a later end changes nothing. Never raises: grpc's callbacks must not.
+        Report the end; a later end changes nothing. Never raises: grpc's callbacks must not.
 
         `seconds` is when the end was, if not now.
         """
-        outcome = self._decide(code, details, error, seconds)
-        if outcome is not None:
-            self._signals.ended(self, self._states, outcome)
+        if self._claim_end():
+            self._observers.on_end(self, self._states, self._outcome(code, details, error, seconds))
         elif self._deferred:
             self._report_deferred()
 
@@ -101,24 +100,25 @@ class Observation(Call):
 
         Safe inside a garbage collection, where `end` is not: see `finalizers`.
         """
-        outcome = self._decide(code, details, error, seconds)
-        if outcome is not None:
-            self._deferred = [outcome]
+        if self._claim_end():
+            self._deferred = [self._outcome(code, details, error, seconds)]
             finalizers.defer(self._report_deferred)
 
-    def left_deferred(self) -> None:
+    def handler_ended_deferred(self) -> None:
         """Report soon, from another thread, that the handler has ended: safe where `end_deferred` is."""
-        if self._signals.leaving:
-            finalizers.defer(self.left)
+        if self._observers.handler_end_hooks:
+            finalizers.defer(self.handler_ended)
 
-    def _decide(
-        self, code: grpc.StatusCode, details: str, error: BaseException | None, seconds: float | None
-    ) -> Outcome | None:
-        """Return the call's outcome to whoever is the first to ask for one, without a lock; None to any other."""
+    def _claim_end(self) -> bool:
+        """Return True to the first caller alone, of whatever thread; without a lock, since list.pop is atomic."""
         try:
-            self._open.pop()
+            return self._end_token.pop()
         except IndexError:
-            return None
+            return False
+
+    def _outcome(
+        self, code: grpc.StatusCode, details: str, error: BaseException | None, seconds: float | None
+    ) -> Outcome:
         if seconds is None:
             seconds = time.perf_counter() - self.started
         return Outcome(code, details, seconds, error, self.sent, self.received)
@@ -128,9 +128,9 @@ class Observation(Call):
             outcome = self._deferred.pop()  # type: ignore[union-attr]  # end_deferred has made it a list
         except IndexError:
             return  # reported already
-        self._signals.ended(self, self._states, outcome)
+        self._observers.on_end(self, self._states, outcome)
 
 
-def enabled_by(is_enabled: Callable[[], bool]) -> Callable[[], bool]:
+def skip_when_context_empty(is_enabled: Callable[[], bool]) -> Callable[[], bool]:
     """Ask whether instrumentation is suppressed only where a context has any values: most calls' has none."""
     return lambda: not contexts.get_current() or is_enabled()

@@ -1,4 +1,4 @@
-"""What an observer is: whoever is told of each call."""
+"""What an observer is: called at the start of each call, and with its outcome."""
 
 from __future__ import annotations
 
@@ -10,54 +10,57 @@ if TYPE_CHECKING:
 
     from .call import Call, Outcome
 
-    Ended: TypeAlias = "tuple[Call, Any, Outcome]"
+    EndedCall: TypeAlias = "tuple[Call, Any, Outcome]"
 
-Finish: TypeAlias = "Callable[[Outcome], None]"
-Observer: TypeAlias = "Callable[[Call], Finish]"
+OnEnd: TypeAlias = "Callable[[Outcome], None]"
+"""Called once, at the call's true end, by whichever thread ends it."""
+Observer: TypeAlias = "Callable[[Call], OnEnd]"
+"""Called at the start of each call; returns what is called at its end."""
 
 
-class Signal:
+class LifecycleObserver:
     """
-    An observer that is told of more than a call's start and end.
+    An observer of more than a call's start and end; derive from it, and override what you need.
 
-    One serves all calls and keeps nothing of them: what `started` returns is handed to the other methods. What a
-    signal does not override costs nothing.
+    One object serves all calls and keeps nothing of them: what `on_start` returns is passed to the other methods as
+    `state`. A method that is not overridden costs nothing. What a method raises is counted and logged once, and changes
+    nothing for the call.
     """
 
-    def __call__(self, call: Call) -> Finish:
+    def __call__(self, call: Call) -> OnEnd:
         """Be a plain observer."""
-        return partial(self.ended, call, self.started(call))
+        return partial(self.on_end, call, self.on_start(call))
 
-    def started(self, call: Call) -> Any:
-        """Be told that a call starts: on a server, on the one thread that serves."""
+    def on_start(self, call: Call) -> Any:
+        """Return the state to keep of a call that starts; on a server this runs in the one thread that serves."""
 
-    def entered(self, call: Call, state: Any) -> None:
-        """Be told that a server's handler starts, where it runs and in its context."""
+    def on_handler_start(self, call: Call, state: Any) -> None:
+        """Observe that a server's handler starts, in its thread or task and in its context."""
 
-    def left(self, call: Call, state: Any) -> None:
-        """Be told that the handler has ended, which may be after the call's own end."""
+    def on_handler_end(self, call: Call, state: Any) -> None:
+        """Observe that the handler has ended, which may be after the call's own end."""
 
-    def annotated(self, call: Call, state: Any, fields: dict[str, Any]) -> None:
-        """Be told of fields that the application has added."""
+    def on_annotate(self, call: Call, state: Any, fields: dict[str, Any]) -> None:
+        """Observe the fields that the application has added to the call."""
 
-    def ended(self, call: Call, state: Any, outcome: Outcome) -> None:
-        """Be told of the call's true end."""
+    def on_end(self, call: Call, state: Any, outcome: Outcome) -> None:
+        """Observe the call's true end, once."""
 
-    def all_ended(self, ended: Sequence[Ended]) -> None:
-        """Be told of the ends of many calls, instead; each has a state that `started` has returned."""
+    def on_end_batch(self, ended: Sequence[EndedCall]) -> None:
+        """Observe the ends of many calls, in place of on_end for each; every one has its own state."""
 
 
-class Plain(Signal):
-    """Somebody's own observer, a plain function."""
+class PlainObserver(LifecycleObserver):
+    """Somebody's own observer, a plain function, as one of the other kind."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self.__qualname__ = getattr(observer, "__qualname__", type(observer).__qualname__)
 
-    def started(self, call: Call) -> Finish:
-        """Return what the function wants to be called with at the end."""
+    def on_start(self, call: Call) -> OnEnd:
+        """Return what the function wants to be called with the outcome."""
         return self._observer(call)
 
-    def ended(self, _call: Call, state: Finish, outcome: Outcome) -> None:
+    def on_end(self, _call: Call, state: OnEnd, outcome: Outcome) -> None:
         """Call it."""
         state(outcome)

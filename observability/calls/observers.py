@@ -1,4 +1,4 @@
-"""What is told of calls: the observers of one interceptor, at every moment that they ask for."""
+"""The observers of one interceptor, called in order at each moment of a call, their failures isolated."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..threads.finalizers import finalizers
-from .errors import report
-from .observer import Plain, Signal
+from .errors import record_error
+from .observer import LifecycleObserver, PlainObserver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,114 +15,111 @@ if TYPE_CHECKING:
     from .call import Call, Outcome
     from .observer import Observer
 
-    Ended: TypeAlias = "tuple[Call, Any, Outcome]"
-
-
 _FAILED: Final = object()
-"""Stands for what a signal returns whose start has failed: it is told no more of that call."""
+"""The state of an observer whose on_start has failed: it is not called again for that call."""
+
+Hooks: TypeAlias = "tuple[tuple[int, Callable[..., Any]], ...]"
+"""One method of each observer that overrides it, with the observer's place."""
 
 
-def _caught(source: Any, error: BaseException) -> None:
+def _isolate(source: Any, error: BaseException) -> None:
     """
-    Report what an observer raised, whatever it is: grpc's callbacks must not raise, on pain of callers that wait.
+    Record what an observer raised, whatever it is: grpc's callbacks must not raise, on pain of callers that wait.
 
     An interrupt in the main thread goes on: a signal's handler has raised it, and the process is to end.
     """
     interrupt = isinstance(error, KeyboardInterrupt | SystemExit)
     if interrupt and threading.current_thread() is threading.main_thread():
         raise error
-    report(source)
+    record_error(source)
 
 
-_Whom: TypeAlias = "tuple[tuple[int, Callable[..., Any]], ...]"
-
-
-class Signals(Signal):
+class Observers(LifecycleObserver):
     """
-    Observers as one, told of each call in their order.
+    Observers as one, each called in the order given.
 
-    What one of them raises is reported, and changes nothing for the call or the others.
+    What one of them raises is recorded, and changes nothing for the call or the others.
     """
 
     def __init__(self, *observers: Observer) -> None:
         finalizers.start()
-        self._all = tuple(one if isinstance(one, Signal) else Plain(one) for one in observers)
-        self._starting = self._who("started")
-        self.entering = self._who("entered")
-        self.leaving = self._who("left")
-        self._annotating = self._who("annotated")
-        self._ending = self._who("ended")
-        self._all_ending = dict(self._who("all_ended"))
+        self._all = tuple(one if isinstance(one, LifecycleObserver) else PlainObserver(one) for one in observers)
+        self._start_hooks = self._hooks("on_start")
+        self.handler_start_hooks = self._hooks("on_handler_start")
+        self.handler_end_hooks = self._hooks("on_handler_end")
+        self._annotate_hooks = self._hooks("on_annotate")
+        self._end_hooks = self._hooks("on_end")
+        self._end_batch_hooks = dict(self._hooks("on_end_batch"))
 
     @classmethod
-    def of(cls, observers: Sequence[Observer]) -> Signals:
-        """Take observers that are one already as they are, and make one of any others."""
+    def of(cls, observers: Sequence[Observer]) -> Observers:
+        """Return these observers as one: the one that they are already, or a new one."""
         first = observers[0] if len(observers) == 1 else None
-        return first if isinstance(first, Signals) else cls(*observers)
+        return first if isinstance(first, Observers) else cls(*observers)
 
-    def _who(self, moment: str) -> _Whom:
-        """Find the methods of those who want to be told of a moment, and their places."""
+    def _hooks(self, name: str) -> Hooks:
+        """Return this method of each observer that overrides it."""
         return tuple(
-            (place, getattr(one, moment))
+            (place, getattr(one, name))
             for place, one in enumerate(self._all)
-            if getattr(type(one), moment) is not getattr(Signal, moment)
+            if getattr(type(one), name) is not getattr(LifecycleObserver, name)
         )
 
-    def started(self, call: Call) -> list[Any]:
-        """Tell of a call's start; return what each observer keeps of it."""
-        states = self.nothing()
+    def new_states(self) -> list[Any]:
+        """Return the states of a call of which no observer has seen the start."""
+        return [None] * len(self._all)
+
+    def on_start(self, call: Call) -> list[Any]:
+        """Call each observer's on_start; return the states."""
+        states = self.new_states()
         self.start(call, states)
         return states
 
-    def nothing(self) -> list[Any]:
-        """Make what is kept of a call whose start nobody has been told of."""
-        return [None] * len(self._all)
-
     def start(self, call: Call, states: list[Any]) -> None:
-        """Tell of a call's start, and fill what is kept of it."""
-        for place, started in self._starting:
+        """Call each observer's on_start, and fill in the states: an observer may annotate the call there already."""
+        for place, on_start in self._start_hooks:
             try:
-                states[place] = started(call)
+                states[place] = on_start(call)
             except BaseException as error:  # noqa: BLE001 - telemetry never changes a call
                 states[place] = _FAILED
-                _caught(self._all[place], error)
+                _isolate(self._all[place], error)
 
-    def entered(self, call: Call, state: list[Any]) -> None:
-        """Tell that the handler starts."""
-        self.tell(self.entering, state, call)
+    def on_handler_start(self, call: Call, state: list[Any]) -> None:
+        """Call each observer's on_handler_start."""
+        self.call_hooks(self.handler_start_hooks, state, call)
 
-    def left(self, call: Call, state: list[Any]) -> None:
-        """Tell that the handler has ended."""
-        self.tell(self.leaving, state, call)
+    def on_handler_end(self, call: Call, state: list[Any]) -> None:
+        """Call each observer's on_handler_end."""
+        self.call_hooks(self.handler_end_hooks, state, call)
 
-    def annotated(self, call: Call, state: list[Any], fields: dict[str, Any]) -> None:
-        """Tell of fields that the application has added."""
-        self.tell(self._annotating, state, call, fields)
+    def on_annotate(self, call: Call, state: list[Any], fields: dict[str, Any]) -> None:
+        """Call each observer's on_annotate."""
+        self.call_hooks(self._annotate_hooks, state, call, fields)
 
-    def ended(self, call: Call, state: list[Any], outcome: Outcome) -> None:
-        """Tell of the end."""
-        self.tell(self._ending, state, call, outcome)
+    def on_end(self, call: Call, state: list[Any], outcome: Outcome) -> None:
+        """Call each observer's on_end."""
+        self.call_hooks(self._end_hooks, state, call, outcome)
 
-    def all_ended(self, ended: Sequence[tuple[Call, list[Any], Outcome]]) -> None:
-        """Tell of the ends of many calls, all to one observer before the next: the processor's caches hold one."""
-        for place, tell in self._ending:
-            known = [(call, states[place], outcome) for call, states, outcome in ended if states[place] is not _FAILED]
-            tell_all = self._all_ending.get(place)
-            if tell_all is not None:
-                self._told(place, tell_all, known)
+    def on_end_batch(self, ended: Sequence[tuple[Call, list[Any], Outcome]]) -> None:
+        """Report many ends, all to one observer before the next: the processor's caches hold one."""
+        for place, on_end in self._end_hooks:
+            seen = [(call, states[place], outcome) for call, states, outcome in ended if states[place] is not _FAILED]
+            on_end_batch = self._end_batch_hooks.get(place)
+            if on_end_batch is not None:
+                self._call(place, on_end_batch, seen)
             else:
-                for one in known:
-                    self._told(place, tell, *one)
+                for one in seen:
+                    self._call(place, on_end, *one)
 
-    def tell(self, whom: _Whom, states: list[Any], call: Call, *what: Any) -> None:
-        """Tell some of the observers."""
-        for place, tell in whom:
+    def call_hooks(self, hooks: Hooks, states: list[Any], call: Call, *arguments: Any) -> None:
+        """Call these methods of the observers, each with its state."""
+        for place, hook in hooks:
             state = states[place]
             if state is not _FAILED:
-                self._told(place, tell, call, state, *what)
+                self._call(place, hook, call, state, *arguments)
 
-    def _told(self, place: int, tell: Callable[..., Any], *what: Any) -> None:
+    def _call(self, place: int, hook: Callable[..., Any], *arguments: Any) -> None:
         try:
-            tell(*what)
-        except BaseException as error:  # noqa: BLE001 - as in started
-            _caught(self._all[place], error)
+            hook(*arguments)
+        except BaseException as error:  # noqa: BLE001 - as in start
+            _isolate(self._all[place], error)

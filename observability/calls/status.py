@@ -13,7 +13,7 @@ _FOREVER: Final = 1e9
 _NUMBERS: Final[dict[int, grpc.StatusCode]] = {
     code.value[0]: code for code in grpc.StatusCode if code is not grpc.StatusCode.UNAUTHENTICATED
 }
-# What is worth an error: the codes that tell of a server's own fault, by the RPC semantic conventions.
+# What is worth an error: the codes of a server's own fault, by the RPC semantic conventions.
 SERVER_FAULTS: Final = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
@@ -26,25 +26,25 @@ SERVER_FAULTS: Final = frozenset(
 )
 
 
-def status_code(value: Any, *, numbers: bool) -> grpc.StatusCode | None:
+def normalize_code(value: Any, *, accepts_int_codes: bool) -> grpc.StatusCode | None:
     """
-    Tell the status code that a handler set, as a code or, where grpc knows `numbers`, as its number.
+    Return the status code that a handler set: a code or, where grpc `accepts_int_codes`, its number.
 
     Returns None where it set none. What is no code at all is sent as UNKNOWN.
     """
     if value is None or isinstance(value, grpc.StatusCode):
         return value
-    if numbers and isinstance(value, int):
+    if accepts_int_codes and isinstance(value, int):
         return _NUMBERS.get(value, grpc.StatusCode.UNKNOWN)
     return grpc.StatusCode.UNKNOWN
 
 
-def deadline_of(time_remaining: float | None) -> float | None:
-    """Tell the seconds that are left, or None without a deadline (9.2e18 on a sync server: grpc#26236)."""
+def finite_deadline(time_remaining: float | None) -> float | None:
+    """Return the seconds that are left, or None without a deadline (9.2e18 on a sync server: grpc#26236)."""
     return None if time_remaining is None or time_remaining > _FOREVER else time_remaining
 
 
-def cut_off_code(deadline: float | None, remaining: float | None) -> grpc.StatusCode:
+def terminated_status(deadline: float | None, remaining: float | None) -> grpc.StatusCode:
     """
     Decide the code of a call on the server that was cut off before it had a status.
 
@@ -57,12 +57,12 @@ def cut_off_code(deadline: float | None, remaining: float | None) -> grpc.Status
     return grpc.StatusCode.CANCELLED
 
 
-def unserved_code(waited: float) -> grpc.StatusCode:
+def status_before_handler(waited: float) -> grpc.StatusCode:
     """
     Decide the code of a call that was cut off before its handler started, after `waited` seconds.
 
     grpc hides the deadline of such a call, and whether it ran out. Waiting in the queue ends by the caller's
-    deadline as a rule; what ends at once was refused by grpc's core or given up by hand.
+    deadline, mostly; what ends at once was refused by grpc's core or given up by hand.
     """
     return grpc.StatusCode.DEADLINE_EXCEEDED if waited > _CUT_OFF_SLACK else grpc.StatusCode.CANCELLED
 

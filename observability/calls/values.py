@@ -16,20 +16,20 @@ STACKTRACE_LIMIT: Final = 8192
 _PLUMBING: Final = (__package__.partition(".")[0], "grpc")
 
 
-class Cuts:
+class TruncationCounter:
     """Counts the values that were cut."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
-cuts: Final = Cuts()
+truncations: Final = TruncationCounter()
 
 
-def cut(value: str, limit: int = VALUE_LIMIT) -> str:
+def truncate(value: str, limit: int = VALUE_LIMIT) -> str:
     """Keep the first `limit` bytes of a value's UTF-8, in whole characters."""
     kept = first_bytes(value, limit)
-    cuts.count += kept is not value
+    truncations.count += kept is not value
     return kept
 
 
@@ -44,10 +44,10 @@ def first_bytes(value: str, limit: int) -> str:
     return data[:end].decode("utf-8", "surrogatepass")
 
 
-def cut_start(value: str) -> str:
+def truncate_start(value: str) -> str:
     """Keep the last 8 KiB of a stack trace's UTF-8, in whole characters."""
     kept = last_bytes(value, STACKTRACE_LIMIT)
-    cuts.count += kept is not value
+    truncations.count += kept is not value
     return kept
 
 
@@ -63,7 +63,7 @@ def last_bytes(value: str, limit: int) -> str:
 
 
 def _continues(byte: int) -> bool:
-    """Tell whether this byte of UTF-8 continues a character."""
+    """Return whether this byte of UTF-8 continues a character."""
     return byte & 0xC0 == 0x80  # noqa: PLR2004 - as UTF-8 defines it
 
 
@@ -76,7 +76,7 @@ def stacktrace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except Exception:  # noqa: BLE001 - an exception that cannot be printed is still an exception
         text = f"{type(error).__qualname__} (unprintable)"
-    return cut_start(text)
+    return truncate_start(text)
 
 
 def _package(frame: FrameType) -> str:
@@ -92,15 +92,15 @@ def json_text(value: Any) -> str | None:
         return None
 
 
-def as_now(value: Any) -> Any:
+def snapshot(value: Any) -> Any:
     """Copy a list or a dict, which its owner may change before it is rendered; leave anything else as it is."""
     if not isinstance(value, dict | list):
         return value
     text = json_text(value)
-    return printed(value) if text is None else json.loads(text)
+    return safe_str(value) if text is None else json.loads(text)
 
 
-def printed(value: Any) -> str:
+def safe_str(value: Any) -> str:
     """Return a value's own text, whatever its __str__ does."""
     try:
         return str(value)
@@ -108,4 +108,4 @@ def printed(value: Any) -> str:
         return f"<unprintable {type(value).__qualname__}>"
 
 
-encode_json: Final = json.JSONEncoder(allow_nan=False, default=printed).encode
+encode_json: Final = json.JSONEncoder(allow_nan=False, default=safe_str).encode

@@ -2,7 +2,7 @@
 What a call of an asyncio channel returns: grpc's own call with its whole interface, whose true end is seen.
 
 grpc's own finalizers cancel calls, and run their done-callbacks, inside garbage collections. So an end by CANCELLED is
-deferred, whoever asked for it (see `finalizers`), and reported at the latest where it is raised to the caller.
+deferred (see `finalizers`), and reported at the latest where it is raised to the caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NOT_THERE: Final = (AttributeError, NotImplementedError)
 """What somebody's own call raises for what it has not."""
 _GOES_ON: Final = (*_NOT_THERE, grpc.aio.UsageError, asyncio.InvalidStateError, GeneratorExit)
-"""What a call raises, or whoever waits for it, that is not its end."""
+"""What a call raises, or its waiter, that is not its end."""
 
 
 class _Status(NamedTuple):
@@ -109,7 +109,7 @@ def _cancel(call: Any) -> None:
 
 
 def _is_bookkeeping(callback: Any) -> bool:
-    """Tell a caller's done-callback from grpc.aio.Channel's own, which comes through an interceptor's call."""
+    """Distinguish a caller's done-callback from grpc.aio.Channel's own, which comes through an interceptor's call."""
     inner = callback.args[0] if isinstance(callback, partial) and callback.args else callback
     return isinstance(getattr(inner, "__self__", None), weakref.WeakSet)
 
@@ -119,7 +119,7 @@ def _end_dropped(observation: Observation) -> None:
     observation.end(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
 
 
-def _pass_on(name: str) -> Any:
+def _delegate(name: str) -> Any:
     """Return a method that passes this one on to grpc's own call."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -130,7 +130,7 @@ def _pass_on(name: str) -> Any:
     return method
 
 
-class Observed:
+class AioCallProxy:
     """
     A call of an asyncio channel, whose end is seen, and whose being dropped.
 
@@ -156,14 +156,14 @@ class Observed:
         except RuntimeError:  # made before the loop runs
             self._loop = getattr(call, "_loop", None)
 
-    cancelled = _pass_on("cancelled")
-    code = _pass_on("code")
-    debug_error_string = _pass_on("debug_error_string")
-    details = _pass_on("details")
-    done = _pass_on("done")
-    initial_metadata = _pass_on("initial_metadata")
-    time_remaining = _pass_on("time_remaining")
-    trailing_metadata = _pass_on("trailing_metadata")
+    cancelled = _delegate("cancelled")
+    code = _delegate("code")
+    debug_error_string = _delegate("debug_error_string")
+    details = _delegate("details")
+    done = _delegate("done")
+    initial_metadata = _delegate("initial_metadata")
+    time_remaining = _delegate("time_remaining")
+    trailing_metadata = _delegate("trailing_metadata")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._call, name)  # grpc itself reads _done_writing_flag
@@ -201,7 +201,7 @@ class Observed:
         return self._observed(self._call.wait_for_connection())
 
     def done_writing(self) -> Coroutine[Any, Any, None]:
-        """Tell the server that there are no more requests."""
+        """End the requests."""
         return self._observed(self._call.done_writing())
 
     async def write(self, request: Any) -> None:
@@ -239,13 +239,13 @@ class Observed:
         raise NotImplementedError
 
 
-def _done(reference: weakref.ref[Observed], _call: Any) -> None:
+def _done(reference: weakref.ref[AioCallProxy], _call: Any) -> None:
     call = reference()
     if call is not None:
         call.keep_books()
 
 
-class _AioSingle(Observed):
+class _SingleResponseCall(AioCallProxy):
     """A call with a single response; ends as awaiting it does. One that is dropped goes on, as grpc's own does."""
 
     _used_by = "__await__"
@@ -254,7 +254,7 @@ class _AioSingle(Observed):
         """Wait for the response."""
         try:
             response = yield from self._call.__await__()
-        except GeneratorExit:  # whoever waits goes away; the call goes on
+        except GeneratorExit:  # its waiter goes away; the call goes on
             raise
         except BaseException as error:
             end_raised(self._observation, error)
@@ -288,7 +288,7 @@ def _drop_and_cancel(call: Any, observation: Observation, loop: asyncio.Abstract
             _cancel(call)
 
 
-class UnaryUnaryCall(_AioSingle, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # generic in the stubs alone
+class UnaryUnaryCall(_SingleResponseCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # generic in the stubs alone
     """A unary call; ends when grpc's own does."""
 
     def __init__(self, call: Any, observation: Observation) -> None:
@@ -300,7 +300,7 @@ class UnaryUnaryCall(_AioSingle, grpc.aio.UnaryUnaryCall):  # type: ignore[type-
             ended(call)
 
 
-class StreamUnaryCall(_AioSingle, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as above
+class StreamUnaryCall(_SingleResponseCall, grpc.aio.StreamUnaryCall):  # type: ignore[type-arg]  # as above
     """
     A client-streaming call; ends as awaiting it does, or by its status once it is dropped.
 
@@ -321,7 +321,7 @@ class InterceptedStreamUnaryCall(StreamUnaryCall):
 InterceptedStreamUnaryCall.__name__ = StreamUnaryCall.__name__  # as grpc's own is called
 
 
-class _AioResponses(Observed):
+class _ResponsesCall(AioCallProxy):
     """
     The responses of a stream; ends as reading it does, or by its status once it is dropped.
 
@@ -363,7 +363,7 @@ class _AioResponses(Observed):
 class _Reader:
     """What gives the responses of a stream: grpc's own generator, whose end is seen; it keeps the call."""
 
-    def __init__(self, call: _AioResponses, responses: Any, observation: Observation) -> None:
+    def __init__(self, call: _ResponsesCall, responses: Any, observation: Observation) -> None:
         self._call = call
         self._responses = responses
         self._observation = observation
@@ -386,7 +386,7 @@ class _Reader:
             if not self._call.is_closed:
                 self._observation.end(grpc.StatusCode.OK)
             raise
-        except GeneratorExit:  # whoever waits goes away, and grpc's generator is closed
+        except GeneratorExit:  # its waiter goes away, and grpc's generator is closed
             self._call.is_closed = True
             raise
         except BaseException as error:
@@ -396,9 +396,9 @@ class _Reader:
         return response
 
 
-class UnaryStreamCall(_AioResponses, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]  # as above
+class UnaryStreamCall(_ResponsesCall, grpc.aio.UnaryStreamCall):  # type: ignore[type-arg]  # as above
     """A server-streaming call."""
 
 
-class StreamStreamCall(_AioResponses, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]  # as above
+class StreamStreamCall(_ResponsesCall, grpc.aio.StreamStreamCall):  # type: ignore[type-arg]  # as above
     """A bidirectional call."""

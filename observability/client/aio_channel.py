@@ -1,7 +1,7 @@
 """
 An asyncio channel of our own, around grpc's: its calls are grpc's own, with no interceptor's task before them.
 
-What goes through an interceptor of grpc.aio starts in a task of its own, and what the caller gets stands for the call
+What goes through an interceptor of grpc.aio starts in its own task, and what the caller gets stands for the call
 until then: time_remaining() is not there, a call cancelled at once is never made, errors of its making come late.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..calls.method import Method, Type
     from ..calls.observation import Observation
     from ..calls.observer import Observer
-    from .aio import Observed
+    from .aio import AioCallProxy
 
 
 class _MultiCallable:
@@ -43,7 +43,7 @@ class _MultiCallable:
         return getattr(self._inner, name)
 
 
-def _calls(class_: Any, result: type[Observed]) -> Any:
+def _calls(class_: Any, result: type[AioCallProxy]) -> Any:
     """Make the way to call that grpc's class of callables has; it gives a `result` of grpc's own call."""
     signature = inspect.signature(class_.__call__)
     _, first, *_ = signature.parameters
@@ -100,7 +100,7 @@ class AioObservedChannel(AioObserving, grpc.aio.Channel):
     """
     A grpc.aio channel around another one, that reports every call made through it to these observers.
 
-    `target` is the channel's address, which grpc does not tell. What else the channel inside can do, it does.
+    `target` is the channel's address, which grpc does not show. What else the channel inside can do, it does.
     """
 
     def __init__(self, channel: grpc.aio.Channel, *observers: Observer, target: str | None = None) -> None:

@@ -13,7 +13,7 @@ import grpc.aio
 from ..calls.method import REQUEST_STREAMS
 from .aio import InterceptedStreamUnaryCall, StreamStreamCall, UnaryStreamCall, UnaryUnaryCall
 from .call import DROPPED_DETAILS, end_raised
-from .interceptors import Observing, counted
+from .interceptors import Observing, count_sent
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..calls.method import Method, Type
     from ..calls.observation import Observation
     from ..calls.observer import Observer
-    from .aio import Observed
+    from .aio import AioCallProxy
 
 
 class AioObserving(Observing):
@@ -82,7 +82,7 @@ def _counted(call: Observation, requests: Any) -> Any:
     if isinstance(requests, AsyncIterable):
         return _AioRequests(call, requests)
     if isinstance(requests, Iterable):
-        return counted(call, requests)
+        return count_sent(call, requests)
     return requests  # None is written by hand; grpc says what is wrong with others
 
 
@@ -110,7 +110,7 @@ class _AioIntercepting(AioObserving):
     """What the four asyncio interceptors share: an asyncio channel files each under one base only (grpc#43512)."""
 
     _type: Type
-    _result: type[Observed]
+    _result: type[AioCallProxy]
 
     async def _call(self, continuation: Callable[[Any, Any], Awaitable[Any]], details: Any, request: Any) -> Any:
         if not self._enabled():
@@ -165,7 +165,7 @@ def aio_client_interceptors(*observers: Observer, target: str | None = None) -> 
     """
     Return interceptors for grpc.aio channels that report every call made through them to these observers.
 
-    `target` is the channel's address, which grpc does not tell interceptors. With any interceptor of grpc.aio, calls
+    `target` is the channel's address, which grpc does not show to interceptors. With any interceptor of grpc.aio, calls
     have no time_remaining(), and one that is cancelled at once is never made, nor seen: an observed channel has both.
     """
     kinds = (_AioUnaryUnary, _AioUnaryStream, _AioStreamUnary, _AioStreamStream)

@@ -8,8 +8,8 @@ import grpc
 
 from ..calls.method import REQUEST_STREAMS
 from .call import end_raised
-from .interceptors import Observing, counted, makes
-from .sync import observe_stream, observe_unary
+from .interceptors import Observing, count_sent, makes
+from .sync import observe_stream, observe_unary_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ class _MultiCallable:
             if call.metadata or metadata is not None:
                 metadata = call.metadata
             if self._streaming:
-                request = counted(call, request)
+                request = count_sent(call, request)
             else:
                 call.sent = 1
         options = _given(timeout, metadata, credentials, wait_for_ready, compression)
@@ -141,7 +141,7 @@ class _UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  #
 
     __call__ = _of_request("__call__", _answered)
     with_call = _of_request("with_call", _answered)
-    future = _of_request("future", observe_unary)
+    future = _of_request("future", observe_unary_call)
 
 
 class _UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
@@ -155,7 +155,7 @@ class _StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable): 
 
     __call__ = _of_requests("__call__", _answered)
     with_call = _of_requests("with_call", _answered)
-    future = _of_requests("future", observe_unary)
+    future = _of_requests("future", observe_unary_call)
 
 
 class _StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
@@ -166,9 +166,9 @@ class _StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable)
 
 class ObservedChannel(Observing, grpc.Channel):
     """
-    Tells these observers of every call made through it, which this channel makes.
+    Reports to these observers every call made through it, which this channel makes.
 
-    `target` is the channel's address, which grpc does not tell.
+    `target` is the channel's address, which grpc does not show.
     """
 
     def __init__(self, channel: grpc.Channel, *observers: Observer, target: str | None = None) -> None:
@@ -187,11 +187,11 @@ class ObservedChannel(Observing, grpc.Channel):
     stream_stream = makes("stream_stream", _StreamStreamMultiCallable, "bidi_stream")
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's own signature
-        """Tell this of the channel's states."""
+        """Call this with the channel's states, as they change."""
         self._observed.subscribe(callback, try_to_connect=try_to_connect)
 
     def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """Tell it no more."""
+        """Call it no more."""
         self._observed.unsubscribe(callback)
 
     def close(self) -> None:

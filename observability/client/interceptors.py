@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from ..calls.method import METHOD_LIMIT, REQUEST_STREAMS, RESPONSE_STREAMS, method_at
-from ..calls.observation import Observation, enabled_by
-from ..calls.observers import Signals
+from ..calls.observation import Observation, skip_when_context_empty
+from ..calls.observers import Observers
 from .call import end_raised
-from .sync import observe_stream, observe_unary
+from .sync import observe_stream, observe_unary_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,8 +29,8 @@ class Observing:
         # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
-        self._enabled = enabled_by(is_instrumentation_enabled)
-        self._signals = Signals.of(observers)
+        self._enabled = skip_when_context_empty(is_instrumentation_enabled)
+        self._observers = Observers.of(observers)
         self._target = target
         self._methods: dict[Any, Method] = {}
 
@@ -40,15 +40,15 @@ class Observing:
         try:
             metadata = list(metadata or ())
         except Exception as error:
-            call = Observation(method, "client", [], self._signals, started, started_ns, timeout, self._target)
+            call = Observation(method, "client", [], self._observers, started, started_ns, timeout, self._target)
             end_raised(call, error)
             raise
-        return Observation(method, "client", metadata, self._signals, started, started_ns, timeout, self._target)
+        return Observation(method, "client", metadata, self._observers, started, started_ns, timeout, self._target)
 
     def _known(self, path: str | bytes, type_: Type) -> Method:
-        return self._methods.get(path) or self._learn(path, type_)
+        return self._methods.get(path) or self._register(path, type_)
 
-    def _learn(self, path: str | bytes, type_: Type) -> Method:
+    def _register(self, path: str | bytes, type_: Type) -> Method:
         method = method_at(path.decode() if isinstance(path, bytes) else path, type_)
         if len(self._methods) < METHOD_LIMIT:
             self._methods[path] = method
@@ -117,7 +117,7 @@ class _SentSequence(SentRequests, Sequence[Any]):
         return self._requests[index]
 
 
-def counted(call: Observation, requests: Any) -> SentRequests:
+def count_sent(call: Observation, requests: Any) -> SentRequests:
     """Return these requests, counted as they are handed on."""
     return (_SentSequence if isinstance(requests, Sequence) else SentRequests)(requests, call)
 
@@ -130,9 +130,9 @@ class ClientInterceptor(
     grpc.StreamStreamClientInterceptor,
 ):
     """
-    Tells these observers of every call made through a channel of grpc.intercept_channel.
+    Reports to these observers every call made through a channel of grpc.intercept_channel.
 
-    `target` is the channel's address, which grpc does not tell interceptors.
+    `target` is the channel's address, which grpc does not show to interceptors.
     """
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
@@ -157,7 +157,7 @@ class ClientInterceptor(
         metadata = getattr(details, "metadata", None)
         call = self._begin(self._known(details.method, type_), metadata, getattr(details, "timeout", None))
         if type_ in REQUEST_STREAMS:
-            request = counted(call, request)
+            request = count_sent(call, request)
         else:
             call.sent = 1
         try:
@@ -168,4 +168,4 @@ class ClientInterceptor(
         if isinstance(result, grpc.RpcError) and not hasattr(result, "result"):
             end_raised(call, result)
             raise result  # an interceptor after us has raised it: grpc returns it, and would ask it for its result
-        return (observe_stream if type_ in RESPONSE_STREAMS else observe_unary)(result, call)
+        return (observe_stream if type_ in RESPONSE_STREAMS else observe_unary_call)(result, call)

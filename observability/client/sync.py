@@ -27,7 +27,7 @@ _OK: Final[End] = (grpc.StatusCode.OK, "", None)
 _DROPPED: Final[End] = (grpc.StatusCode.CANCELLED, DROPPED_DETAILS, None)
 
 
-def observe_unary(call: Any, observation: Observation) -> Any:
+def observe_unary_call(call: Any, observation: Observation) -> Any:
     """Return a call with one response, its end seen; one that is over, or has no result, is returned as it is."""
     if is_over(call) or not hasattr(call, "result"):
         _report(observation, end_of(call))
@@ -82,7 +82,7 @@ def _report(observation: Observation, end: End, seconds: float | None = None) ->
 
 
 def _end_future(reference: Callable[[], Any], observation: Observation) -> None:
-    """End a call when grpc's own does; whoever drops it before ends it by himself."""
+    """End a call when grpc's own does; a caller that drops it before ends it itself."""
     call = reference()
     if call is not None:
         _report(observation, end_of(call))

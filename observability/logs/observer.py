@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from opentelemetry import baggage
 
-from ..calls.method import is_quiet
-from ..calls.observer import Signal
+from ..calls.method import is_infrastructure
+from ..calls.observer import LifecycleObserver
 from ..calls.status import SERVER_FAULTS
-from ..calls.values import printed, stacktrace
+from ..calls.values import safe_str, stacktrace
 from .render import LINE_KEYS, safe_key
 
 if TYPE_CHECKING:
@@ -54,41 +54,44 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
     `only` is all, failed, or a number of milliseconds: then only calls that failed or took longer have a line.
     `baggage_keys` names the W3C baggage entries that become fields of the line.
     """
-    return _LoggedWithBaggage(logger, only, baggage_keys) if baggage_keys else _Logged(logger, only)
+    return BaggageLogObserver(logger, only, baggage_keys) if baggage_keys else LogObserver(logger, only)
 
 
-class _Logged(Signal):
+class LogObserver(LifecycleObserver):
     """Logs calls."""
 
     def __init__(self, logger: Any, only: str | float) -> None:
         self._logger = logger
         self._only = only
 
-    def ended(self, call: Call, _state: None, outcome: Outcome) -> None:
-        if self._only == "all" or _is_worth_it(outcome, self._only):
-            level = "debug" if is_quiet(call.service) else level_of(outcome)
+    def on_end(self, call: Call, _state: None, outcome: Outcome) -> None:
+        """Log the call, if it is to have a line."""
+        if self._only == "all" or _should_log(outcome, self._only):
+            level = "debug" if is_infrastructure(call.service) else level_of(outcome)
             ended = _call_ended(call.after(outcome.seconds))
             getattr(self._logger, level)(ended, **_line(call, outcome, level))
 
 
-class _LoggedWithBaggage(_Logged):
+class BaggageLogObserver(LogObserver):
     """Logs calls with entries of their baggage, which a server's handler has in its context."""
 
     def __init__(self, logger: Any, only: str | float, keys: Sequence[str]) -> None:
         super().__init__(logger, only)
         self._keys = keys
 
-    def started(self, call: Call) -> None:
+    def on_start(self, call: Call) -> None:
+        """Add the entries of a client's call, whose context is that of its caller."""
         if call.kind == "client":
-            self.entered(call, None)
+            self.on_handler_start(call, None)
 
-    def entered(self, call: Call, _state: None) -> None:
+    def on_handler_start(self, call: Call, _state: None) -> None:
+        """Add the entries of a server's call."""
         found = {key: value for key in self._keys if (value := baggage.get_baggage(key)) is not None}
         if found:
             call.fields = {**found, **(call.fields or {})}
 
 
-def _is_worth_it(outcome: Outcome, only: str | float) -> bool:
+def _should_log(outcome: Outcome, only: str | float) -> bool:
     if outcome.code is not grpc.StatusCode.OK:
         return True
     return not isinstance(only, str) and outcome.seconds * 1000 > only
@@ -127,7 +130,7 @@ def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
 def _error(outcome: Outcome) -> str:
     if outcome.error is None:
         return f"StatusCode.{outcome.code.name}: {outcome.details}"
-    return f"{type(outcome.error).__qualname__}: {printed(outcome.error)}"
+    return f"{type(outcome.error).__qualname__}: {safe_str(outcome.error)}"
 
 
 def _add_fields(line: dict[str, Any], fields: dict[str, Any]) -> None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from ..calls.values import (
     STACKTRACE_LIMIT,
     VALUE_LIMIT,
-    cut,
-    cut_start,
-    cuts,
     encode_json,
     first_bytes,
     json_text,
     last_bytes,
-    printed,
+    safe_str,
+    truncate,
+    truncate_start,
+    truncations,
 )
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return str.__str__(value)
     if value is None or isinstance(value, bool | dict | list | tuple):
-        return json_text(value) or printed(value)
-    return printed(value)
+        return json_text(value) or safe_str(value)
+    return safe_str(value)
 
 
 def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
@@ -90,7 +90,7 @@ def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) 
         elif key == "latency_ms" and type(value) is float:
             parts.append(f"latency_ms={value:.3f}")
         elif key == "stacktrace":
-            parts.append(f"stacktrace={quoted(cut_start(_text(value)))}")
+            parts.append(f"stacktrace={quoted(truncate_start(_text(value)))}")
         else:
             parts.append(_pair(key, value, quote=key == "error" or (unknown and key == "method")))
     line = " ".join(parts)
@@ -102,7 +102,7 @@ def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) 
 def _pair(key: str, value: Any, *, quote: bool = False) -> str:
     text = value if type(value) is str else _text(value)
     if len(text) > _SURELY_SHORT:
-        text = cut(text)
+        text = truncate(text)
     if quote or not _PLAIN(text):
         text = quoted(text)
     return f"{safe_key(key)}={text}"
@@ -141,7 +141,7 @@ def _json_value(key: str, value: Any) -> str:
         if text is not None and len(text) <= VALUE_LIMIT and not _is_deep(value, text):
             return text
     text = _text(value)
-    return encode_json(cut_start(text) if key == "stacktrace" else cut(text))
+    return encode_json(truncate_start(text) if key == "stacktrace" else truncate(text))
 
 
 def _is_deep(value: Any, text: str) -> bool:
@@ -178,7 +178,7 @@ def _fitting(fields: MutableMapping[str, Any], parts: list[str], render: Callabl
             kept[place] = part
         # What is longer than it may be has been counted before.
         if kept.get(place) != parts[place] and len(_text(value).encode("utf-8", "surrogatepass")) <= _limit(key):
-            cuts.count += 1
+            truncations.count += 1
     return [part for _, part in sorted(kept.items())]
 
 

@@ -10,7 +10,7 @@ import structlog
 from opentelemetry import trace
 
 from ..calls.call import current_call
-from ..calls.errors import report
+from ..calls.errors import record_error
 from ..calls.values import stacktrace
 from .observer import CallEnded
 from .render import RENDERERS
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LineLogger:
-    """What structlog hands rendered lines to; the method's name tells how urgent they are."""
+    """What structlog hands rendered lines to; the method's name says how urgent they are."""
 
     def __init__(self, writer: LogWriter) -> None:
         self.debug = self.info = self.msg = writer.write
@@ -67,7 +67,7 @@ def _exception(exc_info: Any) -> BaseException | None:
 
 
 def _ids() -> dict[str, str]:
-    """Tell the ids of the call being served here, else those of the current span."""
+    """Return the ids of the call being served here, else those of the current span."""
     call = current_call()
     context = call.span_context if call is not None else None
     if context is None:
@@ -101,7 +101,7 @@ class LineHandler(logging.Handler):
             write = self._writer.write_now if record.levelno >= logging.WARNING else self._writer.write
             write(line)
         except Exception:  # noqa: BLE001 - logging never raises into the application
-            report(self)
+            record_error(self)
 
 
 def configure_logging(service: str, *, log_format: str, level: str, stream: TextIO) -> LogWriter:

@@ -1,4 +1,4 @@
-"""Writes log lines from a thread of its own, so that an output that nobody reads stops no call."""
+"""Writes log lines from one thread, so that an output that nobody reads stops no call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import select
 from typing import TYPE_CHECKING, Any, Final
 
-from ..threads.worker import Batches
+from ..threads.worker import BatchWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LINE_LIMIT: Final = 8192
 """How many lines wait at most; what does not fit is dropped and counted."""
 DELAY_SECONDS: Final = 0.09
-"""How long a line below WARNING waits here at most; a call's line has waited before, until the call was told."""
+"""How long a line below WARNING waits here at most; a call's line has waited before, until the call was reported."""
 
 
 class LogWriter:
@@ -31,7 +31,7 @@ class LogWriter:
     def __init__(self, stream: IO[Any]) -> None:
         self.dropped = 0
         self._stream = stream
-        self._lines: Batches[str] = Batches(
+        self._lines: BatchWorker[str] = BatchWorker(
             self._write, name="observability-log-writer", delay=DELAY_SECONDS, limit=LINE_LIMIT
         )
 
@@ -43,10 +43,10 @@ class LogWriter:
     def write_now(self, line: str) -> None:
         """Queue a line, to be written at once with those before it."""
         self.write(line)
-        self._lines.hurry()
+        self._lines.wake()
 
     def flush(self, seconds: float = 1.0) -> bool:
-        """Write what waits, for this long at most; tell whether it is written."""
+        """Write what waits, for this many seconds at most; return whether it is written."""
         return self._lines.flush(seconds)
 
     def _write(self, lines: list[str]) -> None:

@@ -41,10 +41,10 @@ LIKELY_CODES: Final = SERVER_FAULTS | {
     grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 """The codes under which a declared method's latency exists at zero, so that rate() sees the first such call."""
-STARTED: Final = 0
-ENTERED: Final = 1
-LEFT: Final = 2
-FOLD_AFTER: Final = 100
+CALL_STARTED: Final = 0
+HANDLER_STARTED: Final = 1
+HANDLER_ENDED: Final = 2
+APPLY_AFTER: Final = 100
 """
 How many starts, and starts and ends of handlers, wait before they are added to a metric, unless a scrape comes.
 
@@ -67,37 +67,37 @@ class WithoutCreated:
     `fold` adds to the metric what has been noted for it.
     """
 
-    def __init__(self, metric: prometheus_client.metrics.MetricWrapperBase, fold: Callable[[], None]) -> None:
+    def __init__(self, metric: prometheus_client.metrics.MetricWrapperBase, apply_pending: Callable[[], None]) -> None:
         self._metric = metric
-        self._fold = fold
+        self._apply_pending = apply_pending
 
     def describe(self) -> Iterable[Metric]:
-        """Tell the registry which names are taken."""
+        """Return the names that are taken."""
         return self._metric.describe()
 
     def collect(self) -> Iterator[Metric]:
         """Give the samples; a scrape may ask for this metric alone (`?name[]=`)."""
-        self._fold()
+        self._apply_pending()
         for metric in self._metric.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
 
 
-class _Settling:
-    """A collector without samples of its own, registered before the others: what is to be done before a scrape."""
+class _PreScrape:
+    """A collector without samples, registered before the others: what is to be done before a scrape."""
 
     def __init__(self) -> None:
-        self.settle: list[Callable[[], None]] = []
+        self.hooks: list[Callable[[], object]] = []
 
     def describe(self) -> Iterable[Metric]:
-        """Tell the registry that no names are taken."""
+        """Return no names: it has no samples."""
         return ()
 
     def collect(self) -> Iterable[Metric]:
         """Do what is to be done."""
         finalizers.flush(_FINALIZERS_SECONDS)
-        for settle in self.settle:
-            settle()
+        for hook in self.hooks:
+            hook()
         return ()
 
 
@@ -115,17 +115,17 @@ class Series:
         self._moves: deque[int] = deque()
         self._inherited = False
         """Whether the gauges are still those of the process that this one was forked from."""
-        self.note: Callable[[int], None] = self._note_at_once if metrics.multiprocess else self._moves.append
+        self.record: Callable[[int], None] = self._record_at_once if metrics.multiprocess else self._moves.append
         """Note that a call started, or its handler started or ended: what happens on a call's way costs the most."""
         if metrics.kind == "server":
             self.queue = metrics.queue.labels(*labels)
             self.running = metrics.running.labels(*labels)
 
-    def _note_at_once(self, what: int) -> None:
+    def _record_at_once(self, what: int) -> None:
         self._moves.append(what)
-        self.fold()
+        self.apply_pending()
 
-    def fold(self) -> None:
+    def apply_pending(self) -> None:
         """Add what was noted to the metrics: before each look at them, and when it has become much."""
         with self._metrics.lock:
             if self._inherited:
@@ -133,13 +133,13 @@ class Series:
             moves = [self._moves.popleft() for _ in range(len(self._moves))]
             if not moves:
                 return
-            started = moves.count(STARTED)
+            started = moves.count(CALL_STARTED)
             self.started.inc(started)
             self.in_flight.inc(started)
             if self._metrics.kind == "server":
-                self.running.inc(moves.count(ENTERED) - moves.count(LEFT))
+                self.running.inc(moves.count(HANDLER_STARTED) - moves.count(HANDLER_ENDED))
 
-    def ended(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
+    def count(self, code: grpc.StatusCode, calls: list[tuple[Call, Outcome]]) -> None:
         """Count and time calls that ended with this code, oldest first."""
         with self._metrics.lock:
             self._count(code, calls)
@@ -162,8 +162,8 @@ class Series:
             if newest.get(bucket) is call:
                 exemplar = {"trace_id": call.trace_id, "span_id": call.span_id}
             handling.observe(outcome.seconds, exemplar)
-        if len(self._moves) > FOLD_AFTER:
-            self.fold()
+        if len(self._moves) > APPLY_AFTER:
+            self.apply_pending()
 
     def _outcome(self, code: grpc.StatusCode) -> tuple[Any, Any]:
         """Return the counter and the histogram of this method's calls that end with this code."""
@@ -174,7 +174,7 @@ class Series:
             self._outcomes[code] = pair
         return pair
 
-    def declare(self) -> None:
+    def preinitialize(self) -> None:
         """Let the series exist at zero: handled under every code, the histogram under the likely ones."""
         for code in grpc.StatusCode:
             if code in LIKELY_CODES:
@@ -198,7 +198,7 @@ class Metrics:
     """
     One side's metrics on one registry, and the series of its methods: the declared, and 1,000 more.
 
-    `lock` is held while they change: prometheus_client has locks of its own, which no fork finds held by us then.
+    `lock` is held while they change: no fork then finds prometheus_client's locks held by us.
     """
 
     def __init__(self, registry: CollectorRegistry, kind: Kind, buckets: Sequence[float]) -> None:
@@ -207,12 +207,12 @@ class Metrics:
         self.multiprocess = _is_multiprocess()
         self.lock = ForkLock()
         self._series: dict[tuple[str, str, str], Series] = {}
-        self._room = METHOD_LIMIT
-        self.settling = _Settling()
-        registry.register(self.settling)
+        self._remaining_series = METHOD_LIMIT
+        self.pre_scrape = _PreScrape()
+        registry.register(self.pre_scrape)
 
         def register(metric: Any) -> Any:
-            registry.register(WithoutCreated(metric, self._fold))
+            registry.register(WithoutCreated(metric, self._apply_pending))
             return metric
 
         def counter(name: str, text: str, labels: tuple[str, ...] = _LABELS) -> Any:
@@ -244,36 +244,36 @@ class Metrics:
         at_fork(after_in_child=self._forked)
 
     def _forked(self) -> None:
-        if not self.multiprocess:  # where each process begins with values of its own
+        if not self.multiprocess:  # where each process begins with its own values
             for series in self._series.values():
                 series.forked()
 
-    def _fold(self) -> None:
+    def _apply_pending(self) -> None:
         for series in [*self._series.values()]:
-            series.fold()
+            series.apply_pending()
 
-    def declare(self, services: Iterable[str]) -> None:
+    def preinitialize(self, services: Iterable[str]) -> None:
         """Let the methods of these services exist at zero, and always under their own names."""
         for name in services:
             for labels in _methods_of(name):
                 with self.lock:
-                    known = self._series.get(labels)
-                    if known is None:
-                        known = self._series[labels] = Series(self, labels)
-                known.declare()
+                    series = self._series.get(labels)
+                    if series is None:
+                        series = self._series[labels] = Series(self, labels)
+                series.preinitialize()
 
     def series(self, method: Method) -> Series:
         """Find a method's series; what is unknown or too many shares one."""
-        labels = (method.type, method.service, method.name) if method.known else _UNKNOWN
+        labels = (method.type, method.service, method.name) if method.registered else _UNKNOWN
         return self._series.get(labels) or self._add(labels)
 
     def _add(self, labels: tuple[str, str, str]) -> Series:
         with self.lock:
             if labels not in self._series and labels != _UNKNOWN:
-                if not self._room:
+                if not self._remaining_series:
                     labels = _UNKNOWN
                 else:
-                    self._room -= 1
+                    self._remaining_series -= 1
             if labels not in self._series:
                 # A lone surrogate in a label would break every scrape.
                 clean = [label.encode("utf-8", "replace").decode() for label in labels]

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..calls.observer import Signal
-from .collectors import BUCKETS, ENTERED, LEFT, STARTED, Metrics, Series, check_multiprocess, metrics_of
+from ..calls.observer import LifecycleObserver
+from .collectors import (
+    BUCKETS,
+    CALL_STARTED,
+    HANDLER_ENDED,
+    HANDLER_STARTED,
+    Metrics,
+    Series,
+    check_multiprocess,
+    metrics_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +23,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
     from ..calls.call import Call, Kind, Outcome
-    from ..calls.observer import Observer
-    from ..calls.observers import Ended
+    from ..calls.observer import EndedCall, Observer
 
 
 def measure_calls(
@@ -36,45 +44,50 @@ def measure_calls(
     """
     check_multiprocess()
     metrics = metrics_of(registry, buckets)
-    metrics["server"].declare(services)
-    metrics["client"].declare(client_services)
+    metrics["server"].preinitialize(services)
+    metrics["client"].preinitialize(client_services)
 
-    return _Measured(metrics)
+    return MetricsObserver(metrics)
 
 
-class _Measured(Signal):
+class MetricsObserver(LifecycleObserver):
     """Counts and times calls, each in the series of its method."""
 
     def __init__(self, metrics: dict[Kind, Metrics]) -> None:
         self._metrics = metrics
 
-    def started(self, call: Call) -> Series:
+    def on_start(self, call: Call) -> Series:
+        """Count the call as started; return the series of its method."""
         method = call.descriptor
-        series: Series | None = method.notes.get(self)
+        series: Series | None = method.extensions.get(self)
         if series is None:
-            series = method.notes[self] = self._metrics[call.kind].series(method)
-        series.note(STARTED)
+            series = method.extensions[self] = self._metrics[call.kind].series(method)
+        series.record(CALL_STARTED)
         return series
 
-    def entered(self, _call: Call, state: Series) -> None:
-        state.note(ENTERED)
+    def on_handler_start(self, _call: Call, state: Series) -> None:
+        """Count the handler as running."""
+        state.record(HANDLER_STARTED)
 
-    def left(self, _call: Call, state: Series) -> None:
-        state.note(LEFT)
+    def on_handler_end(self, _call: Call, state: Series) -> None:
+        """Count it as running no more."""
+        state.record(HANDLER_ENDED)
 
-    def ended(self, call: Call, state: Series, outcome: Outcome) -> None:
-        state.ended(outcome.code, [(call, outcome)])
+    def on_end(self, call: Call, state: Series, outcome: Outcome) -> None:
+        """Count and time the call."""
+        state.count(outcome.code, [(call, outcome)])
 
-    def all_ended(self, ended: Sequence[Ended]) -> None:
+    def on_end_batch(self, ended: Sequence[EndedCall]) -> None:
+        """Count and time many calls, those of one method and code together."""
         groups: dict[tuple[Series, grpc.StatusCode], list[tuple[Call, Outcome]]] = {}
         for call, series, outcome in ended:
             groups.setdefault((series, outcome.code), []).append((call, outcome))
         for (series, code), calls in groups.items():
-            series.ended(code, calls)
+            series.count(code, calls)
 
 
-def before_scrapes(registry: CollectorRegistry, settle: Callable[[], None]) -> Callable[[], None]:
+def add_pre_scrape_hook(registry: CollectorRegistry, hook: Callable[[], object]) -> Callable[[], None]:
     """Do this before each scrape of the calls' metrics; return what ends it."""
-    waiting = metrics_of(registry)["server"].settling.settle
-    waiting.insert(0, settle)
-    return lambda: waiting.remove(settle)
+    hooks = metrics_of(registry)["server"].pre_scrape.hooks
+    hooks.insert(0, hook)
+    return lambda: hooks.remove(hook)

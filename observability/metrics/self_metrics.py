@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import CounterMetricFamily
 
-from ..calls.errors import faults
-from ..calls.values import cuts
+from ..calls.errors import observer_errors
+from ..calls.values import truncations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +55,8 @@ class Losses:
             (
                 "log_values_cut",
                 "Values that were cut: in log lines to 1,024 bytes, stack traces, of spans too, to 8 KiB.",
-                cuts.count,
+                truncations.count,
             ),
-            ("observer_errors", "Exceptions that observers of calls raised.", faults.count),
+            ("observer_errors", "Exceptions that observers of calls raised.", observer_errors.count),
         ):
             yield CounterMetricFamily(f"observability_{name}", text, value=value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import grpc
 
-from .call import PARSE_DETAILS, SERIALIZE_DETAILS, PastContext, ServedCall
+from .call import PARSE_DETAILS, SERIALIZE_DETAILS, ObservedHandler, PastContext
 from .handler import Behavior, RecordingContext
 from .uncaught import uncaught
 
@@ -24,7 +24,7 @@ _RPC_TASK: Final = "HandleExceptions["
 """How grpc begins the name of an RPC's own task."""
 
 
-class AioCall(ServedCall):
+class AioObservedHandler(ObservedHandler):
     """
     A call on grpc.aio.server.
 
@@ -34,20 +34,20 @@ class AioCall(ServedCall):
 
     __slots__ = ("_cancelled_itself", "_over", "_plain", "_remaining", "_task")
 
-    message_failure = grpc.StatusCode.UNKNOWN
-    none_fails = False
-    numbers = True
+    codec_error_code = grpc.StatusCode.UNKNOWN
+    none_is_error = False
+    accepts_int_codes = True
     ok_stands = False
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
         super().__init__(handler, observation)
         self._cancelled_itself = False
         self._over = False
-        self._plain = False
+        self._blocking = False
         self._remaining: float | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    def follow(self) -> None:
+    def follow_task(self) -> None:
         """Take the current task for the RPC's own, until another one is seen to be."""
         task = _current_task()
         if task is not None and task is not self._task:
@@ -57,14 +57,14 @@ class AioCall(ServedCall):
     def _wrapped(self, behavior: Any) -> Any:
         self._accepted = True
         if inspect.isasyncgenfunction(behavior):
-            return Behavior(AioCall._generate, self, behavior)
+            return Behavior(AioObservedHandler._generate, self, behavior)
         if inspect.iscoroutinefunction(behavior):
-            return Behavior(AioCall._await, self, behavior)
+            return Behavior(AioObservedHandler._await, self, behavior)
         if self._handler.response_streaming:
-            return Behavior(AioCall._plain_stream, self, behavior)
+            return Behavior(AioObservedHandler._blocking_stream, self, behavior)
         # It runs in a thread, which neither the task nor its context reach.
-        self.follow()
-        return Behavior(AioCall._plain_once, self, contextvars.copy_context().run, behavior)
+        self.follow_task()
+        return Behavior(AioObservedHandler._blocking_once, self, contextvars.copy_context().run, behavior)
 
     def _start(self, given: Any) -> Any:
         """Start an async handler."""
@@ -74,7 +74,7 @@ class AioCall(ServedCall):
             try:
                 given.add_done_callback(self._context_over)
             except Exception:  # noqa: BLE001 - somebody's own context
-                self.follow()
+                self.follow_task()
         return context
 
     async def _await(self, behavior: Any, request: Any, context: Any) -> Any:
@@ -94,22 +94,22 @@ class AioCall(ServedCall):
             async for response in behavior(request, context):
                 yield response
 
-    def _plain_once(self, run: Callable[..., Any], behavior: Any, request: Any, context: Any) -> Any:
+    def _blocking_once(self, run: Callable[..., Any], behavior: Any, request: Any, context: Any) -> Any:
         if self._context is not None and self._is_kept(context):
             return behavior(request, context)
-        self._plain = True
+        self._blocking = True
         context = run(self._enter, RecordingContext.of(context))
         if self._task is None or self._task.done():
             self._task, self._watched = None, False
         with self:
             return run(behavior, request, context)
 
-    def _plain_stream(self, behavior: Any, request: Any, context: Any) -> Iterator[Any]:
+    def _blocking_stream(self, behavior: Any, request: Any, context: Any) -> Iterator[Any]:
         """Call a plain function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
         if self._context is not None and self._is_kept(context):
             return cast("Iterator[Any]", behavior(request, context))
-        self._plain = True
-        self.follow()
+        self._blocking = True
+        self.follow_task()
         context = self._meet(RecordingContext.of(context))
         if not inspect.isgeneratorfunction(behavior):
             self._begin()  # a generator begins where it is iterated
@@ -132,9 +132,9 @@ class AioCall(ServedCall):
                 yield response
 
     def _peer(self, context: Any) -> Any:
-        if not self._plain:
+        if not self._blocking:
             return super()._peer(context)
-        # A plain handler's thread may start when its call is over, and asking for the peer then ends the process.
+        # A blocking handler's thread may start when its call is over, and asking for the peer then ends the process.
         with _letting_go:
             return None if self._over or self._task is None or self._task.done() else super()._peer(context)
 
@@ -143,7 +143,7 @@ class AioCall(ServedCall):
 
     def _completed(self) -> None:
         super()._completed()
-        if self._refusal_details is PARSE_DETAILS or not self._plain:
+        if self._refusal_details is PARSE_DETAILS or not self._blocking:
             # Here the handler itself reads and writes: a message that failed is no matter where it has gone on
             # without. What a plain one yields is serialised elsewhere, perhaps when it has returned.
             self._refusal, self._refusal_details, self._error = None, "", None
@@ -151,9 +151,9 @@ class AioCall(ServedCall):
     def _failed(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):
             self._remaining = self._seconds_left()
-            self._cancelled_itself = not self._plain and not _is_being_cancelled()
+            self._cancelled_itself = not self._blocking and not _is_being_cancelled()
         self._decide(grpc.StatusCode.UNKNOWN)
-        self._error = uncaught(error, self._context, numbers=self.numbers)
+        self._error = uncaught(error, self._context, accepts_int_codes=self.accepts_int_codes)
 
     def _alive(self) -> bool:
         return True  # what the call's task says of its end decides
@@ -172,13 +172,13 @@ class AioCall(ServedCall):
         if self._context is None:
             self._end_unserved(cut_off=cancelling)
         else:
-            self._conclude(None if task.cancelled() else task.exception(), cancelling=cancelling)
+            self._record_outcome(None if task.cancelled() else task.exception(), cancelling=cancelling)
 
     def _context_over(self, _context: Any) -> None:
         """Be called by grpc at the call's true end, where its own task is not known."""
-        self._conclude(None, cancelling=False)
+        self._record_outcome(None, cancelling=False)
 
-    def _conclude(self, failure: BaseException | None, *, cancelling: bool) -> None:
+    def _record_outcome(self, failure: BaseException | None, *, cancelling: bool) -> None:
         """End the observation; `failure` is what has ended the RPC's own task."""
         if not self._answered(cancelling=cancelling):
             if not isinstance(self._error, SystemExit):  # with which the event loop ends, and every call
@@ -196,7 +196,7 @@ class AioCall(ServedCall):
             return True  # and never answered
         try:
             done = self._context.done()
-        except Exception:  # noqa: BLE001 - a plain handler's context has no such method, nor have abstract ones
+        except Exception:  # noqa: BLE001 - a blocking handler's context has no such method, nor have abstract ones
             done = None
         return not cancelling if done is None else bool(done)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from ..calls.status import CUT_OFF_DETAILS, cut_off_code, deadline_of, status_code, unserved_code
-from .handler import WrappedHandler, ask, is_around, status_in, telling
+from ..calls.status import CUT_OFF_DETAILS, finite_deadline, normalize_code, status_before_handler, terminated_status
+from .handler import HandlerProxy, ask, is_around, status_in, with_status
 from .trailers import REFUSED_DETAILS, fault_of
 from .uncaught import text
 
@@ -26,7 +26,7 @@ SERIALIZE_DETAILS: Final = "Failed to serialize response!"
 def _seconds_left(context: Any) -> float | None:
     """Return how many seconds are left by this context, which may be anybody's, or None without a deadline."""
     remaining = ask(context, "time_remaining")
-    return deadline_of(remaining) if isinstance(remaining, int | float) else None
+    return finite_deadline(remaining) if isinstance(remaining, int | float) else None
 
 
 class PastContext:
@@ -59,7 +59,7 @@ class PastContext:
 _OVER: Final = PastContext()
 
 
-class ServedCall(WrappedHandler):
+class ObservedHandler(HandlerProxy):
     """
     One call on the server: the handler that grpc runs, and what it learns of the call's end while it does.
 
@@ -86,11 +86,11 @@ class ServedCall(WrappedHandler):
         "call",
     )
 
-    message_failure: grpc.StatusCode
+    codec_error_code: grpc.StatusCode
     """What grpc answers when a message cannot be parsed or serialised."""
-    none_fails: bool
+    none_is_error: bool
     """Whether grpc takes None for such a failure, from a function that parses or serialises."""
-    numbers: bool
+    accepts_int_codes: bool
     """Whether grpc takes a number for a status code."""
     ok_stands: bool
     """Whether grpc sends an OK that was set by a handler that raised."""
@@ -111,27 +111,27 @@ class ServedCall(WrappedHandler):
         self._watched = True
 
     @property
-    def request_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
+    def request_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
         """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
         self._accepted = True
         streaming: bool = self._handler.request_streaming
         return streaming
 
     @property
-    def response_streaming(self) -> bool:  # type: ignore[override]  # as in WrappedHandler
+    def response_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
         """Whether responses are a stream."""
         self._accepted = True
         streaming: bool = self._handler.response_streaming
         return streaming
 
     @property
-    def request_deserializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
+    def request_deserializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
         """From bytes to a request, counted."""
         self._deserializer = self._handler.request_deserializer
         return self._deserialize
 
     @property
-    def response_serializer(self) -> Any:  # type: ignore[override]  # as in WrappedHandler
+    def response_serializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
         """From a response to bytes, counted."""
         self._serializer = self._handler.response_serializer
         if self._handler.response_streaming:
@@ -145,7 +145,7 @@ class ServedCall(WrappedHandler):
         except BaseException:
             self._refuse_request()
             raise
-        if request is None and self.none_fails:
+        if request is None and self.none_is_error:
             self._refuse_request()
         else:
             self.call.received += 1
@@ -157,7 +157,7 @@ class ServedCall(WrappedHandler):
         except BaseException as error:
             self._refuse(SERIALIZE_DETAILS, error)
             raise
-        if type(data) is bytes or (data is None and not self.none_fails):
+        if type(data) is bytes or (data is None and not self.none_is_error):
             self.call.sent += 1
         elif data is None:
             self._refuse(SERIALIZE_DETAILS)
@@ -190,21 +190,21 @@ class ServedCall(WrappedHandler):
 
     def _refuse(self, details: str, error: BaseException | None = None) -> None:
         if self._alive():
-            self._refusal, self._refusal_details, self._error = self.message_failure, details, error
+            self._refusal, self._refusal_details, self._error = self.codec_error_code, details, error
 
     def _is_kept(self, context: Any) -> bool:
         """Whether an interceptor before us has kept this handler from an earlier call, and runs it for another."""
         return self.call.queue_seconds is not None and not is_around(self._context, context)
 
     def _meet(self, context: Any) -> Any:
-        """Learn what only the handler's context tells, whoever has made it; return the context to hand on."""
+        """Learn what only the handler's context shows, which may be anybody's; return the context to hand on."""
         call = self.call
         waited = time.perf_counter() - call.started
         try:
             context.code()
-            remaining, peer = deadline_of(context.time_remaining()), self._peer(context)
+            remaining, peer = finite_deadline(context.time_remaining()), self._peer(context)
         except Exception:  # noqa: BLE001 - as in ask
-            context = telling(context)
+            context = with_status(context)
             remaining, peer = _seconds_left(context), ask(self, "_peer", context)
         self._context = context
         call.deadline = None if remaining is None else remaining + waited
@@ -217,7 +217,7 @@ class ServedCall(WrappedHandler):
             call = self.call
             self._running = True
             call.queue_seconds = time.perf_counter() - call.started
-            call.entered()
+            call.handler_started()
 
     def _enter(self, context: Any) -> Any:
         """Meet the context, and begin."""
@@ -263,12 +263,12 @@ class ServedCall(WrappedHandler):
     def _leave(self) -> None:
         if self._running:
             self._running = False
-            self.call.left()
+            self.call.handler_ended()
 
     def _leave_deferred(self) -> None:
         if self._running:
             self._running = False
-            self.call.left_deferred()
+            self.call.handler_ended_deferred()
 
     def _completed(self) -> None:
         if self._alive():
@@ -293,7 +293,7 @@ class ServedCall(WrappedHandler):
         elif fault == "refused":
             self._finish(grpc.StatusCode.INTERNAL, REFUSED_DETAILS)
         else:
-            code = status_code(code, numbers=self.numbers)
+            code = normalize_code(code, accepts_int_codes=self.accepts_int_codes)
             if code is None or (code is grpc.StatusCode.OK and not self.ok_stands):
                 code = answer
             self._finish(code, text(details) or self._refusal_details)
@@ -305,7 +305,7 @@ class ServedCall(WrappedHandler):
     def _cut_off(self) -> None:
         """End a call that was cut off, about now."""
         self._seconds = None
-        code = cut_off_code(self.call.deadline, self._seconds_left())
+        code = terminated_status(self.call.deadline, self._seconds_left())
         self._finish(code, CUT_OFF_DETAILS[code])
 
     def _finish(self, code: grpc.StatusCode, details: str) -> None:
@@ -319,7 +319,7 @@ class ServedCall(WrappedHandler):
         """
         End the observation of a call whose handler never started.
 
-        Where a request was parsed, or requests are a stream, a handler has been called all the same: that of an
+        Where a request was parsed, or requests are a stream, a handler has been called anyway: that of an
         interceptor before us, of whose answer nothing is seen but an only response.
         """
         if self._refusal is not None:
@@ -329,7 +329,7 @@ class ServedCall(WrappedHandler):
         elif not cut_off and self._accepted and (self.call.received or self._handler.request_streaming):
             self._finish(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self._accepted:
-            code = unserved_code(self.call.seconds)
+            code = status_before_handler(self.call.seconds)
             self._finish(code, CUT_OFF_DETAILS[code])
         else:
             self._finish(grpc.StatusCode.RESOURCE_EXHAUSTED, _LIMIT_DETAILS)

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 # grpc's own handlers are named tuples, which others unpack, index and _replace.
 _Tuple: Final[Any] = type(grpc.unary_unary_rpc_method_handler(cast("Any", None)))
-_Wrapped = TypeVar("_Wrapped", bound="WrappedHandler")
+_Wrapped = TypeVar("_Wrapped", bound="HandlerProxy")
 
 
-class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs alone
+class HandlerProxy(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """
     A method handler that stands before another one and reads from it only what grpc reads, when grpc reads it.
 
@@ -99,9 +99,7 @@ class WrappedHandler(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generi
 
 def standing_before(handler: Any, class_: type[_Wrapped]) -> type[_Wrapped]:
     """Return the class of what stands before this handler: with the attributes of one of somebody's own class, too."""
-    if isinstance(handler, _Tuple) or (
-        isinstance(handler, WrappedHandler) and not hasattr(type(handler), "__getattr__")
-    ):
+    if isinstance(handler, _Tuple) or (isinstance(handler, HandlerProxy) and not hasattr(type(handler), "__getattr__")):
         return class_
     return _answering(class_)
 
@@ -154,9 +152,9 @@ def standing_for(behavior: Any, function: Any, *args: Any) -> Behavior:
 
 class RecordingContext:
     """
-    A context that remembers the status that the handler sets, around one that does not tell it.
+    A context that remembers the status that the handler sets, around one that does not show it.
 
-    Such are grpc's own for a plain handler on an asyncio server, and other people's with the abstract methods alone.
+    Such are grpc's own for a blocking handler on an asyncio server, and other people's with the abstract methods alone.
     One serves all interceptors of a call, so that each knows what another has set.
     """
 
@@ -225,8 +223,8 @@ class RecordingContext:
         self._metadata = trailing_metadata or self._metadata
 
 
-def telling(context: Any) -> Any:
-    """Return this context if it tells the status that the handler has set, else one around it that does."""
+def with_status(context: Any) -> Any:
+    """Return this context if it shows the status that the handler has set, else one around it that does."""
     try:
         context.code()
     except Exception:  # noqa: BLE001 - as in ask
@@ -255,7 +253,7 @@ def is_around(context: Any, inner: Any) -> bool:
     return context is inner or (type(context) is RecordingContext and context._context is inner)  # noqa: SLF001 - ours
 
 
-def each(responses: Iterator[Any]) -> Iterator[Any]:
+def iterate(responses: Iterator[Any]) -> Iterator[Any]:
     """Yield what grpc would get from these responses: it calls next alone, so no __iter__ is asked for."""
     while True:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
-from .handler import Behavior, RecordingContext, WrappedHandler, ask, each, standing_before, standing_for, telling
+from .handler import Behavior, HandlerProxy, RecordingContext, ask, iterate, standing_before, standing_for, with_status
 from .uncaught import aborted, chosen
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class HideExceptions(grpc.ServerInterceptor):
         return None if handler is None else standing_before(handler, _HidingHandler)(handler)
 
 
-class _HidingHandler(WrappedHandler):
+class _HidingHandler(HandlerProxy):
     __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
@@ -52,20 +52,20 @@ class _HidingHandler(WrappedHandler):
 
 
 def _call(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
-    context = telling(context)
+    context = with_status(context)
     with _Answering(context):
         return behavior(request, context, *send)
 
 
 def _stream(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
-    context = telling(context)
+    context = with_status(context)
     responses = _call(behavior, request, context, *send)
     return responses if send else _iterate(responses, context)
 
 
 def _iterate(responses: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
     with _Answering(context):
-        yield from each(responses)
+        yield from iterate(responses)
 
 
 class _Answering:
@@ -86,7 +86,7 @@ class _Answering:
         if error is None or isinstance(error, GeneratorExit) or ask(self._context, "is_active") is False:
             return
         if not aborted(error, self._context):
-            self._context.abort(*(chosen(self._context, numbers=False) or _HIDDEN))
+            self._context.abort(*(chosen(self._context, accepts_int_codes=False) or _HIDDEN))
 
 
 class AioHideExceptions(grpc.aio.ServerInterceptor):
@@ -106,7 +106,7 @@ class AioHideExceptions(grpc.aio.ServerInterceptor):
         return None if handler is None else standing_before(handler, _AioHidingHandler)(handler)
 
 
-class _AioHidingHandler(WrappedHandler):
+class _AioHidingHandler(HandlerProxy):
     __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
@@ -114,11 +114,11 @@ class _AioHidingHandler(WrappedHandler):
             return Behavior(_generate, behavior)
         if inspect.iscoroutinefunction(behavior):
             return Behavior(_await, behavior)
-        return Behavior(_plain_stream if self._handler.response_streaming else _plain, behavior)
+        return Behavior(_blocking_stream if self._handler.response_streaming else _blocking, behavior)
 
 
 async def _await(behavior: Any, request: Any, context: Any) -> Any:
-    context = telling(context)
+    context = with_status(context)
     try:
         return await behavior(request, context)
     except BaseException as error:
@@ -127,7 +127,7 @@ async def _await(behavior: Any, request: Any, context: Any) -> Any:
 
 
 async def _generate(behavior: Any, request: Any, context: Any) -> AsyncIterator[Any]:
-    context = telling(context)
+    context = with_status(context)
     try:
         async for response in behavior(request, context):
             yield response
@@ -136,29 +136,29 @@ async def _generate(behavior: Any, request: Any, context: Any) -> AsyncIterator[
         raise
 
 
-def _plain(behavior: Any, request: Any, context: Any) -> Any:
+def _blocking(behavior: Any, request: Any, context: Any) -> Any:
     context = RecordingContext.of(context)
-    with _AnsweringPlain(context):
+    with _AnsweringBlocking(context):
         return behavior(request, context)
     return None  # which grpc does not look at: the code is not OK
 
 
-def _plain_stream(behavior: Any, request: Any, context: Any) -> Iterable[Any]:
+def _blocking_stream(behavior: Any, request: Any, context: Any) -> Iterable[Any]:
     """Call a plain function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
     context = RecordingContext.of(context)
-    with _AnsweringPlain(context):
-        return _iterate_plain(behavior(request, context), context)
+    with _AnsweringBlocking(context):
+        return _iterate_blocking(behavior(request, context), context)
     return ()
 
 
-def _iterate_plain(responses: Iterable[Any], context: RecordingContext) -> Iterator[Any]:
-    with _AnsweringPlain(context):
+def _iterate_blocking(responses: Iterable[Any], context: RecordingContext) -> Iterator[Any]:
+    with _AnsweringBlocking(context):
         yield from responses
 
 
-class _AnsweringPlain:
+class _AnsweringBlocking:
     """
-    Ends a plain handler's call with a status in place of the exception that escapes from it.
+    Ends a blocking handler's call with a status in place of the exception that escapes from it.
 
     Not by an abort: beside a message that is still being written, grpc loses it, and the caller waits for ever.
     """
@@ -177,7 +177,7 @@ class _AnsweringPlain:
         """Answer what it raised, and return whether it is answered so."""
         if error is None or _is_answered(error, self._context):
             return False
-        code, details = chosen(self._context, numbers=True) or _HIDDEN
+        code, details = chosen(self._context, accepts_int_codes=True) or _HIDDEN
         self._context.set_code(code)
         self._context.set_details(details)
         return True
@@ -189,7 +189,7 @@ async def _answer_aio(error: BaseException, context: Any) -> None:
     task = asyncio.current_task()
     if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
         return
-    await context.abort(*(chosen(context, numbers=True) or _HIDDEN))
+    await context.abort(*(chosen(context, accepts_int_codes=True) or _HIDDEN))
 
 
 def _is_answered(error: BaseException, context: Any) -> bool:

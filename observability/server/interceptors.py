@@ -1,4 +1,4 @@
-"""The server's side: interceptors that tell of every call that a server serves, refuses or does not know."""
+"""The server's side: interceptors that report every call that a server serves, refuses or does not know."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import grpc
 import grpc.aio
 
 from ..calls.method import METHOD_LIMIT, arity, method_at
-from ..calls.observation import Observation, enabled_by
-from ..calls.observers import Signals
-from ..calls.status import CUT_OFF_DETAILS, unserved_code
-from .aio import AioCall
+from ..calls.observation import Observation, skip_when_context_empty
+from ..calls.observers import Observers
+from ..calls.status import CUT_OFF_DETAILS, status_before_handler
+from .aio import AioObservedHandler
 from .handler import standing_before
-from .sync import SyncCall
+from .sync import SyncObservedHandler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,11 +41,11 @@ class _Observing:
     """What both server interceptors share."""
 
     def __init__(self, *observers: Observer) -> None:
-        # Imported here: it reads OTEL_PROPAGATORS, and raises for a bad one that Telemetry.start leaves out.
+        # Imported here: it reads OTEL_PROPAGATORS, and raises for an invalid one that Telemetry.start leaves out.
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
-        self._enabled = enabled_by(is_instrumentation_enabled)
-        self._signals = Signals.of(observers)
+        self._enabled = skip_when_context_empty(is_instrumentation_enabled)
+        self._observers = Observers.of(observers)
         self._methods: dict[str, Method] = {}
 
     def _observe(
@@ -57,8 +57,8 @@ class _Observing:
     ) -> Observation:
         """Start a call's observation; of an unknown method, end it too."""
         path, metadata = _parts(details)
-        method = self._methods.get(path) or self._learn(path, handler)
-        observation = Observation(method, "server", metadata, self._signals, started, started_ns)
+        method = self._methods.get(path) or self._register(path, handler)
+        observation = Observation(method, "server", metadata, self._observers, started, started_ns)
         if handler is None:
             observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
         return observation
@@ -67,25 +67,25 @@ class _Observing:
         self, details: grpc.HandlerCallDetails, error: BaseException, started: float, started_ns: int
     ) -> None:
         """
-        Tell of a call that has failed, or was cut off, in an interceptor after us, before there was a handler.
+        Report a call that has failed, or was cut off, in an interceptor after us, before there was a handler.
 
         Whether there is one is not known but from an earlier call: any caller can make up a name.
         """
         if not self._enabled():
             return
         path, metadata = _parts(details)
-        method = self._methods.get(path) or method_at(path, "unary", known=False)
-        observation = Observation(method, "server", metadata, self._signals, started, started_ns)
+        method = self._methods.get(path) or method_at(path, "unary", registered=False)
+        observation = Observation(method, "server", metadata, self._observers, started, started_ns)
         if isinstance(error, asyncio.CancelledError):
-            code = unserved_code(observation.seconds)
+            code = status_before_handler(observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])
         else:
             observation.end(grpc.StatusCode.UNKNOWN, "", error)
 
-    def _learn(self, path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Method:
+    def _register(self, path: str, handler: grpc.RpcMethodHandler[Any, Any] | None) -> Method:
         """Take in a method at its first call; of too many, or unknown ones, nothing is kept."""
         if handler is None:
-            return method_at(path, "unary", known=False)
+            return method_at(path, "unary", registered=False)
         type_ = arity(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
         method = method_at(path, type_)
         if len(self._methods) < METHOD_LIMIT:
@@ -95,7 +95,7 @@ class _Observing:
 
 class ServerInterceptor(_Observing, grpc.ServerInterceptor):
     """
-    Tells these observers of every call that a grpc.server serves, refuses or does not know.
+    Reports to these observers every call that a grpc.server serves, refuses or does not know.
 
     Observers are started in the order given: trace_calls first, so that the others see its ids. Put it before
     other people's interceptors: how one that stands before it answers by itself cannot be seen.
@@ -116,11 +116,11 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
         if not self._enabled():
             return handler
         observation = self._observe(handler_call_details, handler, started, started_ns)
-        return None if handler is None else standing_before(handler, SyncCall)(handler, observation)
+        return None if handler is None else standing_before(handler, SyncObservedHandler)(handler, observation)
 
 
 class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
-    """Tells these observers of every call that a grpc.aio.server serves, refuses or does not know."""
+    """Reports to these observers every call that a grpc.aio.server serves, refuses or does not know."""
 
     async def intercept_service(
         self,
@@ -139,6 +139,6 @@ class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
         observation = self._observe(handler_call_details, handler, started, started_ns)
         if handler is None:
             return None
-        served = standing_before(handler, AioCall)(handler, observation)
-        served.follow()
+        served = standing_before(handler, AioObservedHandler)(handler, observation)
+        served.follow_task()
         return served

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 
-from ..calls.status import cut_off_code, status_code
-from .call import ServedCall
-from .handler import each, standing_for, status_in
+from ..calls.status import normalize_code, terminated_status
+from .call import ObservedHandler
+from .handler import iterate, standing_for, status_in
 from .trailers import fault_of
 from .uncaught import uncaught
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class SyncCall(ServedCall):
+class SyncObservedHandler(ObservedHandler):
     """A call on grpc.server."""
 
     __slots__ = ("_requests", "_unsent")
 
-    message_failure = grpc.StatusCode.INTERNAL
-    none_fails = True
-    numbers = False
+    codec_error_code = grpc.StatusCode.INTERNAL
+    none_is_error = True
+    accepts_int_codes = False
     ok_stands = True
 
     def _wrapped(self, behavior: Any) -> Any:
         self._accepted = True
         if not self._handler.response_streaming:
-            return standing_for(behavior, SyncCall._unary, self)
+            return standing_for(behavior, SyncObservedHandler._unary, self)
         # grpc asks this of handlers with a stream of responses alone.
         if not getattr(behavior, "experimental_non_blocking", False):
-            return standing_for(behavior, SyncCall._stream, self)
-        wrapped = standing_for(behavior, SyncCall._non_blocking, self)
+            return standing_for(behavior, SyncObservedHandler._stream, self)
+        wrapped = standing_for(behavior, SyncObservedHandler._non_blocking, self)
         wrapped.experimental_non_blocking = True
         return wrapped
 
@@ -71,7 +71,7 @@ class SyncCall(ServedCall):
 
     def _iterate(self, responses: Iterator[Any]) -> Iterator[Any]:
         with self:
-            for response in each(responses):
+            for response in iterate(responses):
                 if response is None:
                     self._completed()  # grpc takes it for the end of the stream
                 yield response
@@ -100,14 +100,14 @@ class SyncCall(ServedCall):
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
-            # grpc answers an Exception only; whoever hides exceptions answers this as well, with a status of its own.
+            # grpc answers an Exception only; an interceptor that hides exceptions answers this as well.
             self._error, self._unsent = error, self._status()
         elif self._alive():
             self._decide(grpc.StatusCode.UNKNOWN)
-            self._error = uncaught(error, self._context, numbers=self.numbers)
+            self._error = uncaught(error, self._context, accepts_int_codes=self.accepts_int_codes)
 
     def _refuse_request(self) -> None:
-        """End at once: where a handler answers all the same, grpc never says that the call has ended."""
+        """End at once: where a handler answers anyway, grpc never says that the call has ended."""
         super()._refuse_request()
         if self._refusal is None:
             return
@@ -133,7 +133,7 @@ class SyncCall(ServedCall):
         if left and not (answer is not None and self._is_refused()):
             answer = None
         if answer is None and self._unsent is not None and self._unsent != self._status():
-            answer = status_code(self._status()[0], numbers=self.numbers)
+            answer = normalize_code(self._status()[0], accepts_int_codes=self.accepts_int_codes)
         self._end(answer)
 
     def _end_unsent(self) -> None:
@@ -157,7 +157,7 @@ class SyncCall(ServedCall):
         """
         if self._seconds is None or self.call.seconds - self._seconds < deadline / 2:
             return False
-        return cut_off_code(deadline, self._seconds_left()) is grpc.StatusCode.DEADLINE_EXCEEDED
+        return terminated_status(deadline, self._seconds_left()) is grpc.StatusCode.DEADLINE_EXCEEDED
 
     def _caller_left(self) -> bool:
         """

@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from ..calls.status import status_code
-from ..calls.values import printed
+from ..calls.status import normalize_code
+from ..calls.values import safe_str
 from .handler import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def chosen(context: Any, *, numbers: bool) -> tuple[grpc.StatusCode, str] | None:
+def chosen(context: Any, *, accepts_int_codes: bool) -> tuple[grpc.StatusCode, str] | None:
     """
     Return the status that was chosen for a call whose handler raises, or None where none was.
 
     A status is chosen when the handler has set both, a code other than OK and a text, before it raises: as the base
-    of every generated servicer does. `numbers` is as for status_code.
+    of every generated servicer does. `accepts_int_codes` is as for normalize_code.
     """
-    code, details = status_code(ask(context, "code"), numbers=numbers), text(ask(context, "details"))
+    code, details = (
+        normalize_code(ask(context, "code"), accepts_int_codes=accepts_int_codes),
+        text(ask(context, "details")),
+    )
     return None if code is None or code is grpc.StatusCode.OK or not details else (code, details)
 
 
-def uncaught(error: BaseException, context: Any, *, numbers: bool) -> BaseException | None:
+def uncaught(error: BaseException, context: Any, *, accepts_int_codes: bool) -> BaseException | None:
     """
     Return what nobody caught of an exception that leaves a handler, or None.
 
@@ -37,8 +40,8 @@ def uncaught(error: BaseException, context: Any, *, numbers: bool) -> BaseExcept
         left = _without_aborts(error, context)
     except Exception:  # noqa: BLE001 - a group of somebody's own class, or one that is its own cause
         left = error
-    status = chosen(context, numbers=numbers)
-    return None if status is not None and left is error and printed(error) == status[1] else left
+    status = chosen(context, accepts_int_codes=accepts_int_codes)
+    return None if status is not None and left is error and safe_str(error) == status[1] else left
 
 
 def aborted(error: BaseException, context: Any) -> bool:

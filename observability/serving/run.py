@@ -61,7 +61,7 @@ def serve(  # noqa: PLR0913 - each by name
             health.set(name, SERVING)
     port = _listen(server, address, credentials)
     stop = threading.Event()
-    with _signals(stop.set):
+    with _observers(stop.set):
         server.start()
         _logger.info("listening", extra={"address": _with_port(address, port)})
         _wait(stop)
@@ -82,7 +82,7 @@ def _wait(event: threading.Event) -> None:
 
 
 @contextlib.contextmanager
-def _signals(stop: Any) -> Iterator[None]:
+def _observers(stop: Any) -> Iterator[None]:
     """Call `stop` at the first signal; a second one ends the process."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     # The system's own handler ends the process whatever it is busy with, but for that of PID 1: such signals never
@@ -152,7 +152,7 @@ async def serve_aio(  # noqa: PLR0913 - each by name
     port = _listen(server, address, credentials)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    with _signals(lambda: loop.call_soon_threadsafe(stop.set)):
+    with _observers(lambda: loop.call_soon_threadsafe(stop.set)):
         await server.start()
         _logger.info("listening", extra={"address": _with_port(address, port)})
         await stop.wait()
@@ -162,7 +162,7 @@ async def serve_aio(  # noqa: PLR0913 - each by name
     if isinstance(health, AioHealth):
         health.end_watches()
     await asyncio.wait([stopped], timeout=grace + _STOP_SLACK)
-    # To grpc.aio a call is over when its status is sent. What tells of it waits for the end of the call's own task.
+    # To grpc.aio a call is over when its status is sent. What reports it waits for the end of the call's own task.
     await asyncio.sleep(_SETTLE_SECONDS)
     await asyncio.to_thread(_close, telemetry)
     return 0

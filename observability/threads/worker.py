@@ -1,4 +1,4 @@
-"""A queue that a thread of its own empties, all that waits at once."""
+"""A bounded queue and the thread that empties it, all that waits at once."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Item = TypeVar("Item")
 _EXIT_SECONDS: Final = 0.2
 
 
-class Batches(Generic[Item]):
+class BatchWorker(Generic[Item]):
     """
-    A bounded queue, and the thread that hands what waits in it to `take`: all at once, in order.
+    A bounded queue, and the thread that hands what waits in it to `process`: all at once, in order.
 
-    An item waits `delay` seconds at most, and no time at all after `hurry`. What costs little for many items
+    An item waits `delay` seconds at most, and no time at all after `wake`. What costs little for many items
     together, and much for each by itself, is done so: the processor's caches are full of it by the second one.
     """
 
-    def __init__(self, take: Callable[[list[Item]], None], *, name: str, delay: float, limit: int) -> None:
-        self._take = take
+    def __init__(self, process: Callable[[list[Item]], None], *, name: str, delay: float, limit: int) -> None:
+        self._process = process
         self._name = name
         self._delay = delay
         self._limit = limit
         self._items: deque[Item | threading.Event] = deque()
         self._closed = False
-        self._taking = ForkLock()  # what `take` holds, a child would wait for in vain
+        self._processing = ForkLock()  # what `process` holds, a child would wait for in vain
         self._start()
         at_fork(after_in_child=self._start)
-        self._take_back = before_exit(self._end)
+        self._cancel_exit = before_exit(self._end)
 
     def __len__(self) -> int:
-        """Tell how many wait."""
+        """Return how many items wait."""
         return len(self._items)
 
     def put(self, item: Item) -> bool:
-        """Queue an item, or tell that there is no room for it, or no thread any more."""
+        """Queue an item; return False where there is no room for it, or no thread any more."""
         if self._closed or len(self._items) >= self._limit:
             return False
         self._items.append(item)
@@ -49,28 +49,28 @@ class Batches(Generic[Item]):
             self._waiting.set()
         return True
 
-    def hurry(self) -> None:
-        """Let what waits be taken now."""
+    def wake(self) -> None:
+        """Let what waits be processed now."""
         self._urgent.set()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until what waits now is taken, for this long at most; tell whether it is."""
+        """Let what waits be processed, for this many seconds at most; return whether it is."""
         if self._closed and not self._thread.is_alive():
             return True
-        taken = threading.Event()
-        self._items.append(taken)
+        processed = threading.Event()
+        self._items.append(processed)
         self._urgent.set()
         self._waiting.set()
-        return taken.wait(seconds)
+        return processed.wait(seconds)
 
     def close(self, seconds: float) -> None:
-        """Take no more, and let the thread end when what waits is taken; wait for that for so long at most."""
+        """Refuse more, and let the thread end when what waits is processed; wait for that for so long at most."""
         self._closed = True
         if self.flush(seconds):
-            self._take_back()
+            self._cancel_exit()
 
     def _start(self) -> None:
-        """Start the thread; a forked process has none of its parent's, and what waits is the parent's to take."""
+        """Start the thread; a forked process has none of its parent's, and what waits is the parent's."""
         self._items.clear()
         if self._closed:
             return
@@ -80,7 +80,7 @@ class Batches(Generic[Item]):
         self._thread.start()
 
     def _end(self) -> None:
-        """Let what came after the last flush be taken, before the thread dies with the process."""
+        """Process what came after the last flush, before the thread dies with the process."""
         if self._items:
             self.flush(_EXIT_SECONDS)
 
@@ -92,9 +92,9 @@ class Batches(Generic[Item]):
             self._urgent.wait(self._delay)
             self._urgent.clear()
             self._waiting.clear()
-            with self._taking:
+            with self._processing:
                 items = [self._items.popleft() for _ in range(len(self._items))]
-                self._take([item for item in items if not isinstance(item, threading.Event)])
+                self._process([item for item in items if not isinstance(item, threading.Event)])
                 for item in items:
                     if isinstance(item, threading.Event):
                         item.set()

@@ -26,20 +26,20 @@ _HOST_AND_PORT: Final = re.compile(r"(?:.*/|[a-z][a-z0-9+.-]*:(?!\d+$))?(\[[^\]]
 def method_attributes(method: Method) -> dict[str, Any]:
     """Return what is known of a call before it starts, by its method."""
     name = method.full_name
-    if method.known:
+    if method.registered:
         return {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: name}
     return {RPC_SYSTEM_NAME: "grpc", RPC_METHOD: "_OTHER", RPC_METHOD_ORIGINAL: name}
 
 
 @functools.lru_cache(maxsize=1024)
 def target_attributes(target: str) -> dict[str, Any]:
-    """Tell the server's address and port from a channel's target, such as dns:///host:8080."""
+    """Return the server's address and port, from a channel's target, such as dns:///host:8080."""
     return _address(target, SERVER_ADDRESS, SERVER_PORT)
 
 
 @functools.lru_cache(maxsize=1024)
 def peer_attributes(peer: str) -> dict[str, Any]:
-    """Tell a peer's address and port from grpc's name for it, such as ipv4:127.0.0.1:40112."""
+    """Return a peer's address and port, from grpc's name for it, such as ipv4:127.0.0.1:40112."""
     return _address(unquote(peer), NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT)
 
 

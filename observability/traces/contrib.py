@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import trace
 
-from .observer import CallSpan, Spans, filter_details, identify
+from .observer import CallSpan, Spans, attach_span_context, filter_details
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Contrib:
         return cast("grpc.aio.ServerInterceptor", self._official.aio_server_interceptor(self._provider, self.filter))
 
     def intercept_channel(self, channel: grpc.Channel) -> grpc.Channel:
-        """Return this channel, traced; its interceptor is none of grpc's, and has a function of its own for it."""
+        """Return this channel, traced; its interceptor is none of grpc's, and needs another function."""
         interceptor = self._official.client_interceptor(self._provider, self.filter)
         return cast("grpc.Channel", self._official.grpcext.intercept_channel(channel, interceptor))
 
@@ -49,27 +49,28 @@ class Contrib:
         return found
 
 
-def follow_spans(filter_: Callable[[Any], bool]) -> Observer:
+def adopt_current_span(filter_: Callable[[Any], bool]) -> Observer:
     """Give calls the ids of the spans that another instrumentation makes further out, of the calls it wants."""
-    return _FollowedSpan(filter_)
+    return AdoptedSpanObserver(filter_)
 
 
-class _FollowedSpan(Spans):
+class AdoptedSpanObserver(Spans):
     """Reads a call's ids from the current span where somebody else's interceptor has made it."""
 
     def __init__(self, filter_: Callable[[Any], bool]) -> None:
         self._filter = filter_
 
-    def started(self, call: Call) -> CallSpan | None:
+    def on_start(self, call: Call) -> CallSpan | None:
+        """Return where to keep the call's span, if another instrumentation makes one."""
         if not self._filter(filter_details(call)):
             return None
         state = CallSpan()
         if call.kind == "client":
-            self.entered(call, state)
+            self.on_handler_start(call, state)
         return state
 
-    def entered(self, call: Call, state: CallSpan | None) -> None:
+    def on_handler_start(self, call: Call, state: CallSpan | None) -> None:
         """Read them: a server's are known around its handler alone."""
         if state is not None:
             state.span = trace.get_current_span()
-            identify(call, state.span)
+            attach_span_context(call, state.span)

@@ -169,7 +169,7 @@ class CountingProcessor(BatchSpanProcessor):
     """
 
     def __init__(self, delivery: SpanDelivery, queue_size: int, batch_size: int) -> None:
-        self.before_flush: Callable[[], None] = _at_once
+        self.before_flush: Callable[[], object] = _at_once
         self._delivery = delivery
         self._queue_size = queue_size
         self._ended = itertools.count(1)

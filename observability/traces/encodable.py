@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from ..calls.values import printed
+from ..calls.values import safe_str
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -74,7 +74,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
-        return printed(value)
+        return safe_str(value)
     if isinstance(value, Mapping):
         pairs = [(key, item, _value(key), _value(item)) for key, item in value.items()]
         same = all(key is new_key and item is new_item for key, item, new_key, new_item in pairs)

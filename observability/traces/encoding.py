@@ -35,7 +35,7 @@ _VALUES: Final = {bool: "bool_value", str: "string_value", int: "int_value", flo
 
 class CachingExporter(OTLPSpanExporter):
     """
-    The OTLP/gRPC exporter, with an encoder that costs a third of its own, which lets the process fork.
+    The OTLP/gRPC exporter, with an encoder that costs a third of theirs, which lets the process fork.
 
     Each process makes its channel for its first batch. In a forked process its parent's is closed, and where gRPC has
     been used before a fork, without GRPC_ENABLE_FORK_SUPPORT, a child cannot use it at all.

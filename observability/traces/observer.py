@@ -12,13 +12,13 @@ from opentelemetry import context as contexts
 from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from ..calls.errors import report
-from ..calls.method import QUIET_SERVICES, is_quiet
-from ..calls.observer import Signal
+from ..calls.errors import record_error
+from ..calls.method import INFRASTRUCTURE_SERVICES, is_infrastructure
+from ..calls.observer import LifecycleObserver
 from ..calls.status import SERVER_FAULTS
-from ..calls.values import VALUE_LIMIT, printed, stacktrace
+from ..calls.values import VALUE_LIMIT, safe_str, stacktrace
 from .attributes import ERROR_TYPE, RPC_METHOD, RPC_STATUS_CODE, method_attributes, peer_attributes, target_attributes
-from .propagation import W3C, MetadataSetter, carrier_of, getter, plain_context, set_metadata
+from .propagation import W3C, MetadataSetter, carrier_of, fast_extract, getter, set_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,16 +56,18 @@ def trace_calls(
     opentelemetry.instrumentation.grpc.filters: what it refuses has no span, though its context is carried on;
     unless given, health checks and reflection have none.
     """
-    from opentelemetry import propagate  # noqa: PLC0415 - its import raises for a bad OTEL_PROPAGATORS
+    from opentelemetry import propagate  # noqa: PLC0415 - its import raises for an invalid OTEL_PROPAGATORS
 
-    return _Traced(tracer_provider.get_tracer("observability"), propagator or propagate.get_global_textmap(), filter_)
+    return TraceObserver(
+        tracer_provider.get_tracer("observability"), propagator or propagate.get_global_textmap(), filter_
+    )
 
 
 def default_filter() -> Callable[[Any], bool]:
     """Refuse health checks and reflection."""
     from opentelemetry.instrumentation.grpc import filters  # noqa: PLC0415 - as in trace_calls
 
-    return filters.negate(filters.any_of(*(filters.service_prefix(prefix) for prefix in QUIET_SERVICES)))
+    return filters.negate(filters.any_of(*(filters.service_prefix(prefix) for prefix in INFRASTRUCTURE_SERVICES)))
 
 
 def filter_details(call: Call) -> _FilterDetails:
@@ -82,16 +84,16 @@ class CallSpan:
         self.span = span
 
 
-class Spans(Signal):
+class Spans(LifecycleObserver):
     """What our own spans and other people's share."""
 
-    def annotated(self, _call: Call, state: CallSpan | None, fields: dict[str, Any]) -> None:
+    def on_annotate(self, _call: Call, state: CallSpan | None, fields: dict[str, Any]) -> None:
         """Set the application's fields as attributes, at once."""
         if state is not None and state.span is not None:
             _annotate(state.span, fields)
 
 
-class _Traced(Spans):
+class TraceObserver(Spans):
     """Traces calls, and carries the context of those that have no span."""
 
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
@@ -101,8 +103,9 @@ class _Traced(Spans):
         self._is_w3c = type(propagator) is CompositePropagator and propagator.fields == W3C
         self._filter = filter_
 
-    def started(self, call: Call) -> CallSpan | None:
-        wanted = not is_quiet(call.service) if self._filter is None else self._filter(filter_details(call))
+    def on_start(self, call: Call) -> CallSpan | None:
+        """Start a client's span, and write its context into the metadata; a server's starts with its handler."""
+        wanted = not is_infrastructure(call.service) if self._filter is None else self._filter(filter_details(call))
         if call.kind == "client":
             return self._start_client(call, wanted=wanted)
         if not wanted:
@@ -139,18 +142,19 @@ class _Traced(Spans):
             self._propagator.inject(call.metadata, context, self._setter)
         except Exception:  # noqa: BLE001 - telemetry never changes a call
             call.metadata[:] = before
-            report(self._propagator)
+            record_error(self._propagator)
 
-    def entered(self, call: Call, state: CallSpan | None) -> None:
+    def on_handler_start(self, call: Call, state: CallSpan | None) -> None:
         """Make the call's span, or else the caller's context, the handler's."""
         context = self._parent(call)
         if state is not None:
             state.span = self._span(call, context, self._attributes(call.descriptor))
             context = trace.set_span_in_context(state.span, context)
-        # Never detached: every RPC has a context of its own, and a token does not survive a yield (otel-contrib#2357).
+        # Never detached: every RPC has its own context, and a token does not survive a yield (otel-contrib#2357).
         contexts.attach(context)
 
-    def ended(self, call: Call, state: CallSpan | None, outcome: Outcome) -> None:
+    def on_end(self, call: Call, state: CallSpan | None, outcome: Outcome) -> None:
+        """End the call's span with its outcome."""
         if state is None:
             return
         # A call whose handler never started has a span as well.
@@ -160,7 +164,7 @@ class _Traced(Spans):
             server = call.kind == "server"
             attributes = peer_attributes(call.peer) if server and call.peer else {}
             failed = outcome.code in SERVER_FAULTS if server else outcome.code is not grpc.StatusCode.OK
-            _conclude(span, outcome, attributes, ended_ns, failed=failed)
+            _record_outcome(span, outcome, attributes, ended_ns, failed=failed)
         span.end(ended_ns)
 
     def _parent(self, call: Call) -> Context:
@@ -168,21 +172,21 @@ class _Traced(Spans):
         here = contexts.get_current()
         if here:
             here = trace.set_span_in_context(trace.INVALID_SPAN, here)
-        context = plain_context(call.metadata, here) if self._is_w3c else None
+        context = fast_extract(call.metadata, here) if self._is_w3c else None
         if context is not None:
             return context
         carrier = carrier_of(call.metadata)
         try:
             return self._propagator.extract(carrier, here, getter)
-        except Exception:  # noqa: BLE001 - the call has a span all the same
-            report(self._propagator)
+        except Exception:  # noqa: BLE001 - the call has a span anyway
+            record_error(self._propagator)
             return here
 
     def _attributes(self, method: Method) -> dict[str, Any]:
-        """Tell what is known before the call."""
-        attributes: dict[str, Any] | None = method.notes.get(self)
+        """Return what is known before the call."""
+        attributes: dict[str, Any] | None = method.extensions.get(self)
         if attributes is None:
-            attributes = method.notes[self] = method_attributes(method)
+            attributes = method.extensions[self] = method_attributes(method)
         return attributes
 
     def _span(self, call: Call, parent: Context, attributes: dict[str, Any]) -> Span:
@@ -197,13 +201,13 @@ class _Traced(Spans):
             record_exception=False,
             set_status_on_exception=False,
         )
-        identify(call, span)
+        attach_span_context(call, span)
         if call.fields:
             _annotate(span, call.fields)
         return span
 
 
-def identify(call: Call, span: Span) -> None:
+def attach_span_context(call: Call, span: Span) -> None:
     """Give a call the ids of its span."""
     context = span.get_span_context()
     if context.is_valid:
@@ -216,15 +220,15 @@ def _annotate(span: Span, fields: dict[str, Any]) -> None:
 
 
 def _attribute(value: Any) -> Any:
-    return value if isinstance(value, str | bool | int | float) else printed(value)
+    return value if isinstance(value, str | bool | int | float) else safe_str(value)
 
 
-def _conclude(span: Span, outcome: Outcome, attributes: dict[str, Any], ended_ns: int, *, failed: bool) -> None:
+def _record_outcome(span: Span, outcome: Outcome, attributes: dict[str, Any], ended_ns: int, *, failed: bool) -> None:
     """Write the outcome into a span; an uncaught exception is recorded once."""
     code = outcome.code.name
     message = outcome.details
     if outcome.error is not None:
-        text = printed(outcome.error)[:VALUE_LIMIT]
+        text = safe_str(outcome.error)[:VALUE_LIMIT]
         message = message or text
         _record(span, outcome.error, text, ended_ns)
     if failed:

@@ -28,7 +28,7 @@ class GrpcExporter(CachingExporter):
         super().__init__(channel_options=options)
 
     # Not public: where it keeps its stub, whenever it makes a new one. Where a later version keeps it elsewhere,
-    # nothing is known of its answers, and spans are sent all the same.
+    # nothing is known of its answers, and spans are sent anyway.
     @property
     def _client(self) -> Any:
         return self._stub_of_answers

@@ -45,7 +45,7 @@ def carrier_of(metadata: Sequence[tuple[str, Any]]) -> dict[str, list[str]]:
     return carrier
 
 
-def plain_context(metadata: Sequence[tuple[str, Any]], here: Context) -> Context | None:
+def fast_extract(metadata: Sequence[tuple[str, Any]], here: Context) -> Context | None:
     """
     Read a plain traceparent, such as nearly every caller sends, as W3C's propagators do for four times as much.
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
 from ..redaction import secrets_of_headers
-from ..threads.worker import Batches
+from ..threads.worker import BatchWorker
 from .answers import Answers
 from .delivery import CountingProcessor, SpanDelivery
 from .proxies import grpc_proxy, host_of, is_inner
@@ -55,12 +55,12 @@ class Tracing:
         self.processor: CountingProcessor | None = None
         self.delivery: SpanDelivery | None = None
         self._owned = owned
-        self._waits = Batches(_call_all, name="observability-delivery", delay=0.0, limit=_REQUESTS)
+        self._waits = BatchWorker(_call_all, name="observability-delivery", delay=0.0, limit=_REQUESTS)
 
-    def before_flush(self, settle: Callable[[], None]) -> None:
+    def before_flush(self, report: Callable[[], object]) -> None:
         """Do this before the provider sends what waits: there are spans that wait to be ended."""
         if self.processor is not None:
-            self.processor.before_flush = settle
+            self.processor.before_flush = report
 
     def flush(self, seconds: float) -> bool:
         """Send the spans that wait, for this long at most; return whether none was refused, and none waits."""
@@ -113,7 +113,7 @@ def configure_tracing(attributes: dict[str, str]) -> Tracing:
     """
     Make the tracer provider that the environment describes, or take the global one where there is one already.
 
-    Call it within standard_settings, which leaves bad values out.
+    Call it within standard_settings, which leaves invalid values out.
     """
     present = trace.get_tracer_provider()
     if not isinstance(present, trace.ProxyTracerProvider):
@@ -122,7 +122,7 @@ def configure_tracing(attributes: dict[str, str]) -> Tracing:
         return Tracing(trace.NoOpTracerProvider())
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    # The one of now: to be asked for later, it would read a variable again that may have a bad value.
+    # The one of now: to be asked for later, it would read a variable again that may have an invalid value.
     meters = metrics.get_meter_provider()
     resource = Resource.create(dict(attributes))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False, meter_provider=meters)

@@ -2,7 +2,7 @@
 
 from grpc import StatusCode
 
-from .record import Signals, Span
+from .record import Observers, Span
 
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
@@ -11,12 +11,12 @@ def _level(code: str) -> str:
     return "info" if code == "OK" else "error" if code in _FAULTS else "warning"
 
 
-def signals(code: StatusCode | None) -> Signals:
+def signals(code: StatusCode | None) -> Observers:
     """Tell what log and metrics say: everything once, and nothing of a call that this side never sees."""
     if code is None:
-        return Signals(lines=[], started=0, handled={}, observed={}, in_flight=0, running=0)
+        return Observers(lines=[], started=0, handled={}, observed={}, in_flight=0, running=0)
     name = code.name
-    return Signals(
+    return Observers(
         lines=[(name, _level(name))], started=1, handled={name: 1}, observed={name: 1}, in_flight=0, running=0
     )
 
@@ -33,6 +33,6 @@ def spans(kind: str, code: StatusCode | None, *, error: bool) -> list[Span]:
     return [Span(code.name, "ERROR" if failed else "UNSET", int(error and kind == "server"))]
 
 
-def everything(kind: str, code: StatusCode | None, *, error: bool = False) -> tuple[Signals, list[Span]]:
+def everything(kind: str, code: StatusCode | None, *, error: bool = False) -> tuple[Observers, list[Span]]:
     """Tell what all signals of one side say."""
     return signals(code), spans(kind, code, error=error)

@@ -30,7 +30,7 @@ class Span(NamedTuple):
     exceptions: int
 
 
-class Signals(NamedTuple):
+class Observers(NamedTuple):
     """What one side's log and metrics say of its call: each list and count has one entry where it was told once."""
 
     lines: list[tuple[str, str]]
@@ -69,9 +69,9 @@ class Record:
         with self._told:
             self._told.wait_for(lambda: set(kinds) <= {line["kind"] for line in self.lines}, PATIENCE)
 
-    def signals(self, kind: str) -> Signals:
+    def signals(self, kind: str) -> Observers:
         """Tell what the log and the metrics of one side say."""
-        return Signals(
+        return Observers(
             lines=[(line["code"], line["level"]) for line in self.lines if line["kind"] == kind],
             started=sum(self._values(f"grpc_{kind}_started_total").values()),
             handled=self._values(f"grpc_{kind}_handled_total"),
@@ -87,7 +87,7 @@ class Record:
             for span in self._spans(kind)
         ]
 
-    def everything(self, kind: str) -> tuple[Signals, list[Span]]:
+    def everything(self, kind: str) -> tuple[Observers, list[Span]]:
         """Tell what all signals of one side say."""
         return self.signals(kind), self.spans(kind)
 

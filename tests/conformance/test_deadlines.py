@@ -9,7 +9,7 @@ from grpc import StatusCode
 from . import expected
 from .cases import AGREED, Case, Way
 from .play import play
-from .record import Signals, Span
+from .record import Observers, Span
 
 WAYS = (Way("unary", "sync", "future"), Way("server_stream", "aio", "aio_iterate"))
 """One for each side of each stack."""
@@ -32,7 +32,7 @@ CUT_OFF = {
 }
 """The codes that the client and the server are to tell, by case."""
 
-Told = dict[str, tuple[Signals, list[Span]]]
+Told = dict[str, tuple[Observers, list[Span]]]
 
 
 def _told(case: Case, way: Way) -> Told:

@@ -571,15 +571,15 @@ def test_stuck_write_stops_no_print(pipe: Pipe) -> None:
     """
     writer = LogWriter(pipe.stream)
     stick(writer, pipe)
-    printed = threading.Event()
+    safe_str = threading.Event()
 
     def write() -> None:
         pipe.stream.write("text")
-        printed.set()
+        safe_str.set()
 
     threading.Thread(target=write, daemon=True).start()
 
-    assert printed.wait(5)
+    assert safe_str.wait(5)
 
 
 def run(program: str) -> str:

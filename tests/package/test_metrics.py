@@ -326,7 +326,7 @@ def test_catch_all_adds_a_thousand_series() -> None:
     assert 10_000 == told.total("grpc_server_handled_total")
     assert abs(len(scrape(told.registry)) - size) < 1000
     assert 1000 == len(interceptor._methods)
-    assert 2 >= max(len(known.notes) for known in interceptor._methods.values())
+    assert 2 >= max(len(known.extensions) for known in interceptor._methods.values())
 
 
 def test_a_declared_method_has_its_own_series_after_any_flood() -> None:
@@ -352,7 +352,7 @@ def test_a_clients_names_are_bounded_too() -> None:
 
     assert 1001 == len(series(told, "client"))
     assert 1000 == len(interceptor._methods)
-    assert 2 >= max(len(known.notes) for known in interceptor._methods.values())
+    assert 2 >= max(len(known.extensions) for known in interceptor._methods.values())
 
 
 def flood(address: str, prefix: str, count: int) -> None:

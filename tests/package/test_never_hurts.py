@@ -26,8 +26,8 @@ from observability import (
     measure_calls,
     trace_calls,
 )
-from observability.calls.errors import Faults, faults
-from observability.calls.observer import Signal
+from observability.calls.errors import ObserverErrors, observer_errors
+from observability.calls.observer import LifecycleObserver
 from observability.metrics import collectors
 from tests.package.handlers import KINDS, Kind
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
@@ -136,7 +136,7 @@ def measures_in_vain() -> Observer:
     return observer
 
 
-class Raising(Signal):
+class Raising(LifecycleObserver):
     """Raises when a handler starts, when it ends, when something is annotated, and at the call's end."""
 
     entered = left = annotated = ended = staticmethod(fail)
@@ -285,7 +285,7 @@ def test_failure_is_reported_once_and_counted(caplog: pytest.LogCaptureFixture, 
 
     observer.__qualname__ = f"observer_{next(_numbers)}"
     told = Told(extra=(observer,))
-    before = faults.count
+    before = observer_errors.count
     for _ in range(3):
         talk(stack, "unary", **interceptors(stack, side, told.observers))
     told.wait_for(3)
@@ -294,17 +294,17 @@ def test_failure_is_reported_once_and_counted(caplog: pytest.LogCaptureFixture, 
     assert [(logging.ERROR, Trouble)] == [
         (record.levelno, record.exc_info and record.exc_info[0]) for record in reports
     ]
-    assert before + 3 == faults.count
+    assert before + 3 == observer_errors.count
 
 
 def test_reports_are_bounded() -> None:
     """Of observers without number, each a new one, a bounded number is reported, and every failure counted."""
-    own = Faults()
+    own = ObserverErrors()
     for number in range(1100):
         try:
             fail()
         except Trouble:
-            own.report(type(f"Observer{number}", (), {})())
+            own.record(type(f"Observer{number}", (), {})())
 
     assert (1100, 1000) == (own.count, len(own._reported))
 

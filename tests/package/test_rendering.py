@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from client.lines import fields
-from observability.calls.values import cuts, stacktrace
+from observability.calls.values import stacktrace, truncations
 from observability.logs.render import render_json, render_keyvalue
 
 HOSTILE = [
@@ -264,10 +264,10 @@ def test_stacktrace_is_bounded(text: str) -> None:
 @pytest.mark.parametrize(("text", "count"), [("short", 0), ("x" * 100_000, 1)], ids=["short", "long"])
 def test_cut_stacktrace_is_counted(text: str, count: int) -> None:
     """A stack trace that is cut is counted as a value that is."""
-    before = cuts.count
+    before = truncations.count
     stacktrace(raised(text))
 
-    assert count == cuts.count - before
+    assert count == truncations.count - before
 
 
 def test_long_stacktrace_keeps_its_end() -> None:
@@ -378,25 +378,25 @@ def test_line_that_just_fits(render: Any) -> None:
     own["last"] = ""
     quotes = 2 * (render is render_keyvalue)  # of an empty value
     own["last"] = "x" * (LIMIT - size(render(own)) + quotes)
-    before = cuts.count
+    before = truncations.count
     whole = render(own)
-    counted = cuts.count - before
+    counted = truncations.count - before
     own["last"] += "x"
     cut_off = render(own)
 
     assert (LIMIT, 0) == (size(whole), counted)
     assert own.keys() - {"last"} == parsed(cut_off).keys() - {"time"}
-    assert 1 == cuts.count - before
+    assert 1 == truncations.count - before
 
 
 @RENDERERS
 def test_what_a_line_loses_is_counted_once(render: Any) -> None:
     """Each value that is cut, cut further or left out is counted once."""
-    before = cuts.count
+    before = truncations.count
     render({"service": "A", "error": "x" * 2_000, "method": "x", **{f"field_{n}": "x" * 1_000 for n in range(20)}})
 
     # A field takes 1,010 bytes or a little more, so that there is room for 15 of them beside the error.
-    assert 1 + 5 == cuts.count - before
+    assert 1 + 5 == truncations.count - before
 
 
 @RENDERERS

@@ -16,12 +16,12 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from observability import Call, Outcome, ServerInterceptor, measure_calls
 from observability.calls import batch_reporter
-from observability.calls.batch_reporter import CALL_LIMIT, Teller
+from observability.calls.batch_reporter import CALL_LIMIT, BatchReporter
 from observability.calls.method import method_at
 from observability.calls.observation import Observation
-from observability.calls.observers import Signals
-from observability.metrics.collectors import FOLD_AFTER
-from observability.metrics.observer import before_scrapes
+from observability.calls.observers import Observers
+from observability.metrics.collectors import APPLY_AFTER
+from observability.metrics.observer import add_pre_scrape_hook
 from tests.package.rpc import NAMES, SERVICE, connected, echo, method
 
 LABELS = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": NAMES["unary"]}
@@ -57,7 +57,7 @@ def fail(_request: bytes, context: grpc.ServicerContext) -> bytes:
 def test_told_in_a_thread_of_its_own() -> None:
     """A call that has succeeded is told without anybody's help, in the teller's thread, within 100 ms."""
     kept = Kept()
-    with connected(ServerInterceptor(Teller(kept)), unary=echo) as channel:
+    with connected(ServerInterceptor(BatchReporter(kept)), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
         assert kept.told.wait(5)
 
@@ -69,7 +69,7 @@ def test_told_in_a_thread_of_its_own() -> None:
 def test_beside_another_observer() -> None:
     """What is told later may stand beside an observer that is told at once: both hear of the call, once."""
     later, at_once, registry = Kept(), Kept(), CollectorRegistry()
-    telling = Teller(measure_calls(registry), later)
+    telling = BatchReporter(measure_calls(registry), later)
     with connected(ServerInterceptor(telling, at_once), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
         assert at_once.told.wait(5)
@@ -83,7 +83,7 @@ def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that failed waits for no other, and those before it are told with it."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
-    with connected(ServerInterceptor(Teller(kept)), unary=echo, server_stream=fail) as channel:
+    with connected(ServerInterceptor(BatchReporter(kept)), unary=echo, server_stream=fail) as channel:
         method(channel, "unary")(b"a", timeout=10)
         with pytest.raises(grpc.RpcError):
             list(method(channel, "server_stream")(b"a", timeout=10))
@@ -96,7 +96,7 @@ def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushing tells what has ended; it gives up in time where an observer hangs, and says so."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
-    telling = Teller(kept)
+    telling = BatchReporter(kept)
     ended(telling, 3)
     assert telling.flush(5)
     assert 3 == len(kept.outcomes)
@@ -113,7 +113,7 @@ def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) ->
     """Beyond the limit whoever ends a call tells it: every call is told, once."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
-    telling = Teller(kept)
+    telling = BatchReporter(kept)
     ended(telling, CALL_LIMIT + 10)
 
     assert 10 == len(kept.outcomes)
@@ -125,7 +125,7 @@ def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) ->
 def test_closing_ends_the_thread() -> None:
     """Closing tells what has ended and ends the thread; what ends afterwards is told by whoever ends it."""
     kept = Kept()
-    telling = Teller(kept)
+    telling = BatchReporter(kept)
     thread = telling._ended._thread
     ended(telling, 3)
     telling.close(5)
@@ -140,11 +140,11 @@ def test_messages_are_those_of_the_end() -> None:
     """What a handler that outlives its call hands over afterwards is not counted."""
     kept = Kept()
     kept.free.clear()
-    telling = Teller(kept)
+    telling = BatchReporter(kept)
     call = ended(telling, 1)
     call.sent = 7
     kept.free.set()
-    telling.settle()
+    telling.flush()
 
     assert [0] == [outcome.sent for outcome in kept.outcomes]
 
@@ -153,10 +153,10 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
     """A scrape waits for nothing and misses nothing: what waits to be told is told before."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     registry, kept = CollectorRegistry(), Kept()
-    telling = Teller(measure_calls(registry), kept)
-    stop = before_scrapes(registry, telling.settle)
+    telling = BatchReporter(measure_calls(registry), kept)
+    stop = add_pre_scrape_hook(registry, telling.flush)
     with connected(ServerInterceptor(telling), unary=echo) as channel:
-        for _ in range(FOLD_AFTER + 1):
+        for _ in range(APPLY_AFTER + 1):
             method(channel, "unary")(b"a", timeout=10)
 
     # The first look of all is the one that counts.
@@ -166,25 +166,25 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
     }
     stop()
 
-    assert [FOLD_AFTER + 1.0] == [sample.value for sample in started.samples]
+    assert [APPLY_AFTER + 1.0] == [sample.value for sample in started.samples]
     assert {"in_flight": 0.0, "handlers_running": 0.0} == found
-    assert FOLD_AFTER + 1 == len(kept.outcomes)
+    assert APPLY_AFTER + 1 == len(kept.outcomes)
 
 
 def test_metrics_are_those_of_calls_told_one_by_one() -> None:
     """Counts, sums, buckets and exemplars do not depend on how many calls are told together."""
     together, one_by_one = CollectorRegistry(), CollectorRegistry()
-    telling = Teller(measure_calls(together))
-    for signals in (telling, Signals(measure_calls(one_by_one))):
+    telling = BatchReporter(measure_calls(together))
+    for signals in (telling, Observers(measure_calls(one_by_one))):
         # Each is the current call from its start on, which no other test shall find.
         contextvars.copy_context().run(end_variously, signals, random.Random(6))  # noqa: S311 - the same for both
-    telling.settle()
+    telling.flush()
 
     assert exposed(one_by_one) == exposed(together)
     assert len(re.findall("# {span_id=", exposed(together))) > 10
 
 
-def end_variously(signals: Signals, chance: random.Random) -> None:
+def end_variously(signals: Observers, chance: random.Random) -> None:
     """End 300 calls of two methods: with several codes, fast and slow, sampled and not."""
     methods = [method_at(f"/test.v1.Service/{name}", "bidi_stream") for name in ("One", "Other")]
     for number in range(1, 301):
@@ -202,7 +202,7 @@ def exposed(registry: CollectorRegistry) -> str:
     return re.sub(r"(_sum{.*}) (\S+)", lambda match: f"{match[1]} {float(match[2]):.9f}", text)
 
 
-def ended(telling: Teller, count: int) -> Any:
+def ended(telling: BatchReporter, count: int) -> Any:
     """Start and end this many calls without a server; return the last."""
     called = method_at("/test.v1.Service/Unary", "unary")
     for _ in range(count):

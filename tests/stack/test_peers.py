@@ -49,9 +49,9 @@ def test_grpcurl_calls(
 ) -> None:
     """Grpcurl calls both services knowing nothing but what reflection tells it."""
     address = getattr(stack, side).address
-    printed = run("grpcurl", "-plaintext", "-d", json.dumps(request_), address, method)
+    safe_str = run("grpcurl", "-plaintext", "-d", json.dumps(request_), address, method)
 
-    assert answers == objects(printed)
+    assert answers == objects(safe_str)
 
 
 @pytest.mark.parametrize("side", ["a", "b"])

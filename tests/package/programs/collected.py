@@ -21,7 +21,7 @@ import grpc.aio
 from prometheus_client import CollectorRegistry
 
 from observability import AioServerInterceptor, Call, Outcome, ServerInterceptor, measure_calls
-from observability.calls.observer import Signal
+from observability.calls.observer import LifecycleObserver
 from observability.threads.finalizers import finalizers
 from tests.package.rpc import CatchAll, aio_connected, connected, method
 
@@ -34,7 +34,7 @@ WATCHDOG = 60.0
 kept: list[Any] = []
 
 
-class Locked(Signal):
+class Locked(LifecycleObserver):
     """Counts, under a lock that is not reentrant, and makes garbage of what is kept."""
 
     def __init__(self) -> None:

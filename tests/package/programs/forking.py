@@ -49,7 +49,7 @@ class Forking:
         self.start()
         logger.info("parent")
         called = method_at(f"/{SERVICE}/{NAMES['unary']}", "unary")
-        signals = self.telemetry._teller
+        signals = self.telemetry._reporter
         Observation(called, "client", [], signals, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
         if flushed:
             self.telemetry.flush(10)

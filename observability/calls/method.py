@@ -32,6 +32,16 @@ class Method:
     """What the signals have made once for it, each under itself."""
 
 
+class MethodRegistry(dict[Any, Method]):
+    """What is known of methods, by path; add holds METHOD_LIMIT of them."""
+
+    def add(self, key: Any, method: Method) -> Method:
+        """Hold a method, unless there are too many; return it."""
+        if len(self) < METHOD_LIMIT:
+            self[key] = method
+        return method
+
+
 _TYPES: Final[dict[tuple[bool, bool], Type]] = {
     (False, False): "unary",
     (True, False): "client_stream",

@@ -9,6 +9,8 @@ from opentelemetry import context as contexts
 
 from ..threads.finalizers import finalizers
 from .call import Call, Outcome, current
+from .method import MethodRegistry
+from .observers import Observers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence, Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from .call import Kind
     from .method import Method
-    from .observers import Observers
+    from .observer import Observer
 
 
 class Observation(Call):
@@ -131,6 +133,18 @@ class Observation(Call):
         self._observers.on_end(self, self._states, outcome)
 
 
-def skip_when_context_empty(is_enabled: Callable[[], bool]) -> Callable[[], bool]:
+class Observing:
+    """What reports calls to these observers, on either side, where instrumentation is not suppressed."""
+
+    def __init__(self, *observers: Observer) -> None:
+        # Imported here: it reads OTEL_PROPAGATORS, and raises for an invalid one that Telemetry.start leaves out.
+        from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
+
+        self._enabled = _skip_when_context_empty(is_instrumentation_enabled)
+        self._observers = Observers.of(observers)
+        self._methods = MethodRegistry()
+
+
+def _skip_when_context_empty(is_enabled: Callable[[], bool]) -> Callable[[], bool]:
     """Ask whether instrumentation is suppressed only where a context has any values: most calls' has none."""
     return lambda: not contexts.get_current() or is_enabled()

@@ -14,33 +14,15 @@ import grpc
 import grpc.aio
 
 from .aio import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
-from .aio_interceptors import AioObserving, sendable
 from .call import end_raised
-from .interceptors import makes
+from .details import aio_metadata
+from .start import AioClientObserving, ObservedCallable, callable_maker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
-    from ..calls.method import Method, Type
-    from ..calls.observation import Observation
     from ..calls.observer import Observer
     from .aio import AioCallProxy
-
-
-class _MultiCallable:
-    """What calls one method, around grpc's own callable."""
-
-    def __init__(
-        self, inner: Any, method: Method, enabled: Callable[[], bool], start: Callable[..., tuple[Observation, Any]]
-    ) -> None:
-        self._inner = inner
-        self._described = method
-        self._enabled = enabled
-        self._start = start
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 def _calls(class_: Any, result: type[AioCallProxy]) -> Any:
@@ -50,17 +32,17 @@ def _calls(class_: Any, result: type[AioCallProxy]) -> Any:
     by_place = [name for name, one in signature.parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD][1:]
     optional = signature.parameters[first].default is None
 
-    def call(self: _MultiCallable, *arguments: Any, **named: Any) -> Any:
+    def call(self: ObservedCallable, *arguments: Any, **named: Any) -> Any:
         given = {**named, **dict(zip(by_place, arguments, strict=False))}
         wrong = len(given) < len(named) + len(arguments) or not (optional or first in given)
         if wrong or not self._enabled():
-            return self._inner(*arguments, **named)  # which says what is wrong with them
+            return self._observed(*arguments, **named)  # which says what is wrong with them
         metadata = given.get("metadata")
-        observation, request = self._start(self._described, given.pop(first, None), metadata, given.get("timeout"))
+        observation, request = self._start(self._method, given.pop(first, None), metadata, given.get("timeout"))
         if observation.metadata or metadata is not None:
-            given["metadata"] = sendable(observation, metadata)
+            given["metadata"] = aio_metadata(observation, metadata)
         try:
-            answer = self._inner(request, **given)
+            answer = self._observed(request, **given)
         except BaseException as error:
             end_raised(observation, error)
             raise
@@ -72,31 +54,31 @@ def _calls(class_: Any, result: type[AioCallProxy]) -> Any:
     return call
 
 
-class UnaryUnaryMultiCallable(_MultiCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
+class UnaryUnaryMultiCallable(ObservedCallable, grpc.aio.UnaryUnaryMultiCallable):  # type: ignore[type-arg]
     """What calls a unary method."""
 
     __call__ = _calls(grpc.aio.UnaryUnaryMultiCallable, UnaryUnaryCall)
 
 
-class UnaryStreamMultiCallable(_MultiCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
+class UnaryStreamMultiCallable(ObservedCallable, grpc.aio.UnaryStreamMultiCallable):  # type: ignore[type-arg]
     """What calls a server-streaming method."""
 
     __call__ = _calls(grpc.aio.UnaryStreamMultiCallable, UnaryStreamCall)
 
 
-class StreamUnaryMultiCallable(_MultiCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
+class StreamUnaryMultiCallable(ObservedCallable, grpc.aio.StreamUnaryMultiCallable):  # type: ignore[type-arg]
     """What calls a client-streaming method."""
 
     __call__ = _calls(grpc.aio.StreamUnaryMultiCallable, StreamUnaryCall)
 
 
-class StreamStreamMultiCallable(_MultiCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
+class StreamStreamMultiCallable(ObservedCallable, grpc.aio.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """What calls a bidirectional method."""
 
     __call__ = _calls(grpc.aio.StreamStreamMultiCallable, StreamStreamCall)
 
 
-class AioObservedChannel(AioObserving, grpc.aio.Channel):
+class AioObservedChannel(AioClientObserving, grpc.aio.Channel):
     """
     A grpc.aio channel around another one, that reports every call made through it to these observers.
 
@@ -107,13 +89,10 @@ class AioObservedChannel(AioObserving, grpc.aio.Channel):
         super().__init__(*observers, target=target)
         self._observed = channel
 
-    def _callable(self, class_: type[_MultiCallable], observed: Any, method: Method, _type: Type) -> _MultiCallable:
-        return class_(observed, method, self._enabled, self._start)
-
-    unary_unary = makes("unary_unary", UnaryUnaryMultiCallable, "unary")
-    unary_stream = makes("unary_stream", UnaryStreamMultiCallable, "server_stream")
-    stream_unary = makes("stream_unary", StreamUnaryMultiCallable, "client_stream")
-    stream_stream = makes("stream_stream", StreamStreamMultiCallable, "bidi_stream")
+    unary_unary = callable_maker("unary_unary", UnaryUnaryMultiCallable, "unary")
+    unary_stream = callable_maker("unary_stream", UnaryStreamMultiCallable, "server_stream")
+    stream_unary = callable_maker("stream_unary", StreamUnaryMultiCallable, "client_stream")
+    stream_stream = callable_maker("stream_stream", StreamStreamMultiCallable, "bidi_stream")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._observed, name)

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from ..calls.method import REQUEST_STREAMS
 from .call import end_raised
-from .interceptors import Observing, count_sent, makes
+from .start import ClientObserving, ObservedCallable, callable_maker
 from .sync import observe_stream, observe_unary_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..calls.method import Method, Type
     from ..calls.observation import Observation
     from ..calls.observer import Observer
 
@@ -41,25 +39,13 @@ def _given(
     return options
 
 
-class _MultiCallable:
-    """What calls one method, around the channel's own callable, which has what this has not."""
+class _MultiCallable(ObservedCallable):
+    """What calls one method of a sync channel."""
 
     def __init_subclass__(cls) -> None:
         for way in ("__call__", "with_call", "future"):
             if way in vars(cls):
                 vars(cls)[way].__qualname__ = f"{cls.__qualname__}.{way}"  # which a TypeError names
-
-    def __init__(
-        self, observed: Any, method: Method, type_: Type, enabled: Callable[[], bool], begin: Callable[..., Observation]
-    ) -> None:
-        self._observed = observed
-        self._descriptor = method
-        self._streaming = type_ in REQUEST_STREAMS
-        self._enabled = enabled
-        self._begin = begin
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._observed, name)
 
     def _make(  # noqa: PLR0913, PLR0917 - what grpc's own take, and how
         self,
@@ -75,13 +61,9 @@ class _MultiCallable:
         """Make a call in this way, and return what the caller gets."""
         call: Observation | None = None
         if self._enabled():
-            call = self._begin(self._descriptor, metadata, timeout)
+            call, request = self._start(self._method, request, metadata, timeout)
             if call.metadata or metadata is not None:
                 metadata = call.metadata
-            if self._streaming:
-                request = count_sent(call, request)
-            else:
-                call.sent = 1
         options = _given(timeout, metadata, credentials, wait_for_ready, compression)
         try:
             result = getattr(self._observed, way)(request, **options)
@@ -164,7 +146,7 @@ class _StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable)
     __call__ = _of_requests("__call__", observe_stream)
 
 
-class ObservedChannel(Observing, grpc.Channel):
+class ObservedChannel(ClientObserving, grpc.Channel):
     """
     Reports to these observers every call made through it, which this channel makes.
 
@@ -178,13 +160,10 @@ class ObservedChannel(Observing, grpc.Channel):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._observed, name)
 
-    def _callable(self, class_: type[_MultiCallable], observed: Any, method: Method, type_: Type) -> _MultiCallable:
-        return class_(observed, method, type_, self._enabled, self._begin)
-
-    unary_unary = makes("unary_unary", _UnaryUnaryMultiCallable, "unary")
-    unary_stream = makes("unary_stream", _UnaryStreamMultiCallable, "server_stream")
-    stream_unary = makes("stream_unary", _StreamUnaryMultiCallable, "client_stream")
-    stream_stream = makes("stream_stream", _StreamStreamMultiCallable, "bidi_stream")
+    unary_unary = callable_maker("unary_unary", _UnaryUnaryMultiCallable, "unary")
+    unary_stream = callable_maker("unary_stream", _UnaryStreamMultiCallable, "server_stream")
+    stream_unary = callable_maker("stream_unary", _StreamUnaryMultiCallable, "client_stream")
+    stream_stream = callable_maker("stream_stream", _StreamStreamMultiCallable, "bidi_stream")
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's own signature
         """Call this with the channel's states, as they change."""

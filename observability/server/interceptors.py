@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
-from ..calls.method import METHOD_LIMIT, arity, method_at
-from ..calls.observation import Observation, skip_when_context_empty
-from ..calls.observers import Observers
+from ..calls.method import arity, method_at
+from ..calls.observation import Observation, Observing
 from ..calls.status import CUT_OFF_DETAILS, status_before_handler
 from .aio import AioObservedHandler
 from .handler import standing_before
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..calls.method import Method
-    from ..calls.observer import Observer
 
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
 
@@ -37,16 +35,8 @@ def _parts(details: Any) -> tuple[str, tuple[Any, ...]]:
     return path if isinstance(path, str) else "", metadata
 
 
-class _Observing:
+class _ServerObserving(Observing):
     """What both server interceptors share."""
-
-    def __init__(self, *observers: Observer) -> None:
-        # Imported here: it reads OTEL_PROPAGATORS, and raises for an invalid one that Telemetry.start leaves out.
-        from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
-
-        self._enabled = skip_when_context_empty(is_instrumentation_enabled)
-        self._observers = Observers.of(observers)
-        self._methods: dict[str, Method] = {}
 
     def _observe(
         self,
@@ -87,13 +77,10 @@ class _Observing:
         if handler is None:
             return method_at(path, "unary", registered=False)
         type_ = arity(request_streaming=handler.request_streaming, response_streaming=handler.response_streaming)
-        method = method_at(path, type_)
-        if len(self._methods) < METHOD_LIMIT:
-            self._methods[path] = method
-        return method
+        return self._methods.add(path, method_at(path, type_))
 
 
-class ServerInterceptor(_Observing, grpc.ServerInterceptor):
+class ServerInterceptor(_ServerObserving, grpc.ServerInterceptor):
     """
     Reports to these observers every call that a grpc.server serves, refuses or does not know.
 
@@ -119,7 +106,7 @@ class ServerInterceptor(_Observing, grpc.ServerInterceptor):
         return None if handler is None else standing_before(handler, SyncObservedHandler)(handler, observation)
 
 
-class AioServerInterceptor(_Observing, grpc.aio.ServerInterceptor):
+class AioServerInterceptor(_ServerObserving, grpc.aio.ServerInterceptor):
     """Reports to these observers every call that a grpc.aio.server serves, refuses or does not know."""
 
     async def intercept_service(

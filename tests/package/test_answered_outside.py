@@ -1,7 +1,7 @@
 """
 Calls that an interceptor before ours answers by itself: our handler never runs, and grpc does not say what was sent.
 
-What can be known is told; the rest is pinned here, and stands in ARCHITECTURE.md under "What grpc hides".
+What can be known is told; the rest is pinned here, and stands in docs/limitations.md under "What grpc hides".
 """
 
 import asyncio

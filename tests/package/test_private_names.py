@@ -1,0 +1,46 @@
+"""The names that are not public and that the package leans on: what an installed version lacks is named here."""
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc.aio import _call, _channel
+from opentelemetry.exporter.otlp.proto.grpc import exporter
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from prometheus_client import values
+
+PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
+NAMES: dict[str, Callable[[], Any]] = {
+    "OTLPSpanExporter._translate_data": lambda: OTLPSpanExporter._translate_data,
+    "OTLPSpanExporter._initialize_channel_and_stub": lambda: OTLPSpanExporter._initialize_channel_and_stub,
+    "OTLPSpanExporter._client": lambda: re.search(r"self\._client\b", inspect.getsource(exporter))[0],  # type: ignore[index]
+    "prometheus_client.values.ValueClass._multiprocess": lambda: hasattr(values.ValueClass, "_multiprocess"),
+    "UnaryUnaryCall._loop": lambda: re.search(r"self\._loop\b", inspect.getsource(_call))[0],  # type: ignore[index]
+    "WeakSet": lambda: re.search(r"self\._calls\b|WeakSet", inspect.getsource(_channel))[0],  # type: ignore[index]
+    "grpc.unary_unary_rpc_method_handler": lambda: type(grpc.unary_unary_rpc_method_handler(None))._fields,  # type: ignore[arg-type, attr-defined]
+}
+"""Each name of the page, and how it is found."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_is_there(name: str) -> None:
+    """
+    The installed version has the name; without it the package goes another way, which docs/decisions.md names.
+    """
+    assert NAMES[name]()
+
+
+def test_names_are_those_of_the_page() -> None:
+    """
+    The page has a row for each name, and no other.
+    """
+    rows = re.findall(
+        r"^\| (.*?) \|.*\|$", PAGE.read_text("utf-8").partition("## Names that are not public")[2], re.MULTILINE
+    )
+
+    assert len(NAMES) == len(rows[1:])
+    assert all(any(name in row for row in rows) for name in NAMES)

@@ -32,16 +32,16 @@ CUT_OFF = {
 }
 """The codes that the client and the server are to tell, by case."""
 
-Told = dict[str, tuple[Observers, list[Span]]]
+Recorder = dict[str, tuple[Observers, list[Span]]]
 
 
-def _told(case: Case, way: Way) -> Told:
+def _told(case: Case, way: Way) -> Recorder:
     """Tell all that the client and the server say."""
     record = play(case, way).record
     return {kind: record.everything(kind) for kind in ("client", "server")}
 
 
-def _expected(case: Case) -> Told:
+def _expected(case: Case) -> Recorder:
     """Tell what they are to say."""
     return {
         kind: expected.everything(kind, code)
@@ -58,10 +58,12 @@ def test_long_deadlines() -> None:
     cases = (replace(DEADLINE, timeout=1.501), replace(DEADLINE, timeout=10.03), LATE)
 
     with ThreadPoolExecutor(len(cases) * len(WAYS)) as side_by_side:
-        told = {(case.name, case.timeout, way): side_by_side.submit(_told, case, way) for case in cases for way in WAYS}
+        recorder = {
+            (case.name, case.timeout, way): side_by_side.submit(_told, case, way) for case in cases for way in WAYS
+        }
 
     assert {(case.name, case.timeout, way): _expected(case) for case in cases for way in WAYS} == {
-        key: future.result() for key, future in told.items()
+        key: future.result() for key, future in recorder.items()
     }
 
 

@@ -20,6 +20,7 @@ import pytest
 from grpc import StatusCode
 
 from observability import AioServerInterceptor, ServerInterceptor
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     AIO_ECHOES,
     ECHOES,
@@ -32,7 +33,6 @@ from tests.package.rpc import (
     serving,
 )
 from tests.package.rpc import requests as some_requests
-from tests.package.told import Told
 from tests.system.wire import raw_call, received
 
 from . import expected
@@ -105,7 +105,7 @@ def test_stream_of_requests_cut_off(case: Case, way: Way) -> None:
 
 def test_caller_that_cancels_while_its_requests_are_read() -> None:
     """So may one whose caller cancels while it reads: it answers, and the answer goes nowhere."""
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> None:
         reading = asyncio.Event()
@@ -115,19 +115,19 @@ def test_caller_that_cancels_while_its_requests_are_read() -> None:
                 reading.set()
             return b"done"
 
-        async with aio_connected(AioServerInterceptor(*told.observers), client_stream=join) as channel:
+        async with aio_connected(AioServerInterceptor(*recorder.observers), client_stream=join) as channel:
             call = method(channel, "client_stream")(timeout=10)
             await call.write(b"a")
             await reading.wait()
             call.cancel()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
 
     for _ in range(5):
         asyncio.run(main())
 
-    assert "OK" in told.codes
-    assert {"OK", "CANCELLED"} >= set(told.codes)
-    assert [sorted(told.codes)] * 4 == told.everywhere()
+    assert "OK" in recorder.codes
+    assert {"OK", "CANCELLED"} >= set(recorder.codes)
+    assert [sorted(recorder.codes)] * 4 == recorder.everywhere()
 
 
 class Waiting(grpc.aio.ServerInterceptor):
@@ -144,23 +144,23 @@ class Waiting(grpc.aio.ServerInterceptor):
 
 def test_cut_off_at_once() -> None:
     """A call that is cut off within 25 ms, before its handler starts, is CANCELLED."""
-    told = Told()
+    recorder = Recorder()
 
     async def main(count: int) -> None:
         waiting = Waiting()
-        async with aio_connected(AioServerInterceptor(*told.observers), waiting) as channel:
+        async with aio_connected(AioServerInterceptor(*recorder.observers), waiting) as channel:
             call = method(channel, "unary")(b"a", timeout=10)
             await waiting.waiting.wait()
             call.cancel()
-            await asyncio.to_thread(told.wait_for, count)
+            await asyncio.to_thread(recorder.wait_for, count)
 
     for count in range(1, 20):
         asyncio.run(main(count))
-        if told.outcomes[-1].seconds * 1000 <= AT_ONCE:  # on a busy machine it may take longer
+        if recorder.outcomes[-1].seconds * 1000 <= AT_ONCE:  # on a busy machine it may take longer
             break
 
-    assert "CANCELLED" == told.codes[-1]
-    assert [sorted(told.codes)] * 4 == told.everywhere()
+    assert "CANCELLED" == recorder.codes[-1]
+    assert [sorted(recorder.codes)] * 4 == recorder.everywhere()
 
 
 def _queue(arity: Arity, *, timeout: float | None) -> Record:
@@ -211,18 +211,18 @@ STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 NO_COMPRESSION = (("grpc.compression_enabled_algorithms_bitset", 1),)
 
 
-def serve(stack: str, told: Told, arity: str, behavior: Any, ask: Callable[[str], Any], **how: Any) -> Any:
+def serve(stack: str, recorder: Recorder, arity: str, behavior: Any, ask: Callable[[str], Any], **how: Any) -> Any:
     """Serve this behaviour until this has asked it, by its address, and the call's end is told."""
     if stack == "sync":
-        with serving(ServerInterceptor(*told.observers), **{arity: behavior}, **how) as address:
+        with serving(ServerInterceptor(*recorder.observers), **{arity: behavior}, **how) as address:
             answer = ask(address)
-            told.wait_for()
+            recorder.wait_for()
         return answer
 
     async def on_asyncio() -> Any:
-        async with aio_serving(AioServerInterceptor(*told.observers), **{arity: behavior}, **how) as address:
+        async with aio_serving(AioServerInterceptor(*recorder.observers), **{arity: behavior}, **how) as address:
             answer = await asyncio.to_thread(ask, address)
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
         return answer
 
     return asyncio.run(on_asyncio())
@@ -248,7 +248,7 @@ def test_call_without_a_message(stack: str, arity: str) -> None:
 
     grpc.server answers it with UNIMPLEMENTED, grpc.aio.server leaves its caller waiting until the deadline.
     """
-    told = Told()
+    recorder = Recorder()
     answer = b"requires exactly one request message" if stack == "sync" else b"Deadline Exceeded"
 
     def ask(address: str) -> bool:
@@ -256,31 +256,31 @@ def test_call_without_a_message(stack: str, arity: str) -> None:
         with raw_call(address, path, (b"grpc-timeout", b"300m"), message=None) as connection:
             return received(connection, answer, PATIENCE)
 
-    assert serve(stack, told, arity, (ECHOES if stack == "sync" else AIO_ECHOES)[arity], ask)
-    assert {outcome.code for outcome in told.outcomes} <= {*unserved(told.outcomes[0].seconds * 1000)}
-    assert [told.codes] * 4 == told.everywhere()
+    assert serve(stack, recorder, arity, (ECHOES if stack == "sync" else AIO_ECHOES)[arity], ask)
+    assert {outcome.code for outcome in recorder.outcomes} <= {*unserved(recorder.outcomes[0].seconds * 1000)}
+    assert [recorder.codes] * 4 == recorder.everywhere()
 
 
 @STACKS
 @pytest.mark.parametrize("arity", ARITIES)
 def test_compression_that_is_disabled(stack: str, arity: Arity) -> None:
     """So does one with a compression that the server has disabled, which grpc's core answers with UNIMPLEMENTED."""
-    told = Told()
+    recorder = Recorder()
     behavior = (ECHOES if stack == "sync" else AIO_ECHOES)[arity]
     got = serve(
         stack,
-        told,
+        recorder,
         arity,
         behavior,
         lambda address: code_of(address, arity, compression=grpc.Compression.Gzip),
         options=NO_COMPRESSION,
     )
     # The requests of a stream then end like any others for an asyncio handler, which may answer them.
-    may_be_told = [*unserved(told.outcomes[0].seconds * 1000), *([StatusCode.OK] if requests_stream(arity) else [])]
+    may_be_told = [*unserved(recorder.outcomes[0].seconds * 1000), *([StatusCode.OK] if requests_stream(arity) else [])]
 
     assert StatusCode.UNIMPLEMENTED is got
-    assert {outcome.code for outcome in told.outcomes} <= {*may_be_told}
-    assert [told.codes] * 4 == told.everywhere()
+    assert {outcome.code for outcome in recorder.outcomes} <= {*may_be_told}
+    assert [recorder.codes] * 4 == recorder.everywhere()
 
 
 def sending_initially(arity: str) -> Any:
@@ -315,13 +315,13 @@ def sending_initially_on_asyncio(arity: str) -> Any:
 @pytest.mark.parametrize("arity", ARITIES)
 def test_initial_metadata_that_the_core_refuses(stack: str, arity: str) -> None:
     """A call whose initial metadata grpc's core does not take is INTERNAL; its handler is cut off, or has answered."""
-    told = Told()
+    recorder = Recorder()
     behavior = (sending_initially if stack == "sync" else sending_initially_on_asyncio)(arity)
-    got = serve(stack, told, arity, behavior, lambda address: code_of(address, arity))
+    got = serve(stack, recorder, arity, behavior, lambda address: code_of(address, arity))
 
     assert StatusCode.INTERNAL is got
-    assert set(told.codes) <= {"CANCELLED", "OK"}
-    assert [told.codes] * 4 == told.everywhere()
+    assert set(recorder.codes) <= {"CANCELLED", "OK"}
+    assert [recorder.codes] * 4 == recorder.everywhere()
 
 
 def test_table_of_what_grpc_hides() -> None:

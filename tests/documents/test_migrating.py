@@ -105,7 +105,7 @@ print(json.dumps({"answers": answers, "metrics": metrics, "spans": spans}))
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Recorder:
     """What a block of the page tells of its calls, and what the calls got."""
 
     answers: list[str]
@@ -139,17 +139,17 @@ class Told:
 
 
 @functools.cache
-def run(code: str) -> Told:
+def run(code: str) -> Recorder:
     """Run a block of the page with what a reader has around it."""
     program = AROUND.replace("{code}", code.replace("metrics_port=9464", "metrics_port=0"))
     environment = {**os.environ, "LOG_LEVEL": "critical"}
     output = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    return Told(**json.loads(output.splitlines()[-1]))
+    return Recorder(**json.loads(output.splitlines()[-1]))
 
 
-def blocks(kind: str, origin: str) -> list[Told]:
+def blocks(kind: str, origin: str) -> list[Recorder]:
     """Run the page's blocks of a kind, for those who come from there."""
     return [run(code) for each, peer, code in BLOCKS if (each, peer) == (kind, origin)]
 
@@ -182,7 +182,7 @@ def test_the_metrics_keep_their_names() -> None:
     What py-grpc-prometheus counts stands under the same name here, but for what the page says is not there.
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
-    names = [set(re.findall(r"# TYPE (grpc_\w+)", told.metrics)) for told in (before, *afters)]
+    names = [set(re.findall(r"# TYPE (grpc_\w+)", recorder.metrics)) for recorder in (before, *afters)]
     created = {name for name in names[0] if name.endswith("_created")}
 
     for after in names[1:]:
@@ -196,10 +196,10 @@ def test_the_values_of_grpc_type_are_told(method: str) -> None:
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
     [_, old, new] = next(cells for cells in rows("| | py-grpc") if cells[0] == "`grpc_type`")
-    told = dict(zip(re.findall(r"`(\w+)`", old), re.findall(r"`(\w+)`", new), strict=True))
+    recorder = dict(zip(re.findall(r"`(\w+)`", old), re.findall(r"`(\w+)`", new), strict=True))
     [was] = before.values("grpc_type", method)
 
-    assert [{told[was]}] * 2 == [after.values("grpc_type", method) for after in afters]
+    assert [{recorder[was]}] * 2 == [after.values("grpc_type", method) for after in afters]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -218,7 +218,9 @@ def test_histograms_gain_a_label() -> None:
     The handling histograms have grpc_code here, and had not.
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
-    was, *are = ["grpc_code=" in told.series("grpc_server_handling_seconds_count") for told in (before, *afters)]
+    was, *are = [
+        "grpc_code=" in recorder.series("grpc_server_handling_seconds_count") for recorder in (before, *afters)
+    ]
 
     assert not was
     assert [True] * 2 == are
@@ -275,9 +277,9 @@ def test_attributes(kind: str, column: int) -> None:
     """
     The attributes that spans have are those of the page's table, before and after.
     """
-    for told in blocks(kind, OPENTELEMETRY):
-        assert 15 == len(told.spans)
-        assert attributes(column) == {name for span in told.spans for name in span["attributes"]}
+    for recorder in blocks(kind, OPENTELEMETRY):
+        assert 15 == len(recorder.spans)
+        assert attributes(column) == {name for span in recorder.spans for name in span["attributes"]}
 
 
 def test_values_of_attributes() -> None:
@@ -287,9 +289,11 @@ def test_values_of_attributes() -> None:
     for column, kind, count in ((1, "before", 3), (2, "after", 4)):
         examples = re.findall(r"`([\w.]+)` = `?([\w./]+)`?", " ".join(cells[column] for cells in rows("| Attribute |")))
         assert count == len(examples)
-        for told in blocks(kind, OPENTELEMETRY):
+        for recorder in blocks(kind, OPENTELEMETRY):
             assert [] == [
-                (name, value) for name, value in examples if value not in {str(each) for each in told.of_spans(name)}
+                (name, value)
+                for name, value in examples
+                if value not in {str(each) for each in recorder.of_spans(name)}
             ]
 
 
@@ -300,5 +304,5 @@ def test_names_of_spans() -> None:
     [[_, was, is_]] = [cells for cells in rows("| Attribute |") if cells[0] == "the span's name"]
 
     for kind, name in (("before", was), ("after", is_)):
-        for told in blocks(kind, OPENTELEMETRY):
-            assert name.strip("`") in {span["name"] for span in told.spans}
+        for recorder in blocks(kind, OPENTELEMETRY):
+            assert name.strip("`") in {span["name"] for span in recorder.spans}

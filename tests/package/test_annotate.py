@@ -16,8 +16,8 @@ from observability.logs import observer as logs
 from observability.logs import render as rendering
 from observability.logs.render import render_json, render_keyvalue
 from tests.package.handlers import KINDS, Kind
+from tests.package.recorder import Recorder
 from tests.package.rpc import method, serving
-from tests.package.told import Told
 
 
 def here() -> Call:
@@ -27,24 +27,24 @@ def here() -> Call:
     return call
 
 
-def served(told: Told, step: Callable[[], object]) -> dict[str, Any]:
+def served(recorder: Recorder, step: Callable[[], object]) -> dict[str, Any]:
     """Serve one unary call whose handler takes this step; return its line's fields."""
 
     def behavior(request: bytes, _context: grpc.ServicerContext) -> bytes:
         step()
         return request
 
-    with serving(ServerInterceptor(*told.observers), unary=behavior) as address:
+    with serving(ServerInterceptor(*recorder.observers), unary=behavior) as address:
         with grpc.insecure_channel(address) as channel:
             method(channel, "unary")(b"a")
-        told.wait_for()
-    return told.lines[0]
+        recorder.wait_for()
+    return recorder.lines[0]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_line_and_span(kind: Kind) -> None:
     """A field that a handler of any kind adds stands on its line, and at once on its span."""
-    server = Told()
+    server = Recorder()
     seen: list[Any] = []
 
     def step() -> None:
@@ -69,7 +69,7 @@ def test_fields_come_after_the_ids_in_the_order_they_were_added() -> None:
         here().annotate(one=1, two=2)
         here().annotate(three=3, one="first")
 
-    line = served(Told(), step)
+    line = served(Recorder(), step)
 
     keys = [key for key in line if key not in ("event", "called")]
     assert ["span_id", "one", "two", "three"] == keys[-4:]
@@ -85,7 +85,7 @@ def test_a_list_or_dict_is_as_it_was_when_it_was_added() -> None:
         cups.append(2)
         sizes.clear()
 
-    line = served(Told(), step)
+    line = served(Recorder(), step)
 
     assert ([1], {"big": 2}) == (line["cups"], line["sizes"])
 
@@ -93,7 +93,7 @@ def test_a_list_or_dict_is_as_it_was_when_it_was_added() -> None:
 @pytest.mark.parametrize("key", sorted(rendering.LINE_KEYS))
 def test_key_of_the_line_is_ignored(key: str) -> None:
     """A field under a key of the line's own does not touch the line."""
-    line = served(Told(), lambda: here().annotate(**{key: "forged", "mine": 1}))
+    line = served(Recorder(), lambda: here().annotate(**{key: "forged", "mine": 1}))
 
     assert "forged" not in line.values()
     assert 1 == line["mine"]
@@ -102,7 +102,7 @@ def test_key_of_the_line_is_ignored(key: str) -> None:
 @pytest.mark.parametrize("key", ["trace id", "trace\nid", "span=id"])
 def test_key_that_would_be_written_like_one_of_the_lines_is_ignored(key: str) -> None:
     """Nor does one that would be written like such a key."""
-    line = served(Told(), lambda: here().annotate(**{key: "forged"}))
+    line = served(Recorder(), lambda: here().annotate(**{key: "forged"}))
 
     assert "forged" not in line.values()
 
@@ -111,7 +111,7 @@ def test_ignored_key_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """A key that is ignored is reported once, however many calls add it."""
     logs._reserved_keys.discard("peer")
     for _ in range(2):
-        served(Told(), lambda: here().annotate(peer="forged"))
+        served(Recorder(), lambda: here().annotate(peer="forged"))
 
     assert ["field 'peer' is a call line's own and is ignored"] == [
         record.getMessage() for record in caplog.records if record.levelno == logging.WARNING
@@ -122,7 +122,7 @@ def test_ignored_keys_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     """A key that is ignored is reported once, in however many ways it can be written."""
     logs._reserved_keys.discard("trace_id")
     for key in ("trace id", "trace\nid", "trace/id"):
-        served(Told(), lambda key=key: here().annotate(**{key: "forged"}))  # type: ignore[misc]  # a default
+        served(Recorder(), lambda key=key: here().annotate(**{key: "forged"}))  # type: ignore[misc]  # a default
 
     assert 1 == len([record for record in caplog.records if record.levelno == logging.WARNING])
     assert logs._reserved_keys <= rendering.LINE_KEYS
@@ -131,7 +131,7 @@ def test_ignored_keys_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
 def test_hostile_field_does_not_forge_the_line() -> None:
     """A field's name and value, both a caller's text, stay one field."""
     text = '\n2026-02-04 10:00:00,000 service=B" code=OK \u2028\x1b[2J'
-    line = served(Told(), lambda: here().annotate(**{text: text, "last": "z"}))
+    line = served(Recorder(), lambda: here().annotate(**{text: text, "last": "z"}))
     line = {key: value for key, value in line.items() if key not in ("event", "called")}
 
     assert [text, "z"] == list(fields(render_keyvalue(line)).values())[-2:]
@@ -159,7 +159,7 @@ class Broken:
 )
 def test_any_value(value: object, expected: object) -> None:
     """A value of any type is a field; what no span attribute can hold is its text there."""
-    server = Told()
+    server = Recorder()
 
     line = served(server, lambda: here().annotate(value=value))
 
@@ -169,12 +169,12 @@ def test_any_value(value: object, expected: object) -> None:
 
 def test_unsampled_call_has_its_fields() -> None:
     """A call that is not sampled has its fields on its line all the same."""
-    assert "acme" == served(Told(sampler=ALWAYS_OFF), lambda: here().annotate(tenant="acme"))["tenant"]
+    assert "acme" == served(Recorder(sampler=ALWAYS_OFF), lambda: here().annotate(tenant="acme"))["tenant"]
 
 
 def test_annotation_after_the_end_changes_nothing() -> None:
     """A handler that outlives its call may still annotate it, to no effect and without an error."""
-    server = Told()
+    server = Recorder()
     line = dict(served(server, lambda: None))
 
     server.calls[0].annotate(late=True)

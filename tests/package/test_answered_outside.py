@@ -15,9 +15,9 @@ import grpc_interceptor
 import pytest
 
 from observability import AioServerInterceptor, ServerInterceptor
-from tests.package.neighbours import AioPassing, Passing
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
-from tests.package.told import Told
+from tests.package.third_party import AioPassing, Passing
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 ELSEWHERE = "Ended before its handler started, by another interceptor"
@@ -131,14 +131,16 @@ OUTSIDE: dict[str, dict[str, Any]] = {
 }
 
 
-def call(stack: str, outside: str, arity: str, told: Told) -> str:
+def call(stack: str, outside: str, arity: str, recorder: Recorder) -> str:
     """Make a call of a server with this interceptor before ours; return the code that its caller gets."""
     interceptor = OUTSIDE[stack][outside]()
-    return _call(interceptor, arity, told) if stack == "sync" else asyncio.run(_aio_call(interceptor, arity, told))
+    return (
+        _call(interceptor, arity, recorder) if stack == "sync" else asyncio.run(_aio_call(interceptor, arity, recorder))
+    )
 
 
-def _call(outside: Any, arity: str, told: Told) -> str:
-    with connected(outside, ServerInterceptor(*told.observers), **{arity: ECHOES[arity]}) as channel:
+def _call(outside: Any, arity: str, recorder: Recorder) -> str:
+    with connected(outside, ServerInterceptor(*recorder.observers), **{arity: ECHOES[arity]}) as channel:
         try:
             answer = method(channel, arity)(requests(arity), timeout=10)
             _ = list(answer) if arity in STREAMS else answer
@@ -146,12 +148,12 @@ def _call(outside: Any, arity: str, told: Told) -> str:
             code: grpc.StatusCode = error.code()
             return code.name
         finally:
-            told.wait_for()
+            recorder.wait_for()
     return "OK"
 
 
-async def _aio_call(outside: Any, arity: str, told: Told) -> str:
-    interceptor = AioServerInterceptor(*told.observers)
+async def _aio_call(outside: Any, arity: str, recorder: Recorder) -> str:
+    interceptor = AioServerInterceptor(*recorder.observers)
     async with aio_connected(outside, interceptor, **{arity: AIO_ECHOES[arity]}) as channel:
         call = method(channel, arity)(requests(arity), timeout=10)
         try:
@@ -159,7 +161,7 @@ async def _aio_call(outside: Any, arity: str, told: Told) -> str:
         except grpc.aio.AioRpcError as error:
             return error.code().name
         finally:
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
     return "OK"
 
 
@@ -167,22 +169,22 @@ async def _aio_call(outside: Any, arity: str, told: Told) -> str:
 @pytest.mark.parametrize("arity", ARITIES)
 def test_abort_before_ours(stack: str, arity: str) -> None:
     """A call that an interceptor before ours aborts is CANCELLED, and says why; what was sent cannot be seen."""
-    told = Told()
+    recorder = Recorder()
 
-    assert "UNAUTHENTICATED" == call(stack, "aborting", arity, told)
-    assert [("CANCELLED", ELSEWHERE)] == [(outcome.code.name, outcome.details) for outcome in told.outcomes]
-    assert [["CANCELLED"]] * 4 == told.everywhere()
+    assert "UNAUTHENTICATED" == call(stack, "aborting", arity, recorder)
+    assert [("CANCELLED", ELSEWHERE)] == [(outcome.code.name, outcome.details) for outcome in recorder.outcomes]
+    assert [["CANCELLED"]] * 4 == recorder.everywhere()
 
 
 @STACKS
 @pytest.mark.parametrize("arity", ["unary", "client_stream"])
 def test_answer_before_ours(stack: str, arity: str) -> None:
     """A call to which an interceptor before ours gives the only response is OK: that one is serialised."""
-    told = Told()
+    recorder = Recorder()
 
-    assert "OK" == call(stack, "cached", arity, told)
-    assert [["OK"]] * 4 == told.everywhere()
-    assert [1] == [outcome.sent for outcome in told.outcomes]
+    assert "OK" == call(stack, "cached", arity, recorder)
+    assert [["OK"]] * 4 == recorder.everywhere()
+    assert [1] == [outcome.sent for outcome in recorder.outcomes]
 
 
 @pytest.mark.expects_errors("ValueError: no bread")
@@ -194,45 +196,45 @@ def test_failure_after_the_handler(stack: str, arity: str) -> None:
 
     The end of a stream, after which nothing comes, looks like that of any other.
     """
-    told = Told()
+    recorder = Recorder()
 
-    assert "UNKNOWN" == call(stack, "failing", arity, told)
-    assert [["OK" if arity in STREAMS else "UNKNOWN"]] * 4 == told.everywhere()
+    assert "UNKNOWN" == call(stack, "failing", arity, recorder)
+    assert [["OK" if arity in STREAMS else "UNKNOWN"]] * 4 == recorder.everywhere()
 
 
 @STACKS
 def test_denial_that_reads_no_handler(stack: str) -> None:
     """One that asks for the handler and drops it unread looks like grpc's own limit of concurrent calls."""
-    told = Told()
+    recorder = Recorder()
 
-    assert "UNAUTHENTICATED" == call(stack, "denying", "unary", told)
-    assert [["RESOURCE_EXHAUSTED"]] * 4 == told.everywhere()
+    assert "UNAUTHENTICATED" == call(stack, "denying", "unary", recorder)
+    assert [["RESOURCE_EXHAUSTED"]] * 4 == recorder.everywhere()
 
 
 def test_limit_behind_a_reader() -> None:
     """The limit, behind an interceptor that reads handlers, looks like a caller who left."""
-    told, holding, leave = Told(), threading.Event(), threading.Event()
+    recorder, holding, leave = Recorder(), threading.Event(), threading.Event()
 
     def hold(request: bytes, _context: Any) -> bytes:
         holding.set()
         leave.wait(10)
         return request
 
-    with connected(Passing(), ServerInterceptor(*told.observers), limit=1, unary=hold) as channel:
+    with connected(Passing(), ServerInterceptor(*recorder.observers), limit=1, unary=hold) as channel:
         held = method(channel, "unary").future(b"a", timeout=10)
         holding.wait(10)
         refused = method(channel, "unary").future(b"a", timeout=10).exception()
-        told.wait_for()
+        recorder.wait_for()
         leave.set()
         held.result()
 
     assert grpc.StatusCode.RESOURCE_EXHAUSTED is refused.code()
-    assert "CANCELLED" == told.codes[0]
+    assert "CANCELLED" == recorder.codes[0]
 
 
 def test_limit_behind_a_reader_on_asyncio() -> None:
     """So it does on asyncio."""
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> grpc.StatusCode:
         holding, leave = asyncio.Event(), asyncio.Event()
@@ -242,7 +244,7 @@ def test_limit_behind_a_reader_on_asyncio() -> None:
             await leave.wait()
             return request
 
-        ours = AioServerInterceptor(*told.observers)
+        ours = AioServerInterceptor(*recorder.observers)
         async with aio_connected(AioPassing(), ours, limit=1, unary=hold) as channel:
             held = method(channel, "unary")(b"a", timeout=10)
             await holding.wait()
@@ -253,4 +255,4 @@ def test_limit_behind_a_reader_on_asyncio() -> None:
         return code
 
     assert grpc.StatusCode.RESOURCE_EXHAUSTED is asyncio.run(main())
-    assert "CANCELLED" == told.codes[0]
+    assert "CANCELLED" == recorder.codes[0]

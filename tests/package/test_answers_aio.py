@@ -14,9 +14,9 @@ import pytest
 from observability import aio_client_interceptors
 from tests.package.aio_interceptors import aio_interceptor
 from tests.package.aio_ways import EACH_WAY, aio_observed
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, STREAMS, aio_connected, method, requests
 from tests.package.seen import read, seen
-from tests.package.told import Told
 
 Answer: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """What an interceptor returns; it may go on with the call, by what it is given."""
@@ -225,10 +225,10 @@ STUMBLES: Final = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExc
 
 
 @contextlib.asynccontextmanager
-async def answered(way: str, told: Told, answer: Answer, arity: str) -> AsyncIterator[Any]:
+async def answered(way: str, recorder: Recorder, answer: Answer, arity: str) -> AsyncIterator[Any]:
     """Give a method whose calls an interceptor after ours answers."""
     with contextlib.suppress(AttributeError):  # as just said
-        async with aio_observed(way, *told.observers, client=[answering(arity, answer)], **AIO_ECHOES) as channel:
+        async with aio_observed(way, *recorder.observers, client=[answering(arity, answer)], **AIO_ECHOES) as channel:
             yield method(channel, arity)
 
 
@@ -239,19 +239,19 @@ def test_answer(answer: Answer, arity: str, outcome: tuple[str, Any], way: str) 
     """
     What an interceptor after ours returns is what its caller gets, as without us, and the call is reported by that.
     """
-    told, found = Told(), []
+    recorder, found = Recorder(), []
 
     async def do(way: str) -> None:
-        async with answered(way, told, answer, arity) as callable_:
+        async with answered(way, recorder, answer, arity) as callable_:
             found.append(await seen(partial(read, callable_(requests(arity)), arity)))
 
     asyncio.run(do("bare"))
     asyncio.run(do(way))
-    told.wait_for()
+    recorder.wait_for()
 
     assert found[0] == found[1]
-    assert [outcome] == [(one.code.name, one.error and type(one.error)) for one in told.outcomes]
-    assert 0 == told.total("grpc_client_in_flight")
+    assert [outcome] == [(one.code.name, one.error and type(one.error)) for one in recorder.outcomes]
+    assert 0 == recorder.total("grpc_client_in_flight")
 
 
 @EACH_WAY
@@ -262,21 +262,21 @@ def test_dropped_answer(answer: Answer, arity: str, way: str) -> None:
     """
     Nor does a call stay open that somebody else has answered, and that nobody reads.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> None:
-        async with answered(way, told, answer, arity) as callable_:
+        async with answered(way, recorder, answer, arity) as callable_:
             call = callable_(requests(arity))
             for _ in range(5):
                 await asyncio.sleep(0)
             del call
             gc.collect()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
 
     asyncio.run(main())
 
-    assert 1 == len(told.codes)
-    assert 0 == told.total("grpc_client_in_flight")
+    assert 1 == len(recorder.codes)
+    assert 0 == recorder.total("grpc_client_in_flight")
 
 
 @STUMBLES
@@ -284,7 +284,7 @@ def test_value_for_an_interceptor_before_ours() -> None:
     """
     An interceptor before ours is given the very value that one after ours has returned.
     """
-    told, got = Told(), []
+    recorder, got = Recorder(), []
 
     async def look(go_on: Any) -> Any:
         got.append(await go_on())
@@ -293,7 +293,7 @@ def test_value_for_an_interceptor_before_ours() -> None:
     async def main() -> Any:
         interceptors: list[Any] = [
             answering("client_stream", look),
-            *aio_client_interceptors(*told.observers),
+            *aio_client_interceptors(*recorder.observers),
             answering("client_stream", Answers.value),
         ]
         async with aio_connected(client=interceptors, **AIO_ECHOES) as channel:
@@ -301,7 +301,7 @@ def test_value_for_an_interceptor_before_ours() -> None:
 
     assert b"own" == asyncio.run(main())
     assert [b"value"] == got
-    assert [["OK"]] * 4 == told.everywhere("client")
+    assert [["OK"]] * 4 == recorder.everywhere("client")
 
 
 @pytest.mark.parametrize("arity", ARITIES)
@@ -325,7 +325,7 @@ def test_call_for_an_interceptor_before_ours(arity: str) -> None:
         [call], [again] = kept, given
         return type(call).__name__, str(call), repr(call), call is again
 
-    bare, observed = asyncio.run(do()), asyncio.run(do(*aio_client_interceptors(*Told().observers)))
+    bare, observed = asyncio.run(do()), asyncio.run(do(*aio_client_interceptors(*Recorder().observers)))
 
     assert bare == observed
     assert "StatusCode.OK" in observed[1]

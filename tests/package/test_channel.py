@@ -14,7 +14,8 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from observability.client.channel import ObservedChannel
 from protos.echo_pb2 import EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceServicer, EchoServiceStub, add_EchoServiceServicer_to_server
-from tests.package.endings import behaviors
+from tests.package.outcomes import behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     ARITIES,
     ECHOES,
@@ -26,7 +27,6 @@ from tests.package.rpc import (
     method,
     requests,
 )
-from tests.package.told import Told
 
 SINGLE: Final = ("call", "with_call", "future")
 KINDS: Final = {
@@ -72,7 +72,7 @@ class Recorded(grpc.Channel):
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
         self.made: list[Any] = []
-        self.told: list[Any] = []
+        self.recorder: list[Any] = []
 
     def _make(self, *arguments: Any) -> Any:
         self.made.append(arguments)
@@ -85,15 +85,15 @@ class Recorded(grpc.Channel):
 
     def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's signature
         """Note it."""
-        self.told.append(("subscribe", callback, try_to_connect))
+        self.recorder.append(("subscribe", callback, try_to_connect))
 
     def unsubscribe(self, callback: Any) -> None:
         """Note it."""
-        self.told.append(("unsubscribe", callback))
+        self.recorder.append(("unsubscribe", callback))
 
     def close(self) -> None:
         """Note it."""
-        self.told.append("close")
+        self.recorder.append("close")
 
 
 class CalledError(Exception):
@@ -141,98 +141,98 @@ def answers(result: Any, way: str) -> list[Any]:
 @EVERY_WAY
 def test_call(arity: str, way: str) -> None:
     """A call in every way has its responses, and is told once, with its code and the messages both ways."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
-        responses = make(method(ObservedChannel(plain, *told.observers), arity), way, requests(arity), timeout=10)
-    told.wait_for()
+        responses = make(method(ObservedChannel(plain, *recorder.observers), arity), way, requests(arity), timeout=10)
+    recorder.wait_for()
 
     assert RESPONSES[arity] == responses
-    assert [["OK"]] * 4 == told.everywhere("client")
-    assert [(SENT[arity], len(responses))] == [(outcome.sent, outcome.received) for outcome in told.outcomes]
-    assert [(arity, 10, None)] == [(call.type, call.deadline, call.peer) for call in told.calls]
+    assert [["OK"]] * 4 == recorder.everywhere("client")
+    assert [(SENT[arity], len(responses))] == [(outcome.sent, outcome.received) for outcome in recorder.outcomes]
+    assert [(arity, 10, None)] == [(call.type, call.deadline, call.peer) for call in recorder.calls]
 
 
 @EVERY_WAY
 def test_error(arity: str, way: str) -> None:
     """A call that fails raises what grpc's own raises, and is told once with its code and details."""
-    told, found = Told(), []
+    recorder, found = Recorder(), []
     with connected(**behaviors("NOT_FOUND")) as plain:
-        for channel in (plain, ObservedChannel(plain, *told.observers)):
+        for channel in (plain, ObservedChannel(plain, *recorder.observers)):
             with pytest.raises(grpc.RpcError) as raised:
                 make(method(channel, arity), way, requests(arity), timeout=10)
             error = raised.value
             found.append((type(error).__module__, type(error).__qualname__, error.code(), error.details()))
-    told.wait_for()
+    recorder.wait_for()
 
     assert found[0] == found[1]
-    assert [["NOT_FOUND"]] * 4 == told.everywhere("client")
-    assert ["as asked"] == [outcome.details for outcome in told.outcomes]
+    assert [["NOT_FOUND"]] * 4 == recorder.everywhere("client")
+    assert ["as asked"] == [outcome.details for outcome in recorder.outcomes]
 
 
 @EVERY_WAY
 @pytest.mark.parametrize("error", [CalledError("no bread"), KeyboardInterrupt()], ids=["error", "interrupt"])
 def test_what_is_raised_passes_through(arity: str, way: str, error: BaseException) -> None:
     """What the inner callable raises is what the caller gets: UNKNOWN if it is no call, CANCELLED if it interrupts."""
-    told = Told()
+    recorder = Recorder()
     with pytest.raises(type(error)) as raised:
-        make(method(ObservedChannel(Recorded(error), *told.observers), arity), way, requests(arity))
+        make(method(ObservedChannel(Recorded(error), *recorder.observers), arity), way, requests(arity))
 
     assert raised.value is error
-    assert ["UNKNOWN" if isinstance(error, Exception) else "CANCELLED"] == told.codes
-    assert [error if isinstance(error, Exception) else None] == [outcome.error for outcome in told.outcomes]
+    assert ["UNKNOWN" if isinstance(error, Exception) else "CANCELLED"] == recorder.codes
+    assert [error if isinstance(error, Exception) else None] == [outcome.error for outcome in recorder.outcomes]
 
 
 @pytest.mark.parametrize("arity", ARITIES)
 def test_cancel(arity: str) -> None:
     """A call that is cancelled is told once, as CANCELLED."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        callable_ = method(ObservedChannel(plain, *told.observers), arity)
+        callable_ = method(ObservedChannel(plain, *recorder.observers), arity)
         call = (callable_ if arity in STREAMS else callable_.future)(requests(arity))
         call.cancel()
-        told.wait_for()
+        recorder.wait_for()
         leave.set()
 
     assert call.cancelled()
-    assert [["CANCELLED"]] * 4 == told.everywhere("client")
+    assert [["CANCELLED"]] * 4 == recorder.everywhere("client")
 
 
 @pytest.mark.parametrize("arity", STREAMS)
 @pytest.mark.parametrize("read", [0, 1])
 def test_dropped_stream(arity: str, read: int) -> None:
     """A stream that is dropped, read or not, is CANCELLED, without the garbage collector."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        stream = method(ObservedChannel(plain, *told.observers), arity)(requests(arity))
+        stream = method(ObservedChannel(plain, *recorder.observers), arity)(requests(arity))
         for _ in range(read):
             next(stream)
         gc.disable()
         try:
             del stream
-            told.wait_for()
+            recorder.wait_for()
         finally:
             gc.enable()
             leave.set()
 
-    assert ["CANCELLED"] == told.codes
-    assert [read] == [outcome.received for outcome in told.outcomes]
+    assert ["CANCELLED"] == recorder.codes
+    assert [read] == [outcome.received for outcome in recorder.outcomes]
 
 
 def test_dropped_future() -> None:
     """So is a future."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        method(ObservedChannel(plain, *told.observers), "unary").future(b"a")
-        told.wait_for()
+        method(ObservedChannel(plain, *recorder.observers), "unary").future(b"a")
+        recorder.wait_for()
         leave.set()
 
-    assert ["CANCELLED"] == told.codes
+    assert ["CANCELLED"] == recorder.codes
 
 
 @EVERY_WAY
 def test_suppressed(arity: str, way: str) -> None:
     """Under suppress_instrumentation a call goes through and is told to nobody, nor sends a trace."""
-    told = Told()
+    recorder = Recorder()
     seen: list[str] = []
 
     def noting(behavior: Any) -> Any:
@@ -243,13 +243,13 @@ def test_suppressed(arity: str, way: str) -> None:
         return noted
 
     with connected(**{name: noting(behavior) for name, behavior in ECHOES.items()}) as plain:
-        callable_ = method(ObservedChannel(plain, *told.observers), arity)
+        callable_ = method(ObservedChannel(plain, *recorder.observers), arity)
         with suppress_instrumentation():
             responses = make(callable_, way, requests(arity), timeout=10)
         make(callable_, way, requests(arity), timeout=10)
 
     assert RESPONSES[arity] == responses
-    assert ["OK"] == told.codes
+    assert ["OK"] == recorder.codes
     assert 1 == seen.count("traceparent")
 
 
@@ -257,9 +257,9 @@ def test_suppressed(arity: str, way: str) -> None:
 @pytest.mark.parametrize("observed", [True, False])
 def test_options(arity: str, way: str, observed: bool) -> None:  # noqa: FBT001 - a parameter
     """The inner callable is called in the same way with what the caller gave, by place or name, and our metadata."""
-    told, metadata = Told(), (("key", "value"),)
+    recorder, metadata = Recorder(), (("key", "value"),)
     credentials = grpc.access_token_call_credentials("bread")
-    called = way_to(method(ObservedChannel(Recorded(), *told.observers), arity), way)
+    called = way_to(method(ObservedChannel(Recorded(), *recorder.observers), arity), way)
     given = (5, metadata, credentials, True, grpc.Compression.Gzip)
     names = ("timeout", "metadata", "credentials", "wait_for_ready", "compression")
     by_name = dict(zip(names, given, strict=True))
@@ -285,7 +285,7 @@ def test_requests_by_name(arity: str, way: str) -> None:
     """The first argument has the name that grpc gives it."""
     name = "request_iterator" if SENT[arity] > 1 else "request"
     with connected(**ECHOES) as plain:
-        called = way_to(method(ObservedChannel(plain, *Told().observers), arity), way)
+        called = way_to(method(ObservedChannel(plain, *Recorder().observers), arity), way)
         result = called(timeout=10, **{name: requests(arity)})
         responses = answers(result, way)
 
@@ -296,7 +296,7 @@ def test_requests_by_name(arity: str, way: str) -> None:
 def test_callables(arity: str) -> None:
     """A callable is one of grpc's kind, made once, with what grpc's stubs give, by place or name."""
     inner = Recorded()
-    channel = ObservedChannel(inner, *Told().observers)
+    channel = ObservedChannel(inner, *Recorder().observers)
     way = {"unary": "unary_unary", "client_stream": "stream_unary", "server_stream": "unary_stream"}
     make_one: Callable[..., Any] = getattr(channel, way.get(arity, "stream_stream"))
     kinds: Any = KINDS[arity]
@@ -314,20 +314,20 @@ def test_callables(arity: str) -> None:
 @pytest.mark.parametrize("path", [f"/{SERVICE}/Unary", f"/{SERVICE}/Unary".encode()])
 def test_method_path(path: Any) -> None:
     """A method's path may be bytes, as grpc lets it be."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
-        response = ObservedChannel(plain, *told.observers, target="here:1").unary_unary(path)(b"a", timeout=10)
+        response = ObservedChannel(plain, *recorder.observers, target="here:1").unary_unary(path)(b"a", timeout=10)
 
     assert b"a" == response
-    assert [(SERVICE, NAMES["unary"], "here:1")] == [(call.service, call.method, call.peer) for call in told.calls]
+    assert [(SERVICE, NAMES["unary"], "here:1")] == [(call.service, call.method, call.peer) for call in recorder.calls]
 
 
 @pytest.mark.parametrize("order", [("unary", "client_stream"), ("client_stream", "unary")])
 def test_one_path_in_two_arities(order: tuple[str, str]) -> None:
     """One path may be called in several arities, each of which sends what it is given."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
-        channel = ObservedChannel(plain, *told.observers)
+        channel = ObservedChannel(plain, *recorder.observers)
         path = f"/{SERVICE}/Unary"
         callables = {arity: method(channel, arity, path) for arity in order}
         found = [
@@ -336,19 +336,19 @@ def test_one_path_in_two_arities(order: tuple[str, str]) -> None:
         ]
 
     assert [b"a"] * 2 == found
-    assert [(1, 1)] * 2 == [(outcome.sent, outcome.received) for outcome in told.outcomes]
+    assert [(1, 1)] * 2 == [(outcome.sent, outcome.received) for outcome in recorder.outcomes]
 
 
 def test_channel_passes_on() -> None:
     """What is asked of the channel itself is asked of the one inside."""
     inner, listener = Recorded(), print
-    channel = ObservedChannel(inner, *Told().observers)
+    channel = ObservedChannel(inner, *Recorder().observers)
     channel.subscribe(listener)
     channel.subscribe(listener, try_to_connect=True)
     channel.unsubscribe(listener)
     channel.close()
     with channel as entered:
-        before = list(inner.told)
+        before = list(inner.recorder)
 
     assert entered is channel
     assert [
@@ -357,31 +357,31 @@ def test_channel_passes_on() -> None:
         ("unsubscribe", listener),
         "close",
     ] == before
-    assert [*before, "close"] == inner.told
+    assert [*before, "close"] == inner.recorder
 
 
 def test_ready_future() -> None:
     """What waits for grpc's own channel waits for it and it closes its own."""
     with connected(**ECHOES) as plain:
-        with ObservedChannel(plain, *Told().observers) as channel:
+        with ObservedChannel(plain, *Recorder().observers) as channel:
             grpc.channel_ready_future(channel).result(10)
         with pytest.raises(ValueError, match="closed channel"):
             method(plain, "unary")(b"a", timeout=10)
 
 
-def around(told: Told, channel: grpc.Channel) -> grpc.Channel:
+def around(recorder: Recorder, channel: grpc.Channel) -> grpc.Channel:
     """Put grpc's pipeline around our channel."""
-    return grpc.intercept_channel(ObservedChannel(channel, *told.observers), Through(), Through())
+    return grpc.intercept_channel(ObservedChannel(channel, *recorder.observers), Through(), Through())
 
 
-def inside(told: Told, channel: grpc.Channel) -> grpc.Channel:
+def inside(recorder: Recorder, channel: grpc.Channel) -> grpc.Channel:
     """Put it inside."""
-    return ObservedChannel(grpc.intercept_channel(channel, Through(), Through()), *told.observers)
+    return ObservedChannel(grpc.intercept_channel(channel, Through(), Through()), *recorder.observers)
 
 
-def both(told: Told, channel: grpc.Channel) -> grpc.Channel:
+def both(recorder: Recorder, channel: grpc.Channel) -> grpc.Channel:
     """Put it on both sides, and a channel of ours that tells nobody between."""
-    return grpc.intercept_channel(ObservedChannel(inside(told, channel)), Through())
+    return grpc.intercept_channel(ObservedChannel(inside(recorder, channel)), Through())
 
 
 @EVERY_WAY
@@ -389,32 +389,32 @@ def both(told: Told, channel: grpc.Channel) -> grpc.Channel:
 @pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
 def test_with_interceptors(arity: str, way: str, stacked: Any, ending: str) -> None:
     """It works with grpc.intercept_channel around it, inside it, and both."""
-    told = Told()
+    recorder = Recorder()
     with connected(**behaviors(ending)) as plain:
-        callable_ = method(stacked(told, plain), arity)
+        callable_ = method(stacked(recorder, plain), arity)
         if ending == "OK":
             assert b"done" == make(callable_, way, requests(arity), timeout=10)[-1]
         else:
             with pytest.raises(grpc.RpcError) as raised:
                 make(callable_, way, requests(arity), timeout=10)
             assert grpc.StatusCode.NOT_FOUND is raised.value.code()
-    told.wait_for()
+    recorder.wait_for()
 
-    assert [[ending]] * 4 == told.everywhere("client")
-    assert [SENT[arity]] == [outcome.sent for outcome in told.outcomes]
+    assert [[ending]] * 4 == recorder.everywhere("client")
+    assert [SENT[arity]] == [outcome.sent for outcome in recorder.outcomes]
 
 
 @EVERY_WAY
 def test_interceptor_that_raises(arity: str, way: str) -> None:
     """What an interceptor inside raises is the caller's, and told once as UNKNOWN with it."""
-    told, error = Told(), CalledError("no bread")
+    recorder, error = Recorder(), CalledError("no bread")
     with connected(**ECHOES) as plain:
-        channel = ObservedChannel(grpc.intercept_channel(plain, Through(error)), *told.observers)
+        channel = ObservedChannel(grpc.intercept_channel(plain, Through(error)), *recorder.observers)
         with pytest.raises(CalledError) as raised:
             make(method(channel, arity), way, requests(arity))
 
     assert raised.value is error
-    assert [(grpc.StatusCode.UNKNOWN, error)] == [(outcome.code, outcome.error) for outcome in told.outcomes]
+    assert [(grpc.StatusCode.UNKNOWN, error)] == [(outcome.code, outcome.error) for outcome in recorder.outcomes]
 
 
 class Echo(EchoServiceServicer):
@@ -443,12 +443,14 @@ def echo() -> Iterator[grpc.Channel]:
         server.stop(None).wait()
 
 
-@pytest.mark.parametrize("stacked", [lambda told, channel: ObservedChannel(channel, *told.observers), around, inside])
+@pytest.mark.parametrize(
+    "stacked", [lambda recorder, channel: ObservedChannel(channel, *recorder.observers), around, inside]
+)
 def test_generated_stub(stacked: Any, echo: grpc.Channel) -> None:
     """Generated code works on it, whose methods are registered."""
-    told = Told()
-    response = EchoServiceStub(stacked(told, echo)).Echo(EchoRequest(msg="a"), timeout=10)
+    recorder = Recorder()
+    response = EchoServiceStub(stacked(recorder, echo)).Echo(EchoRequest(msg="a"), timeout=10)
 
     assert "a" == response.echo
-    assert [("echo.v1.EchoService", "Echo")] == [(call.service, call.method) for call in told.calls]
-    assert ["OK"] == told.codes
+    assert [("echo.v1.EchoService", "Echo")] == [(call.service, call.method) for call in recorder.calls]
+    assert ["OK"] == recorder.codes

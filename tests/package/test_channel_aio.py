@@ -24,10 +24,10 @@ from protos.echo_pb2 import EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceStub
 from tests.package.aio_interceptors import THROUGH
 from tests.package.aio_ways import EACH_WAY, aio_observed
-from tests.package.endings import aio_behaviors
+from tests.package.outcomes import aio_behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, NAMES, RESPONSES, SERVICE, STREAMS, aio_connected, method, requests
 from tests.package.seen import PATIENCE, read, seen
-from tests.package.told import Told
 
 EVERY_ARITY: Final = pytest.mark.parametrize("arity", ARITIES)
 KINDS: Final = {
@@ -199,20 +199,20 @@ def test_act(act: Act, ending: str, codes: tuple[str, ...], arity: str) -> None:
     """
     Whatever is done with a call, its caller sees what grpc's own channel shows, and it is reported once, as it was.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def do(way: str) -> Any:
-        async with aio_observed(way, *told.observers, **aio_behaviors(ending)) as channel:
+        async with aio_observed(way, *recorder.observers, **aio_behaviors(ending)) as channel:
             return await act(channel, arity)
 
     bare, observed = asyncio.run(do("bare")), asyncio.run(do("channel"))
-    told.wait_for(len(codes))
+    recorder.wait_for(len(codes))
     if act is wait_and_close:
         codes = (bare[1][2].name,)  # grpc.aio before 1.85 waits for no stream, and cancels it
 
     assert bare == observed
-    assert [[*codes]] * 4 == told.everywhere("client")
-    assert 0 == told.total("grpc_client_in_flight")
+    assert [[*codes]] * 4 == recorder.everywhere("client")
+    assert 0 == recorder.total("grpc_client_in_flight")
 
 
 @pytest.mark.parametrize("arity", ARITIES)
@@ -220,18 +220,18 @@ def test_reading_on(arity: str) -> None:
     """
     A stream whose reading breaks off is read on where it was; closed, its reading is over, and the call goes on.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def do(way: str) -> Any:
-        async with aio_observed(way, *told.observers, **AIO_ECHOES | dict.fromkeys(STREAMS, endless)) as channel:
+        async with aio_observed(way, *recorder.observers, **AIO_ECHOES | dict.fromkeys(STREAMS, endless)) as channel:
             return await read_half_and_again(channel, arity)
 
     bare, observed = asyncio.run(do("bare")), asyncio.run(do("channel"))
     gc.collect()
-    told.wait_for()
+    recorder.wait_for()
 
     assert bare == observed
-    assert ["CANCELLED" if arity in STREAMS else "OK"] == told.codes
+    assert ["CANCELLED" if arity in STREAMS else "OK"] == recorder.codes
 
 
 async def endless(_request: Any, _context: Any) -> AsyncIterator[bytes]:
@@ -255,16 +255,16 @@ BAD_VALUES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def fails(told: Told, way: str, arity: str, request: Any, **options: Any) -> tuple[Any, Any]:
+def fails(recorder: Recorder, way: str, arity: str, request: Any, **options: Any) -> tuple[Any, Any]:
     """Make a call that is to fail, without us and with; return what is seen of both, while the call lives on."""
 
     async def do(this_way: str, others: list[Any]) -> list[Any]:
-        async with aio_observed(this_way, *told.observers, client=others, **AIO_ECHOES) as channel:
+        async with aio_observed(this_way, *recorder.observers, client=others, **AIO_ECHOES) as channel:
             calls: list[Any] = []
             at_call = await seen(lambda: calls.append(method(channel, arity)(request, **options)))
             found = [at_call, *[await seen(partial(read, call, arity)) for call in calls]]
             if this_way == "channel" or (this_way == "interceptors" and calls):
-                told.wait_for()
+                recorder.wait_for()
             return found
 
     alike = THROUGH if way == "interceptors" else []  # through which a call fails later
@@ -281,27 +281,27 @@ def test_bad_value(bad: str, arity: str, way: str) -> None:
     What the core refuses has a status, or in grpc.aio before 1.85 no end, until the channel is closed. Interceptors are
     told of no call that grpc refuses before them.
     """
-    told = Told()
-    bare, observed = fails(told, way, arity, requests(arity), **BAD_VALUES[bad])
+    recorder = Recorder()
+    bare, observed = fails(recorder, way, arity, requests(arity), **BAD_VALUES[bad])
     refused = bad == "name of metadata" and arity != "unary"
     endless = refused and bare[-1][0] is TimeoutError
     code = "CANCELLED" if endless else "INTERNAL" if refused else "UNKNOWN"
     unseen = way == "interceptors" and observed[0] is not None
 
     assert repr(bare).split(" at 0x")[0] == repr(observed).split(" at 0x")[0]
-    assert [[] if unseen else [code]] * 4 == told.everywhere("client")
-    assert unseen or refused or type(told.outcomes[0].error) is observed[-1][0]
+    assert [[] if unseen else [code]] * 4 == recorder.everywhere("client")
+    assert unseen or refused or type(recorder.outcomes[0].error) is observed[-1][0]
 
 
 @EACH_WAY
 @EVERY_ARITY
 def test_request_of_another_type(arity: str, way: str) -> None:
     """A request that is no bytes, without a serializer, is UNKNOWN at once; in a stream it cancels the call."""
-    told = Told()
-    bare, observed = fails(told, way, arity, [5] if SENT[arity] > 1 else 5)
+    recorder = Recorder()
+    bare, observed = fails(recorder, way, arity, [5] if SENT[arity] > 1 else 5)
 
     assert bare == observed
-    assert [["CANCELLED" if SENT[arity] > 1 else "UNKNOWN"]] * 4 == told.everywhere("client")
+    assert [["CANCELLED" if SENT[arity] > 1 else "UNKNOWN"]] * 4 == recorder.everywhere("client")
 
 
 @EVERY_ARITY
@@ -309,7 +309,7 @@ def test_arguments(arity: str) -> None:
     """
     The signature is grpc's: what does not fit it raises the same error, and is no call.
     """
-    told = Told()
+    recorder = Recorder()
     fits_not: list[tuple[Any, ...]] = [
         ((b"a", 1, None, None, None, None, None), {}),
         ((b"a",), {"request" if SENT[arity] == 1 else "request_iterator": b"a"}),
@@ -318,7 +318,7 @@ def test_arguments(arity: str) -> None:
         fits_not += [((), {}), ((), {"request_iterator": b"a"}), ((b"a", 1), {})]
 
     async def do(way: str) -> Any:
-        async with aio_observed(way, *told.observers) as channel:
+        async with aio_observed(way, *recorder.observers) as channel:
             callable_ = method(channel, arity)
             signature = inspect.signature(callable_)
             found = [await seen(partial(callable_, *placed, **named)) for placed, named in fits_not]
@@ -328,22 +328,22 @@ def test_arguments(arity: str) -> None:
 
     assert bare == observed
     assert [TypeError] * len(fits_not) == [error for error, _text in observed[0]]
-    assert [] == told.calls
+    assert [] == recorder.calls
 
 
 @pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
 def test_arguments_by_place(arity: str) -> None:
     """What grpc takes by place, ours does."""
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> Any:
-        async with aio_observed("channel", *told.observers, **AIO_ECHOES) as channel:
+        async with aio_observed("channel", *recorder.observers, **AIO_ECHOES) as channel:
             call = method(channel, arity)(requests(arity), 60, (("key", "value"),), None, True, grpc.Compression.Gzip)  # noqa: FBT003 - grpc's signature
             return 0 < call.time_remaining() <= 60, await seen(lambda: read(call, arity))
 
     expected: Any = RESPONSES[arity] if arity in STREAMS else RESPONSES[arity][0]
     assert (True, expected) == asyncio.run(main())
-    assert [(60, ("key", "value"))] == [(call.deadline, call.metadata[0]) for call in told.calls]
+    assert [(60, ("key", "value"))] == [(call.deadline, call.metadata[0]) for call in recorder.calls]
 
 
 @EVERY_ARITY
@@ -351,7 +351,7 @@ def test_kind_of_callable(arity: str) -> None:
     """A callable is of the one class of its arity, and of no other."""
 
     async def main() -> list[str]:
-        async with aio_observed("channel", *Told().observers) as channel:
+        async with aio_observed("channel", *Recorder().observers) as channel:
             return [kind for kind, class_ in KINDS.items() if isinstance(method(channel, arity), class_)]
 
     assert [arity] == asyncio.run(main())
@@ -362,7 +362,7 @@ def test_attributes(arity: str) -> None:
     """A channel, a callable and a call have each attribute that grpc's own have, others' and private ones as well."""
 
     async def attributes(way: str) -> list[list[str]]:
-        async with aio_observed(way, *Told().observers, **AIO_ECHOES) as channel:
+        async with aio_observed(way, *Recorder().observers, **AIO_ECHOES) as channel:
             callable_ = method(channel, arity)
             callable_.__name__ = "somebody's"  # as google-api-core does
             call = callable_(requests(arity))
@@ -394,32 +394,32 @@ def nobody() -> str:
 @pytest.mark.parametrize("wait", [None, False, True])
 def test_unreachable(wait: bool | None, arity: str) -> None:  # noqa: FBT001 - a parameter
     """A call of a server that is not there fails at once, or waits for it until its deadline, as it was asked to."""
-    told, address = Told(), nobody()
+    recorder, address = Recorder(), nobody()
 
     async def do(way: str) -> Any:
         async with grpc.aio.insecure_channel(address) as plain:
-            channel = AioObservedChannel(plain, *told.observers) if way == "channel" else plain
+            channel = AioObservedChannel(plain, *recorder.observers) if way == "channel" else plain
             call = method(channel, arity)(requests(arity), timeout=0.3 if wait else PATIENCE, wait_for_ready=wait)
             return [(await seen(call.wait_for_connection))[1][0], (await seen(lambda: read(call, arity)))[1][0]]
 
     bare, observed = asyncio.run(do("bare")), asyncio.run(do("channel"))
-    told.wait_for()
+    recorder.wait_for()
     code = grpc.StatusCode.DEADLINE_EXCEEDED if wait else grpc.StatusCode.UNAVAILABLE
 
     assert [code, code] == bare == observed
-    assert [[code.name]] * 4 == told.everywhere("client")
+    assert [[code.name]] * 4 == recorder.everywhere("client")
 
 
 @EVERY_ARITY
 def test_call_made_before_the_loop_runs(arity: str) -> None:
     """A call may be made while no event loop runs, and awaited when one does."""
-    told = Told()
+    recorder = Recorder()
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     stack = contextlib.AsyncExitStack()
     try:
         channel = loop.run_until_complete(
-            stack.enter_async_context(aio_observed("channel", *told.observers, **AIO_ECHOES))
+            stack.enter_async_context(aio_observed("channel", *recorder.observers, **AIO_ECHOES))
         )
         call = method(channel, arity)(requests(arity))
         found = loop.run_until_complete(seen(lambda: read(call, arity)))
@@ -429,7 +429,7 @@ def test_call_made_before_the_loop_runs(arity: str) -> None:
         asyncio.set_event_loop(None)
 
     assert (RESPONSES[arity] if arity in STREAMS else RESPONSES[arity][0]) == found
-    assert ["OK"] == told.codes
+    assert ["OK"] == recorder.codes
 
 
 class Recorded:
@@ -451,24 +451,24 @@ class Recorded:
 @EVERY_ARITY
 def test_what_is_passed_on(arity: str) -> None:
     """What its caller has passed is passed on, and no more; what comes back, and is no call, as it is."""
-    told, inner = Told(trace={"propagator": CompositePropagator([])}), Recorded()
-    channel: Any = AioObservedChannel(inner, *told.observers)  # type: ignore[arg-type]  # it is somebody's
+    recorder, inner = Recorder(trace={"propagator": CompositePropagator([])}), Recorded()
+    channel: Any = AioObservedChannel(inner, *recorder.observers)  # type: ignore[arg-type]  # it is somebody's
     callable_ = method(channel, arity)
 
     found = [callable_(requests(arity)), callable_(requests(arity), timeout=1), callable_(requests(arity), metadata=())]
 
     assert [["a list"]] * 3 == found
     assert [(1, []), (1, ["timeout"]), (1, ["metadata"])] == inner.given
-    assert ["OK"] * 3 == told.codes
+    assert ["OK"] * 3 == recorder.codes
 
 
 @EVERY_ARITY
 def test_suppressed(arity: str) -> None:
     """Where instrumentation is suppressed, a call is grpc's own, and nobody is told."""
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> Any:
-        async with aio_observed("channel", *told.observers, **AIO_ECHOES) as channel:
+        async with aio_observed("channel", *recorder.observers, **AIO_ECHOES) as channel:
             with suppress_instrumentation():
                 call = method(channel, arity)(requests(arity))
             return type(call).__module__, await seen(lambda: read(call, arity))
@@ -476,14 +476,14 @@ def test_suppressed(arity: str) -> None:
     module, _answer = asyncio.run(main())
 
     assert "grpc.aio._call" == module
-    assert [] == told.calls
+    assert [] == recorder.calls
 
 
 @EVERY_ARITY
 @pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
 def test_with_interceptors(ending: str, arity: str) -> None:
     """It stands around a channel with others' interceptors as well, and around another one of ours."""
-    outer, inner = Told(), Told()
+    outer, inner = Recorder(), Recorder()
 
     async def main() -> Any:
         async with aio_observed("channel", *inner.observers, client=THROUGH, **aio_behaviors(ending)) as channel:
@@ -493,14 +493,14 @@ def test_with_interceptors(ending: str, arity: str) -> None:
     asyncio.run(main())
 
     assert [[ending]] * 4 == outer.everywhere("client") == inner.everywhere("client")
-    assert [SENT[arity]] * 2 == [told.outcomes[0].sent for told in (outer, inner)]
+    assert [SENT[arity]] * 2 == [recorder.outcomes[0].sent for recorder in (outer, inner)]
 
 
 def test_connectivity() -> None:
     """Its state is that of the channel inside."""
 
     async def main() -> list[Any]:
-        async with aio_observed("channel", *Told().observers) as channel:
+        async with aio_observed("channel", *Recorder().observers) as channel:
             states: list[Any] = [channel.get_state()]
             await asyncio.wait_for(channel.channel_ready(), PATIENCE)
             states.append(channel.get_state())
@@ -516,7 +516,7 @@ def test_connectivity() -> None:
 
 def test_generated_stub() -> None:
     """Generated code works on it, whose methods are registered."""
-    told = Told()
+    recorder = Recorder()
 
     async def echo(request: bytes, _context: Any) -> bytes:
         return EchoResponse(echo=EchoRequest.FromString(request).msg).SerializeToString()
@@ -524,13 +524,13 @@ def test_generated_stub() -> None:
     async def main() -> str:
         handler: Any = grpc.unary_unary_rpc_method_handler(echo)
         handlers = [grpc.method_handlers_generic_handler("echo.v1.EchoService", {"Echo": handler})]
-        async with aio_observed("channel", *told.observers, handlers=handlers) as channel:
+        async with aio_observed("channel", *recorder.observers, handlers=handlers) as channel:
             answer: Any = EchoServiceStub(channel).Echo(EchoRequest(msg="a"), timeout=10)
             return str((await answer).echo)
 
     assert "a" == asyncio.run(main())
     assert [("echo.v1.EchoService", "Echo", "OK")] == [
-        (call.service, call.method, code) for call, code in zip(told.calls, told.codes, strict=True)
+        (call.service, call.method, code) for call, code in zip(recorder.calls, recorder.codes, strict=True)
     ]
 
 

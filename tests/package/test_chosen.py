@@ -12,8 +12,8 @@ import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor
 from protos import echo_pb2, echo_pb2_grpc
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, LOCAL, STREAMS, aio_connected, connected, method, requests
-from tests.package.told import Told
 
 pytestmark = pytest.mark.expects_errors(
     r"\[(LookupError|ValueError|Unlucky|KeyError|\w*ExceptionGroup|NotImplementedError)\b"
@@ -36,12 +36,12 @@ class Status(NamedTuple):
     details: str
 
 
-def interceptors(stack: str, order: str, told: Told) -> list[Any]:
+def interceptors(stack: str, order: str, recorder: Recorder) -> list[Any]:
     """Return these interceptors in this order."""
     if stack == "sync":
-        made: dict[str, Any] = {"ours": ServerInterceptor(*told.observers), "hiding": HideExceptions()}
+        made: dict[str, Any] = {"ours": ServerInterceptor(*recorder.observers), "hiding": HideExceptions()}
     else:
-        made = {"ours": AioServerInterceptor(*told.observers), "hiding": AioHideExceptions()}
+        made = {"ours": AioServerInterceptor(*recorder.observers), "hiding": AioHideExceptions()}
     return [made[name] for name in order.split(", ") if name]
 
 
@@ -112,35 +112,35 @@ async def ask_base_aio(*interceptors_: Any) -> list[Status]:
 @HIDING
 def test_method_that_nobody_has_written(stack: str, order: str) -> None:
     """Where exceptions are hidden, a generated base's status stays, with its text, and is told as no exception."""
-    told = Told()
+    recorder = Recorder()
     found = (
-        ask_base(*interceptors(stack, order, told))
+        ask_base(*interceptors(stack, order, recorder))
         if stack == "sync"
-        else asyncio.run(ask_base_aio(*interceptors(stack, order, told)))
+        else asyncio.run(ask_base_aio(*interceptors(stack, order, recorder)))
     )
     count = 4 if "ours" in order else 0
-    told.wait_for(count)
+    recorder.wait_for(count)
 
     assert [Status("UNIMPLEMENTED", LEFT_OUT)] * 4 == found
     assert [("UNIMPLEMENTED", LEFT_OUT, None)] * count == [
-        (outcome.code.name, outcome.details, outcome.error) for outcome in told.outcomes
+        (outcome.code.name, outcome.details, outcome.error) for outcome in recorder.outcomes
     ]
-    assert ["warning"] * count == [line["level"] for line in told.lines]
-    assert not any("stacktrace" in line for line in told.lines)
-    assert [0] * count == [len(span.events) for span in told.spans]
+    assert ["warning"] * count == [line["level"] for line in recorder.lines]
+    assert not any("stacktrace" in line for line in recorder.lines)
+    assert [0] * count == [len(span.events) for span in recorder.spans]
 
 
 @STACKS
 def test_method_that_nobody_has_written_unhidden(stack: str) -> None:
     """So it is told where nothing hides exceptions; what the caller gets is as without us."""
-    told = Told()
+    recorder = Recorder()
     alone = ask_base() if stack == "sync" else asyncio.run(ask_base_aio())
-    ours = interceptors(stack, "ours", told)
+    ours = interceptors(stack, "ours", recorder)
     together = ask_base(*ours) if stack == "sync" else asyncio.run(ask_base_aio(*ours))
-    told.wait_for(4)
+    recorder.wait_for(4)
 
     assert alone == together
-    assert [("UNIMPLEMENTED", None)] * 4 == [(outcome.code.name, outcome.error) for outcome in told.outcomes]
+    assert [("UNIMPLEMENTED", None)] * 4 == [(outcome.code.name, outcome.error) for outcome in recorder.outcomes]
 
 
 class Act(NamedTuple):
@@ -150,7 +150,7 @@ class Act(NamedTuple):
     details: str | None
     error: BaseException
     hidden: Status
-    told: str | None
+    recorder: str | None
     """The name of the exception that is told, if any."""
 
 
@@ -224,25 +224,25 @@ def status_with(style: str, arity: str, behavior: Any, *interceptors_: Any) -> S
 @pytest.mark.parametrize("name", ACTS)
 def test_what_is_chosen(style: str, arity: str, order: str, name: str) -> None:
     """Of a status that a handler sets before it raises, both are needed to choose it: a code and a text."""
-    told, act = Told(), ACTS[name]
+    recorder, act = Recorder(), ACTS[name]
     behavior = (raising_aio if style == "aio" else raising)(act, arity)
     alone = status_with(style, arity, behavior)
-    found = status_with(style, arity, behavior, *interceptors(style, order, told))
+    found = status_with(style, arity, behavior, *interceptors(style, order, recorder))
     count = 1 if "ours" in order else 0
-    told.wait_for(count)
+    recorder.wait_for(count)
 
     assert (act.hidden if "hiding" in order else alone) == found
     if order == "hiding, ours":
-        assert [act.told] == [outcome.error and type(outcome.error).__name__ for outcome in told.outcomes]
+        assert [act.recorder] == [outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes]
     if order in ("ours", "ours, hiding"):
-        assert [found.code] == told.codes
+        assert [found.code] == recorder.codes
 
 
 class Wrapped(NamedTuple):
     """How an abort leaves a handler: with what it is told."""
 
     leave: Callable[[Exception], Any]
-    told: str | None = None
+    recorder: str | None = None
 
 
 class Unlucky(Exception):  # noqa: N818 - not an error of ours
@@ -355,16 +355,20 @@ def aborting_aio(way: Wrapped, arity: str) -> Any:
 @pytest.mark.parametrize("name", WAYS)
 def test_wrapped_abort(stack: str, arity: str, order: str, name: str) -> None:
     """An abort is the call's status however it leaves the handler, hidden or not; what is told is another exception."""
-    told, way = Told(), WAYS[name]
+    recorder, way = Recorder(), WAYS[name]
     behavior = (aborting if stack == "sync" else aborting_aio)(way, arity)
-    found = status_with(stack, arity, behavior, *interceptors(stack, order, told))
+    found = status_with(stack, arity, behavior, *interceptors(stack, order, recorder))
     count = 1 if "ours" in order else 0
-    told.wait_for(count)
+    recorder.wait_for(count)
 
     assert Status("NOT_FOUND", "as asked") == found
-    assert [("NOT_FOUND", "as asked")] * count == [(outcome.code.name, outcome.details) for outcome in told.outcomes]
+    assert [("NOT_FOUND", "as asked")] * count == [
+        (outcome.code.name, outcome.details) for outcome in recorder.outcomes
+    ]
     if order != "ours, hiding":  # where an abort in its place may reach ours
-        assert [way.told] * count == [outcome.error and type(outcome.error).__name__ for outcome in told.outcomes]
+        assert [way.recorder] * count == [
+            outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes
+        ]
 
 
 @EACH_ARITY
@@ -372,7 +376,7 @@ def test_wrapped_abort(stack: str, arity: str, order: str, name: str) -> None:
 @pytest.mark.parametrize("beside", [False, True])
 def test_abort_in_a_task_group(arity: str, order: str, beside: bool) -> None:  # noqa: FBT001 - a parameter
     """So is one in a task group, whose other failures are told, and nothing else."""
-    told = Told()
+    recorder = Recorder()
 
     async def once(_request: Any, context: Any) -> bytes:
         async def abort() -> None:
@@ -393,13 +397,13 @@ def test_abort_in_a_task_group(arity: str, order: str, beside: bool) -> None:  #
         yield await once(request, context)
 
     behavior = stream if arity in STREAMS else once
-    found = status_with("aio", arity, behavior, *interceptors("aio", order, told))
+    found = status_with("aio", arity, behavior, *interceptors("aio", order, recorder))
     count = 1 if "ours" in order else 0
-    told.wait_for(count)
+    recorder.wait_for(count)
 
     racy = arity in ("client_stream", "bidi_stream") and found.code == "INTERNAL"  # while requests are being written
     assert racy or Status("NOT_FOUND", "as asked") == found
-    assert ["NOT_FOUND"] * count == told.codes
-    errors = [outcome.error for outcome in told.outcomes]
+    assert ["NOT_FOUND"] * count == recorder.codes
+    errors = [outcome.error for outcome in recorder.outcomes]
     assert [beside] * count == [error is not None for error in errors]
     assert all(isinstance(error, ExceptionGroup) and len(error.exceptions) == 1 for error in errors if error)

@@ -17,9 +17,9 @@ from observability import Call, Outcome
 from observability.threads.finalizers import finalizers
 from tests.package.aio_interceptors import aio_interceptor
 from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
-from tests.package.endings import aio_behaviors
+from tests.package.outcomes import aio_behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, STREAMS, method, requests
-from tests.package.told import Told
 
 LONG = 300.0
 """Seconds that the stress may take on a busy machine; one that stands still ends long before."""
@@ -103,10 +103,10 @@ def test_call_in_a_cycle(act: Callable[[Any, str], Any], arity: str, way: str, c
     """
     A call that a collection finds is reported once, and outside of it.
     """
-    told = Told(extra=(collections,))
+    recorder = Recorder(extra=(collections,))
 
     async def main() -> None:
-        async with aio_observed(way, *told.observers, **aio_behaviors("cancelled")) as channel:
+        async with aio_observed(way, *recorder.observers, **aio_behaviors("cancelled")) as channel:
             call = method(channel, arity)(requests(arity))
             await asyncio.sleep(0)
             await act(call, arity)
@@ -119,11 +119,11 @@ def test_call_in_a_cycle(act: Callable[[Any, str], Any], arity: str, way: str, c
 
     asyncio.run(main())
     gc.collect()
-    told.wait_for()
+    recorder.wait_for()
 
     assert [] == collections.inside
-    assert [["CANCELLED"]] * 4 == told.everywhere("client")
-    assert 0 == told.total("grpc_client_in_flight")
+    assert [["CANCELLED"]] * 4 == recorder.everywhere("client")
+    assert 0 == recorder.total("grpc_client_in_flight")
 
 
 @EACH_WAY
@@ -135,14 +135,14 @@ def test_call_held_by_an_interceptor(
     """
     So is one that an interceptor after ours still has, when the event loop is closed and a collection finds its task.
     """
-    told, loop = Told(extra=(collections,)), asyncio.new_event_loop()
+    recorder, loop = Recorder(extra=(collections,)), asyncio.new_event_loop()
     kept: list[Any] = []
 
     async def hold(*_call: Any) -> None:
         await asyncio.Event().wait()
 
     async def begin() -> None:
-        channel = aio_channel(way, "localhost:1", *told.observers, client=[aio_interceptor(arity, hold)])
+        channel = aio_channel(way, "localhost:1", *recorder.observers, client=[aio_interceptor(arity, hold)])
         kept.extend([channel, method(channel, arity)(requests(arity))])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -154,11 +154,11 @@ def test_call_held_by_an_interceptor(
         for _ in range(10):  # what is found lets go of the next
             gc.collect()
             finalizers.flush(5)
-        told.wait_for()
+        recorder.wait_for()
 
     assert [] == collections.inside
-    assert [["CANCELLED"]] * 4 == told.everywhere("client")
-    assert 0 == told.total("grpc_client_in_flight")
+    assert [["CANCELLED"]] * 4 == recorder.everywhere("client")
+    assert 0 == recorder.total("grpc_client_in_flight")
 
 
 @EACH_WAY

@@ -20,8 +20,8 @@ from observability import (
     aio_client_interceptors,
     current_call,
 )
+from tests.package.recorder import Recorder
 from tests.package.rpc import LOCAL, aio_connected, connected, echo, method, service
-from tests.package.told import Told
 
 INVALID = trace.INVALID_SPAN_CONTEXT
 
@@ -33,7 +33,7 @@ def here() -> tuple[Any, int]:
 
 def test_interleaved_streams() -> None:
     """Of two streams that one client reads in turn, each step sees its own call and span."""
-    server = Told()
+    server = Recorder()
     seen: dict[bytes, list[Any]] = {b"one": [], b"two": []}
 
     def behavior(request: bytes, _context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -53,7 +53,7 @@ def test_interleaved_streams() -> None:
 
 def test_interleaved_streams_on_asyncio() -> None:
     """So it is on asyncio, with both streams in one event loop."""
-    server = Told()
+    server = Recorder()
     seen: dict[bytes, list[Any]] = {b"one": [], b"two": []}
 
     async def behavior(request: bytes, _context: Any) -> AsyncIterator[bytes]:
@@ -78,7 +78,7 @@ def test_interleaved_streams_on_asyncio() -> None:
 
 def test_reused_thread() -> None:
     """A pool's one thread knows nothing of the calls that it has served, and each call starts a trace of its own."""
-    server = Told()
+    server = Recorder()
     with ThreadPoolExecutor(1) as pool:
         grpc_server = grpc.server(pool, [service(unary=echo)], [ServerInterceptor(*server.observers)])
         address = f"127.0.0.1:{grpc_server.add_insecure_port(LOCAL)}"
@@ -97,7 +97,7 @@ def test_reused_thread() -> None:
 
 def test_clients_calls_leave_nothing_behind() -> None:
     """Interleaved and abandoned streams of a client leave its own context as it was."""
-    client = Told()
+    client = Recorder()
     with connected(
         server_stream=lambda request, _context: iter([request] * 100),
         unary=echo,
@@ -119,7 +119,7 @@ def test_clients_calls_leave_nothing_behind() -> None:
 
 def test_asyncio_calls_leave_nothing_behind() -> None:
     """On asyncio, too, a caller's context is as it was after its calls, and a server's loop's as well."""
-    server, client = Told(), Told()
+    server, client = Recorder(), Recorder()
 
     async def main() -> tuple[Any, int]:
         interceptors = aio_client_interceptors(*client.observers)
@@ -144,7 +144,7 @@ def test_asyncio_calls_leave_nothing_behind() -> None:
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_generator_closed_elsewhere(caplog: pytest.LogCaptureFixture, stack: str) -> None:
     """A stream whose caller leaves in its midst is closed elsewhere than it ran, without a word (otel-contrib#2357)."""
-    server = Told()
+    server = Recorder()
     closed = threading.Event()
 
     def behavior(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -185,7 +185,7 @@ def test_generator_closed_elsewhere(caplog: pytest.LogCaptureFixture, stack: str
 
 def test_handler_that_runs_on_after_its_call_sees_its_own() -> None:
     """A handler that outlives its call still sees it, whatever its thread's pool has begun meanwhile."""
-    server = Told()
+    server = Recorder()
     entered, leave = threading.Event(), threading.Event()
     seen: list[Any] = []
 
@@ -211,7 +211,7 @@ def test_handler_that_runs_on_after_its_call_sees_its_own() -> None:
 
 def test_span_of_the_caller_stays_current_around_a_stream() -> None:
     """A stream that is read within a caller's span, and dropped after it, leaves that span's place alone."""
-    client = Told()
+    client = Recorder()
     tracer = client.provider.get_tracer("app")
     with connected(
         server_stream=lambda request, _context: iter([request] * 3), client=[ClientInterceptor(*client.observers)]

@@ -13,10 +13,10 @@ import pytest
 
 from observability.threads.finalizers import finalizers
 from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
-from tests.package.endings import aio_behaviors, behaviors
+from tests.package.outcomes import aio_behaviors, behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, RESPONSES, STREAMS, method, requests, serving
 from tests.package.test_lifetimes import Endless
-from tests.package.told import Told
 
 EACH_STREAM: Final = pytest.mark.parametrize("arity", STREAMS)
 BEHAVIORS: Final = {"OK": AIO_ECHOES, "NOT_FOUND": aio_behaviors("NOT_FOUND"), "UNKNOWN": aio_behaviors("UNKNOWN")}
@@ -36,10 +36,10 @@ def test_stream_read_as_far_as_expected(ask: bool, ending: str, arity: str, way:
     """
     A stream of which all responses are read, but not its end, is what grpc says when it is asked, or else dropped.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> Any:
-        async with aio_observed(way, *told.observers, **BEHAVIORS[ending]) as channel:
+        async with aio_observed(way, *recorder.observers, **BEHAVIORS[ending]) as channel:
             call = method(channel, arity)(requests(arity))
             over = asyncio.Event()
             call.add_done_callback(lambda _call: over.set())
@@ -49,14 +49,14 @@ def test_stream_read_as_far_as_expected(ask: bool, ending: str, arity: str, way:
             await over.wait()
             del call
             gc.collect()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
             return code
 
     code = asyncio.run(main())
 
     assert not ask or code is grpc.StatusCode[ending]
-    assert [[ending]] * 4 == told.everywhere("client")
-    assert [EXPECTED[ending][arity]] == [outcome.received for outcome in told.outcomes]
+    assert [[ending]] * 4 == recorder.everywhere("client")
+    assert [EXPECTED[ending][arity]] == [outcome.received for outcome in recorder.outcomes]
 
 
 @EACH_WAY
@@ -65,19 +65,19 @@ def test_stream_whose_deadline_is_over(arity: str, way: str) -> None:
     """
     A stream that is dropped when its deadline is over has missed it.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def main() -> None:
-        async with aio_observed(way, *told.observers, **aio_behaviors("cancelled")) as channel:
+        async with aio_observed(way, *recorder.observers, **aio_behaviors("cancelled")) as channel:
             call = method(channel, arity)(requests(arity), timeout=0.1)
             await call.read()
             assert grpc.StatusCode.DEADLINE_EXCEEDED is await call.code()
 
     asyncio.run(main())
     gc.collect()
-    told.wait_for()
+    recorder.wait_for()
 
-    assert [["DEADLINE_EXCEEDED"]] * 4 == told.everywhere("client")
+    assert [["DEADLINE_EXCEEDED"]] * 4 == recorder.everywhere("client")
 
 
 @EACH_WAY
@@ -87,7 +87,7 @@ def test_dropped_stream_with_a_callback(read_first: int, arity: str, way: str) -
     """
     A stream that is dropped while somebody's callback waits for its end runs on, as without us, to its deadline here.
     """
-    told, endless = Told(), Endless()
+    recorder, endless = Recorder(), Endless()
     behaviors: dict[str, Any] = dict.fromkeys(STREAMS, endless.aio)
 
     async def do(way: str) -> Any:
@@ -98,7 +98,7 @@ def test_dropped_stream_with_a_callback(read_first: int, arity: str, way: str) -
             given.append(type(call).__name__)
             loop.call_soon(over.set)
 
-        async with aio_observed(way, *told.observers, **behaviors) as channel:
+        async with aio_observed(way, *recorder.observers, **behaviors) as channel:
             # Written to its end: of a call that still writes grpc.aio may make INTERNAL.
             call = method(channel, arity)(iter(()) if arity == "bidi_stream" else b"a", timeout=0.5)
             await asyncio.to_thread(endless.begun.wait, 5)
@@ -112,9 +112,9 @@ def test_dropped_stream_with_a_callback(read_first: int, arity: str, way: str) -
 
     bare, observed = asyncio.run(do("bare")), asyncio.run(do(way))
     gc.collect()
-    told.wait_for()
+    recorder.wait_for()
 
-    assert [["DEADLINE_EXCEEDED"]] * 4 == told.everywhere("client")
+    assert [["DEADLINE_EXCEEDED"]] * 4 == recorder.everywhere("client")
     assert len(bare) == len(observed) == 1
 
 
@@ -123,7 +123,7 @@ def test_dropped_call_runs_on(arity: str) -> None:
     """
     On a channel of our own a call that nobody awaits, with a single response, runs on, as on grpc's own.
     """
-    told, begun, over = Told(), threading.Event(), threading.Event()
+    recorder, begun, over = Recorder(), threading.Event(), threading.Event()
     leave: list[asyncio.Event] = []
 
     async def behavior(request: Any, _context: Any) -> Any:
@@ -136,19 +136,19 @@ def test_dropped_call_runs_on(arity: str) -> None:
     async def main() -> bool:
         leave.append(asyncio.Event())
         behaviors: dict[str, Any] = {arity: behavior}
-        async with aio_observed("channel", *told.observers, **behaviors) as channel:
+        async with aio_observed("channel", *recorder.observers, **behaviors) as channel:
             method(channel, arity)(requests(arity))
             await asyncio.to_thread(begun.wait, 5)
             gc.collect()
             finalizers.flush(5)
-            before = list(told.codes)
+            before = list(recorder.codes)
             leave[0].set()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
             return before == [] and over.is_set()
 
     assert asyncio.run(main())
-    assert [["OK"]] * 4 == told.everywhere("client")
-    assert [1] == [outcome.received for outcome in told.outcomes]
+    assert [["OK"]] * 4 == recorder.everywhere("client")
+    assert [1] == [outcome.received for outcome in recorder.outcomes]
 
 
 @EACH_WAY
@@ -167,12 +167,12 @@ def test_event_loop_that_is_gone(
     """
     # pytest's keeps what is raised when grpc's own tasks are destroyed, and so the frames that have the call.
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    told, loop = Told(), asyncio.new_event_loop()
+    recorder, loop = Recorder(), asyncio.new_event_loop()
     leave, begun = threading.Event(), threading.Event()
     kept: list[Any] = []
 
     async def begin(address: str) -> None:
-        channel = aio_channel(way, address, *told.observers)
+        channel = aio_channel(way, address, *recorder.observers)
         call = method(channel, arity)(requests(arity))
         kept.extend([channel, call])
         await (anext(aiter(call)) if arity in STREAMS else asyncio.to_thread(begun.wait, 5))
@@ -185,9 +185,9 @@ def test_event_loop_that_is_gone(
         for _ in range(10):  # grpc's own calls are cycles of tasks, one of which lets go of the next
             gc.collect()
             finalizers.flush(5)
-        told.wait_for()
+        recorder.wait_for()
         leave.set()
     loop.close()
 
-    assert [["CANCELLED"]] * 4 == told.everywhere("client")
-    assert 0 == told.total("grpc_client_in_flight")
+    assert [["CANCELLED"]] * 4 == recorder.everywhere("client")
+    assert 0 == recorder.total("grpc_client_in_flight")

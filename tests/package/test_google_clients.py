@@ -16,8 +16,8 @@ from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from observability import Call, Outcome
+from tests.package.recorder import Recorder
 from tests.package.rpc import LOCAL, connected, method
-from tests.package.told import Told
 from tests.package.without_us import WAYS, ways
 
 bidi: Any = bidi_  # it has no types
@@ -51,20 +51,20 @@ def opened(rpc: Any) -> Iterator[Any]:
         rpc.close()
 
 
-def codes(told: Told, count: int) -> list[str]:
+def codes(recorder: Recorder, count: int) -> list[str]:
     """Return the codes of this many calls when they have ended, sorted: a reader may see an end late."""
-    told.wait_for(count)
-    assert 0 == told.total("grpc_client_in_flight")
-    return sorted(told.codes)
+    recorder.wait_for(count)
+    assert 0 == recorder.total("grpc_client_in_flight")
+    return sorted(recorder.codes)
 
 
 @ways
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_bidi_rpc(way: str, wrapped: bool) -> None:  # noqa: FBT001 - a parameter
     """A BidiRpc sends and receives, and its done-callback gets the call: an error with CANCELLED here."""
-    told, done = Told(), queue.Queue[Any]()
+    recorder, done = Recorder(), queue.Queue[Any]()
     with connected(bidi_stream=echo_until_again) as plain:
-        callable_ = method(WAYS[way](told, plain), "bidi_stream")
+        callable_ = method(WAYS[way](recorder, plain), "bidi_stream")
         if wrapped:  # as generated clients do, for which the first message is not to be waited for
             callable_._prefetch_first_result_ = False
             callable_ = grpc_helpers.wrap_errors(callable_)
@@ -83,16 +83,16 @@ def test_bidi_rpc(way: str, wrapped: bool) -> None:  # noqa: FBT001 - a paramete
     assert ended is (call._wrapped if wrapped else call)
     assert ended.code() is grpc.StatusCode.CANCELLED
     del rpc, call, ended
-    assert way == "bare" or codes(told, 1) == ["CANCELLED"]
+    assert way == "bare" or codes(recorder, 1) == ["CANCELLED"]
 
 
 @ways
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_bidi_rpc_that_fails(way: str, wrapped: bool) -> None:  # noqa: FBT001 - a parameter
     """One whose server fails raises that from recv and from send."""
-    told, done = Told(), queue.Queue[Any]()
+    recorder, done = Recorder(), queue.Queue[Any]()
     with connected(bidi_stream=echo_until_again) as plain:
-        callable_ = method(WAYS[way](told, plain), "bidi_stream")
+        callable_ = method(WAYS[way](recorder, plain), "bidi_stream")
         if wrapped:
             callable_._prefetch_first_result_ = False
             callable_ = grpc_helpers.wrap_errors(callable_)
@@ -108,16 +108,16 @@ def test_bidi_rpc_that_fails(way: str, wrapped: bool) -> None:  # noqa: FBT001 -
 
     sources = [error.response if wrapped else error for error in raised]
     assert [True, True] == [source is ended for source in sources]
-    assert way == "bare" or codes(told, 1) == ["UNAVAILABLE"]
+    assert way == "bare" or codes(recorder, 1) == ["UNAVAILABLE"]
 
 
 @ways
 def test_resumable_bidi_rpc(way: str) -> None:
     """A ResumableBidiRpc comes back each time that its server wants it to."""
-    told, done = Told(), queue.Queue[Any]()
+    recorder, done = Recorder(), queue.Queue[Any]()
     with connected(bidi_stream=echo_until_again) as plain:
         rpc = bidi.ResumableBidiRpc(
-            method(WAYS[way](told, plain), "bidi_stream"), should_recover=is_unavailable, initial_request=b"a"
+            method(WAYS[way](recorder, plain), "bidi_stream"), should_recover=is_unavailable, initial_request=b"a"
         )
         rpc.add_done_callback(done.put)
         messages = []
@@ -130,13 +130,13 @@ def test_resumable_bidi_rpc(way: str) -> None:
 
     assert [b"a"] * (STREAMS + 1) == messages
     assert ended is None
-    assert way == "bare" or codes(told, STREAMS + 1) == ["CANCELLED"] + ["UNAVAILABLE"] * STREAMS
+    assert way == "bare" or codes(recorder, STREAMS + 1) == ["CANCELLED"] + ["UNAVAILABLE"] * STREAMS
 
 
 @ways
 def test_background_consumer(way: str) -> None:
     """A BackgroundConsumer reads on over all streams, and ends with the first error that is not to come back from."""
-    told, messages, done = Told(), queue.Queue[bytes](), queue.Queue[Any]()
+    recorder, messages, done = Recorder(), queue.Queue[bytes](), queue.Queue[Any]()
     left = ["UNAVAILABLE", "UNAVAILABLE", "NOT_FOUND"]
 
     def fail_in_turn(_messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -144,7 +144,7 @@ def test_background_consumer(way: str) -> None:
         context.abort(grpc.StatusCode[left.pop(0)], "in turn")
 
     with connected(bidi_stream=fail_in_turn) as plain:
-        rpc = bidi.ResumableBidiRpc(method(WAYS[way](told, plain), "bidi_stream"), should_recover=is_unavailable)
+        rpc = bidi.ResumableBidiRpc(method(WAYS[way](recorder, plain), "bidi_stream"), should_recover=is_unavailable)
         rpc.add_done_callback(done.put)
         consumer = bidi.BackgroundConsumer(rpc, messages.put)
         consumer.start()
@@ -154,7 +154,7 @@ def test_background_consumer(way: str) -> None:
 
     assert [b"a"] * 3 == received
     assert ended.code() is grpc.StatusCode.NOT_FOUND
-    assert way == "bare" or codes(told, 3) == ["NOT_FOUND", "UNAVAILABLE", "UNAVAILABLE"]
+    assert way == "bare" or codes(recorder, 3) == ["NOT_FOUND", "UNAVAILABLE", "UNAVAILABLE"]
 
 
 class Subscriber(grpc.GenericRpcHandler):
@@ -194,13 +194,13 @@ def test_subscriber_client(way: str) -> None:
     def keep(call: Call) -> Callable[[Outcome], None]:
         return lambda outcome: ended.put(outcome.code.name) if call.method == "StreamingPull" else None
 
-    told = Told(extra=(keep,))
+    recorder = Recorder(extra=(keep,))
     with ThreadPoolExecutor(8) as pool:
         server = grpc.server(pool, [fake])
         port = server.add_insecure_port(LOCAL)
         server.start()
         with grpc.insecure_channel(f"127.0.0.1:{port}") as plain:
-            transport = SubscriberGrpcTransport(channel=WAYS[way](told, plain))
+            transport = SubscriberGrpcTransport(channel=WAYS[way](recorder, plain))
             client = pubsub_v1.SubscriberClient(transport=transport)
 
             def take(message: Any) -> None:
@@ -220,4 +220,4 @@ def test_subscriber_client(way: str) -> None:
     if way != "bare":
         pulled = sorted(ended.get(timeout=PATIENCE) for _ in range(STREAMS))
         assert ["CANCELLED"] + ["UNAVAILABLE"] * (STREAMS - 1) == pulled
-        assert 0 == told.total("grpc_client_in_flight")
+        assert 0 == recorder.total("grpc_client_in_flight")

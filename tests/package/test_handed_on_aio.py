@@ -12,9 +12,9 @@ import pytest
 from observability import aio_client_interceptors
 from tests.package.aio_interceptors import aio_interceptor
 from tests.package.aio_ways import EACH_WAY, aio_observed
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, aio_connected, method, requests
 from tests.package.seen import read, seen
-from tests.package.told import Told
 
 
 class Again:
@@ -81,20 +81,20 @@ def test_requests_of_a_second_try(kind: str, arity: str, way: str) -> None:
     """
     An interceptor after ours that makes a call again sends what it would send without us, and all of it is counted.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def do(way: str) -> Any:
         retries = Retries(arity)
-        async with aio_observed(way, *told.observers, client=[retries.interceptor], **AIO_ECHOES) as channel:
+        async with aio_observed(way, *recorder.observers, client=[retries.interceptor], **AIO_ECHOES) as channel:
             call = method(channel, arity)(REQUESTS[kind]())
             return [await seen(lambda: read(call, arity)), retries.seen]
 
     bare, observed = asyncio.run(do("bare")), asyncio.run(do(way))
-    told.wait_for()
+    recorder.wait_for()
     again = 2 if kind in ("list", "tuple", "iterable", "asyncio iterable", "both") else 1
 
     assert bare == observed
-    assert [0 if kind == "nothing to iterate" else 2 * again] == [outcome.sent for outcome in told.outcomes]
+    assert [0 if kind == "nothing to iterate" else 2 * again] == [outcome.sent for outcome in recorder.outcomes]
 
 
 class Marked(grpc.aio.ClientCallDetails):
@@ -228,10 +228,10 @@ def test_details(kind: str, arity: str) -> None:
     Only the metadata is more; those that were handed on are as they were.
     """
     make, type_ = DETAILS[kind]
-    told, before, after = Told(), Looks(arity, make), Looks(arity)
+    recorder, before, after = Recorder(), Looks(arity, make), Looks(arity)
 
     async def main() -> None:
-        interceptors = [before.interceptor, *aio_client_interceptors(*told.observers), after.interceptor]
+        interceptors = [before.interceptor, *aio_client_interceptors(*recorder.observers), after.interceptor]
         async with aio_connected(client=interceptors, **AIO_ECHOES) as channel:
             await seen(lambda: read(method(channel, arity)(requests(arity), timeout=60), arity))
 
@@ -246,16 +246,16 @@ def test_details(kind: str, arity: str) -> None:
     )
     assert (("key", "value"),) == made.metadata
     assert ["key", "traceparent"] == [key for key, _value in given.metadata]
-    assert ["OK"] == told.codes
+    assert ["OK"] == recorder.codes
 
 
 @pytest.mark.parametrize("arity", ARITIES)
 def test_details_of_grpc(arity: str) -> None:
     """Where nobody has changed them, the details are grpc's own, with grpc's metadata."""
-    told, after = Told(), Looks(arity)
+    recorder, after = Recorder(), Looks(arity)
 
     async def main() -> None:
-        interceptors = [*aio_client_interceptors(*told.observers), after.interceptor]
+        interceptors = [*aio_client_interceptors(*recorder.observers), after.interceptor]
         async with aio_connected(client=interceptors, **AIO_ECHOES) as channel:
             metadata = (("key", "one"), ("key", "two"))
             await seen(lambda: read(method(channel, arity)(requests(arity), metadata=metadata), arity))

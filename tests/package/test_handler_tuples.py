@@ -13,7 +13,8 @@ import grpc.experimental
 import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor
-from tests.package.endings import aio_behaviors, behaviors
+from tests.package.outcomes import aio_behaviors, behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     AIO_ECHOES,
     ARITIES,
@@ -26,7 +27,6 @@ from tests.package.rpc import (
     requests,
     talk,
 )
-from tests.package.told import Told
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 EACH_ARITY = pytest.mark.parametrize("arity", ARITIES)
@@ -69,11 +69,11 @@ def changing(stack: str, change: Change) -> Any:
     return Changing(change) if stack == "sync" else AioChanging(change)
 
 
-def ours(stack: str, kind: str, told: Told) -> list[Any]:
+def ours(stack: str, kind: str, recorder: Recorder) -> list[Any]:
     """Return interceptors of ours: the one that observes, behind the one that hides if that is asked for."""
     if stack == "sync":
-        return [*([HideExceptions()] if kind == "hiding" else []), ServerInterceptor(*told.observers)]
-    return [*([AioHideExceptions()] if kind == "hiding" else []), AioServerInterceptor(*told.observers)]
+        return [*([HideExceptions()] if kind == "hiding" else []), ServerInterceptor(*recorder.observers)]
+    return [*([AioHideExceptions()] if kind == "hiding" else []), AioServerInterceptor(*recorder.observers)]
 
 
 def in_order(place: str, interceptor: Any, ours_: list[Any]) -> list[Any]:
@@ -109,17 +109,17 @@ def wrapper(behavior: Any) -> Any:
 @pytest.mark.parametrize("kind", ["observing", "hiding"])
 def test_wrapped_as_grpc_does(stack: str, arity: str, place: str, kind: str) -> None:
     """grpc.experimental.wrap_server_method_handler wraps our handlers and what they wrap, and calls are observed."""
-    told = Told()
+    recorder = Recorder()
     wrapping = changing(stack, functools.partial(wrap_handler, wrapper))
-    interceptors = in_order(place, wrapping, ours(stack, kind, told))
+    interceptors = in_order(place, wrapping, ours(stack, kind, recorder))
 
     assert RESPONSES[arity] == talk(stack, arity, server=interceptors)
-    told.wait_for()
-    assert [["OK"]] * 4 == told.everywhere()
+    recorder.wait_for()
+    assert [["OK"]] * 4 == recorder.everywhere()
     assert [(len(RESPONSES[arity]), 3 if "stream" in NAMES[arity].split("_")[0] else 1)] == [
-        (outcome.sent, outcome.received) for outcome in told.outcomes
+        (outcome.sent, outcome.received) for outcome in recorder.outcomes
     ]
-    assert 0 == told.total("grpc_server_in_flight") == told.total("grpc_server_handlers_running")
+    assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
 @STACKS
@@ -127,16 +127,16 @@ def test_wrapped_as_grpc_does(stack: str, arity: str, place: str, kind: str) -> 
 @pytest.mark.parametrize("kind", ["observing", "hiding"])
 def test_abort_in_a_wrapped_handler(stack: str, arity: str, kind: str) -> None:
     """A handler that is wrapped so before ours ends as it does."""
-    told = Told()
+    recorder = Recorder()
     wrapping = changing(stack, functools.partial(wrap_handler, wrapper))
     made = behaviors("NOT_FOUND") if stack == "sync" else aio_behaviors("NOT_FOUND")
 
     with pytest.raises(grpc.RpcError) as raised:
-        talk(stack, arity, server=[wrapping, *ours(stack, kind, told)], behavior=made[arity])
-    told.wait_for()
+        talk(stack, arity, server=[wrapping, *ours(stack, kind, recorder)], behavior=made[arity])
+    recorder.wait_for()
 
     assert grpc.StatusCode.NOT_FOUND is raised.value.code()
-    assert [["NOT_FOUND"]] * 4 == told.everywhere()
+    assert [["NOT_FOUND"]] * 4 == recorder.everywhere()
 
 
 @STACKS
@@ -144,14 +144,14 @@ def test_abort_in_a_wrapped_handler(stack: str, arity: str, kind: str) -> None:
 @PLACES
 def test_serializer_in_place_of_ours(stack: str, arity: str, place: str) -> None:
     """A serialiser that _replace puts in the place of ours, and that does not call it, leaves the call what it is."""
-    told = Told()
+    recorder = Recorder()
     shouting = changing(stack, lambda handler: handler._replace(response_serializer=bytes.upper))
 
-    got = talk(stack, arity, server=in_order(place, shouting, ours(stack, "observing", told)))
-    told.wait_for()
+    got = talk(stack, arity, server=in_order(place, shouting, ours(stack, "observing", recorder)))
+    recorder.wait_for()
 
     assert [response.upper() for response in RESPONSES[arity]] == got
-    assert [["OK"]] * 4 == told.everywhere()
+    assert [["OK"]] * 4 == recorder.everywhere()
 
 
 def facts(handler: Any) -> Any:
@@ -185,7 +185,7 @@ def test_named_tuple(stack: str, arity: str, kind: str) -> None:
         return handler
 
     talk(stack, arity, server=[changing(stack, see)])
-    talk(stack, arity, server=[changing(stack, see), *ours(stack, kind, Told())])
+    talk(stack, arity, server=[changing(stack, see), *ours(stack, kind, Recorder())])
 
     assert seen[0] == seen[1]
 
@@ -267,7 +267,7 @@ def test_attributes_of_the_applications_own_function(stack: str, arity: str, nam
         return handler
 
     talk(stack, arity, server=[changing(stack, see)], behavior=behavior)
-    talk(stack, arity, server=[changing(stack, see), *ours(stack, kind, Told())], behavior=behavior)
+    talk(stack, arity, server=[changing(stack, see), *ours(stack, kind, Recorder())], behavior=behavior)
 
     assert seen[0] == seen[1]
     assert [behavior, behavior] == wrapped
@@ -289,7 +289,7 @@ class Custom(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the
 @pytest.mark.parametrize("kind", ["observing", "hiding"])
 def test_attributes_of_somebodys_own_handler(stack: str, kind: str) -> None:
     """So it does with what a handler of somebody's own class has."""
-    told, seen = Told(), []
+    recorder, seen = Recorder(), []
 
     def see(handler: Any) -> Any:
         seen.append((handler.scope, hasattr(handler, "scopes")))
@@ -297,9 +297,9 @@ def test_attributes_of_somebodys_own_handler(stack: str, kind: str) -> None:
 
     own = changing(stack, lambda _handler: Custom((ECHOES if stack == "sync" else AIO_ECHOES)["unary"]))
 
-    assert [b"a"] == talk(stack, "unary", server=[changing(stack, see), *ours(stack, kind, told), own])
-    told.wait_for()
-    assert ([("admin", False)], ["OK"]) == (seen, told.codes)
+    assert [b"a"] == talk(stack, "unary", server=[changing(stack, see), *ours(stack, kind, recorder), own])
+    recorder.wait_for()
+    assert ([("admin", False)], ["OK"]) == (seen, recorder.codes)
 
 
 class Kept:
@@ -339,8 +339,8 @@ def test_handler_kept_for_other_calls(stack: str, arity: str) -> None:
     One call is told with its end; of the others, whose handlers were not even looked at, nothing better is known
     than of those that grpc refuses. What is running is told truly.
     """
-    told, together = Told(), threading.Barrier(2)
-    interceptors = [changing(stack, Kept()), *ours(stack, "observing", told)]
+    recorder, together = Recorder(), threading.Barrier(2)
+    interceptors = [changing(stack, Kept()), *ours(stack, "observing", recorder)]
 
     def ask(channel: grpc.Channel) -> list[bytes]:
         calls = []
@@ -361,8 +361,8 @@ def test_handler_kept_for_other_calls(stack: str, arity: str) -> None:
             got = ask(channel)
     else:
         got = asyncio.run(ask_aio())
-    told.wait_for(2)
+    recorder.wait_for(2)
 
     assert [b"|".join(RESPONSES[arity])] * 2 == got
-    assert ["OK", "RESOURCE_EXHAUSTED"] == sorted(told.codes)
-    assert 0 == told.total("grpc_server_in_flight") == told.total("grpc_server_handlers_running")
+    assert ["OK", "RESOURCE_EXHAUSTED"] == sorted(recorder.codes)
+    assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")

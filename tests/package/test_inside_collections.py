@@ -14,10 +14,10 @@ import pytest
 from client.processes import ROOT, environment
 from observability import Call, Outcome
 from observability.threads.finalizers import finalizers
-from tests.package.endings import behaviors
 from tests.package.less_than_calls import Answering
+from tests.package.outcomes import behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, STREAMS, connected, serving
-from tests.package.told import Told
 from tests.package.without_us import WAYS, expect, start, streams, ways
 
 
@@ -84,44 +84,44 @@ HELD: Final = [
 def test_end_inside_a_collection(way: str, arity: str, hold: Callable[[Any], Any]) -> None:
     """A call that the garbage collector finds runs no observer there, whose lock this thread may hold."""
     leave, locked = threading.Event(), Locked()
-    told = Told(extra=(locked,))
+    recorder = Recorder(extra=(locked,))
     with connected(**behaviors("cancelled", leave)) as plain:
-        cycle = [hold(start(WAYS[way](told, plain), arity))]
+        cycle = [hold(start(WAYS[way](recorder, plain), arity))]
         cycle.append(cycle)
         with locked.lock:
             del cycle
             gc.collect()
-        told.wait_for()
+        recorder.wait_for()
         leave.set()
 
     assert threading.current_thread() not in locked.threads
-    assert ["CANCELLED"] == told.codes
+    assert ["CANCELLED"] == recorder.codes
 
 
 @OURS
 @pytest.mark.parametrize("arity", ARITIES)
 def test_seconds_of_a_dropped_call(way: str, arity: str) -> None:
     """A dropped call took as long as it was kept, however late that is told."""
-    told, leave, late = Told(), threading.Event(), threading.Event()
+    recorder, leave, late = Recorder(), threading.Event(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        call = start(WAYS[way](told, plain), arity)
-        observation: Any = told.calls[0]
+        call = start(WAYS[way](recorder, plain), arity)
+        observation: Any = recorder.calls[0]
         kept = observation.seconds
         finalizers.defer(late.wait)
         del call
         dropped = observation.seconds
         late.set()
-        told.wait_for()
+        recorder.wait_for()
         leave.set()
 
-    assert kept <= told.outcomes[0].seconds <= dropped
+    assert kept <= recorder.outcomes[0].seconds <= dropped
 
 
 @ways
 @streams
 def test_generator_ends_where_it_is_dropped(way: str, arity: str) -> None:
     """Somebody's generator of responses is closed where its caller drops it, in his thread and at once."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     threads: list[threading.Thread] = []
 
     def noting(call: Any) -> Iterator[bytes]:
@@ -131,14 +131,14 @@ def test_generator_ends_where_it_is_dropped(way: str, arity: str) -> None:
             threads.append(threading.current_thread())
 
     with connected(**behaviors("cancelled", leave)) as plain:
-        stream = start(WAYS[way](told, grpc.intercept_channel(plain, Answering(noting))), arity)
+        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(noting))), arity)
         next(stream)
         del stream
         closed = list(threads)
         leave.set()
 
     assert [threading.current_thread()] == closed
-    expect(way, told, "CANCELLED")
+    expect(way, recorder, "CANCELLED")
 
 
 KEEPING: Final = """

@@ -15,15 +15,15 @@ import pytest
 from observability import ClientInterceptor, aio_client_interceptors
 from observability.client.channel import ObservedChannel
 from tests.package.aio_interceptors import THROUGH
-from tests.package.endings import METADATA, aio_behaviors, behaviors
+from tests.package.outcomes import METADATA, aio_behaviors, behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
-from tests.package.told import Told
 
 ENDINGS = ("OK", "NOT_FOUND", "cancelled")
 # Both ways to observe a sync channel.
 OBSERVE: dict[str, Callable[[grpc.Channel], grpc.Channel]] = {
-    "interceptor": lambda channel: grpc.intercept_channel(channel, ClientInterceptor(*Told().observers)),
-    "channel": lambda channel: ObservedChannel(channel, *Told().observers),
+    "interceptor": lambda channel: grpc.intercept_channel(channel, ClientInterceptor(*Recorder().observers)),
+    "channel": lambda channel: ObservedChannel(channel, *Recorder().observers),
 }
 WAYS = pytest.mark.parametrize("way", OBSERVE)
 # What a sync call can be asked once it is over, and what else can be done with it.
@@ -104,11 +104,11 @@ def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str
     """Make a call of one kind, bring it to its end, and ask it everything."""
     callable_ = method(channel, arity)
     call = (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=None)
-    told: list[Any] = []
+    recorder: list[Any] = []
     over = threading.Event()
 
     def tell(done: Any) -> None:
-        told.append(done is call)
+        recorder.append(done is call)
         over.set()
 
     call.add_done_callback(tell)
@@ -117,7 +117,7 @@ def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str
     return {
         **found,
         **{question: ask(getattr(call, question)) for question in questions(QUESTIONS, ending)},
-        "told": told,
+        "told": recorder,
         "add_callback": call.add_callback(lambda: None),
         "cancel again": call.cancel(),
         "types": [isinstance(call, type_) for type_ in (grpc.Call, grpc.Future, grpc.RpcContext)],
@@ -187,12 +187,12 @@ def test_sync_call_that_goes_on(way: str, arity: str) -> None:
         remaining = call.time_remaining()
         registered = call.add_callback(over.set)
         call.cancel()
-        told = over.wait(5)
+        recorder = over.wait(5)
         leave.set()
 
     assert [True, True, False, False] == states
     assert 0 < remaining <= 60
-    assert (True, True) == (registered, told)
+    assert (True, True) == (registered, recorder)
 
 
 async def aio_everything_about(arity: str, ending: str, interceptors: list[Any]) -> dict[str, Any]:
@@ -206,8 +206,8 @@ async def _aio_everything_about(
     channel: grpc.aio.Channel, arity: str, ending: str, begun: asyncio.Event
 ) -> dict[str, Any]:
     call = method(channel, arity)(requests(arity))
-    told: list[Any] = []
-    call.add_done_callback(lambda done: told.append(done is call))
+    recorder: list[Any] = []
+    call.add_done_callback(lambda done: recorder.append(done is call))
     read = [await call.read()] if arity in STREAMS else []
     if ending == "cancelled":
         await begun.wait()
@@ -218,7 +218,7 @@ async def _aio_everything_about(
     return {
         "read": read,
         **{question: await aio_ask(getattr(call, question)) for question in questions(AIO_QUESTIONS, ending)},
-        "told": told,
+        "told": recorder,
         "cancel again": call.cancel(),
         "types": [isinstance(call, type_) for type_ in AIO_TYPES],
     }
@@ -240,7 +240,7 @@ def test_aio_call(arity: str, ending: str) -> None:
     """An asyncio call through our interceptors answers every question as through any other, however it ends."""
     others, observed = (
         asyncio.run(aio_everything_about(arity, ending, interceptors))
-        for interceptors in (THROUGH, aio_client_interceptors(*Told().observers))
+        for interceptors in (THROUGH, aio_client_interceptors(*Recorder().observers))
     )
 
     assert others == observed
@@ -257,7 +257,7 @@ def test_every_method_of_an_aio_call_is_asked(class_: type) -> None:
 @pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
 def test_writing_by_hand(arity: str) -> None:
     """A request stream may be written by hand: write, done_writing, read."""
-    client = Told()
+    client = Recorder()
 
     async def joined(messages: AsyncIterator[bytes], _context: Any) -> bytes:
         return b" ".join([message async for message in messages])
@@ -284,7 +284,7 @@ def test_writing_by_hand(arity: str) -> None:
 @pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
 def test_caller_that_asks_for_the_code_alone(ending: str) -> None:
     """A client-streaming call whose caller awaits its code alone has ended with that code."""
-    client = Told()
+    client = Recorder()
 
     async def main() -> str:
         interceptors = aio_client_interceptors(*client.observers)

@@ -29,8 +29,8 @@ from observability import (
     trace_calls,
 )
 from tests.package.aio_ways import EACH_WAY, OURS, aio_observed
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, connected, method, requests
-from tests.package.told import Told
 
 
 class Endless:
@@ -64,7 +64,7 @@ class Endless:
 @pytest.mark.parametrize("read", [0, 1])
 def test_dropped_stream_is_cancelled(arity: str, read: int) -> None:
     """Dropping a stream, never read or half read, cancels it on the wire at once, and records CANCELLED."""
-    endless, client = Endless(), Told()
+    endless, client = Endless(), Recorder()
     with connected(client=[ClientInterceptor(*client.observers)], **{arity: endless.sync}) as channel:
         stream = method(channel, arity)(requests(arity))
         endless.begun.wait(5)
@@ -91,7 +91,7 @@ def test_dropped_aio_stream_is_cancelled(read: int, arity: str, way: str) -> Non
 
     At once on a channel of our own; through interceptors once the garbage has been collected.
     """
-    endless, client = Endless(), Told()
+    endless, client = Endless(), Recorder()
     behaviors: dict[str, Any] = {arity: endless.aio}
 
     async def main() -> bool:

@@ -15,6 +15,7 @@ from client.lines import fields
 from observability import AioServerInterceptor, Call, ClientInterceptor, Outcome, ServerInterceptor
 from observability.calls.method import kebab
 from observability.logs.render import render_keyvalue
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     AIO_ECHOES,
     ARITIES,
@@ -29,7 +30,6 @@ from tests.package.rpc import (
     requests,
     serving,
 )
-from tests.package.told import Told
 
 COMMON = ["service", "endpoint", "status", "latency_ms", "level", "kind", "method", "code"]
 # The server's own faults, by the RPC conventions; what else is no OK is the caller's.
@@ -41,15 +41,15 @@ def crash(_request: Any, _context: grpc.ServicerContext) -> Any:
     raise ValueError('no "bread"\nservice=B')
 
 
-def line_of(told: Told) -> dict[str, Any]:
+def line_of(recorder: Recorder) -> dict[str, Any]:
     """Return the one call's fields, as they were given to the logger."""
-    [line] = told.lines
+    [line] = recorder.lines
     return {key: value for key, value in line.items() if key not in ("event", "called")}
 
 
 def server_line(behavior: Any, *, timeout: float | None = None, **log: Any) -> dict[str, Any]:
     """Return the server's line of one unary call, rendered and read back."""
-    server = Told(log=log)
+    server = Recorder(log=log)
     with connected(ServerInterceptor(*server.observers), unary=behavior) as ch:
         method(ch, "unary").future(b"a", timeout=timeout).exception()
         server.wait_for()
@@ -73,7 +73,7 @@ def test_order_of_a_failed_line() -> None:
 
 def test_order_of_a_clients_line() -> None:
     """A client's line says nothing of peer and deadline."""
-    client = Told()
+    client = Recorder()
     with serving(unary=echo) as address, grpc.insecure_channel(address) as plain:
         channel = grpc.intercept_channel(plain, ClientInterceptor(*client.observers, target=address))
         method(channel, "unary")(b"a", timeout=5)
@@ -85,7 +85,7 @@ def test_order_of_a_clients_line() -> None:
 @pytest.mark.parametrize("arity", ARITIES)
 def test_message_counts_of_a_stream(arity: str) -> None:
     """A stream's line counts its messages before the ids; a unary call's does not."""
-    server = Told()
+    server = Recorder()
     with serving(ServerInterceptor(*server.observers), **{arity: ECHOES[arity]}) as address:
         with grpc.insecure_channel(address) as channel:
             answer = method(channel, arity)(requests(arity))
@@ -129,7 +129,7 @@ def test_no_deadline() -> None:
 
 def test_latency_has_three_decimals() -> None:
     """latency_ms is written with three decimals, however round the number."""
-    server = Told()
+    server = Recorder()
     with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
         method(ch, "unary")(b"a")
         server.wait_for()
@@ -175,7 +175,7 @@ def test_error_is_always_quoted(details: str) -> None:
 @pytest.mark.parametrize("name", ["/Nowhere", "/test.v1.Words/Nothing", "/a/b/c", "/nothing"])
 def test_unknown_method(name: str) -> None:
     """A call of an unknown method has the endpoint /unknown, and its own name quoted."""
-    server = Told()
+    server = Recorder()
     with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
         method(ch, "unary", name).future(b"a").exception()
         server.wait_for()
@@ -200,7 +200,7 @@ HOSTILE_PATHS = [
 @pytest.mark.parametrize("path", HOSTILE_PATHS, ids=ascii)
 def test_hostile_path(path: str) -> None:
     """A method path full of what breaks lines is one value of one line, cut at 1,024 bytes."""
-    server = Told()
+    server = Recorder()
     with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
         method(ch, "unary", path).future(b"a").exception()
         server.wait_for()
@@ -215,14 +215,14 @@ def test_hostile_path(path: str) -> None:
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_level(side: str, code: grpc.StatusCode) -> None:
     """OK is info, a server's fault error, any other failure a warning; the same on both sides."""
-    told = Told()
-    interceptors = [ServerInterceptor(*told.observers)] if side == "server" else []
+    recorder = Recorder()
+    interceptors = [ServerInterceptor(*recorder.observers)] if side == "server" else []
     with serving(*interceptors, unary=as_asked) as address, grpc.insecure_channel(address) as plain:
-        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*recorder.observers))
         channel = plain if side == "server" else intercepted
         method(channel, "unary").future(code.name.encode()).exception()
-        told.wait_for()
-    [line] = told.lines
+        recorder.wait_for()
+    [line] = recorder.lines
 
     expected = "info" if code.name == "OK" else "error" if code.name in ERRORS else "warning"
     assert (expected, expected) == (line["level"], line["called"])
@@ -248,7 +248,7 @@ def test_endpoint_is_in_kebab_case(name: str, expected: str) -> None:
 
 def test_health_checks_are_logged_at_debug() -> None:
     """A probe's call has its line at DEBUG, whatever its outcome."""
-    server = Told()
+    server = Recorder()
     with connected(ServerInterceptor(*server.observers)) as channel:
         method(channel, "unary", "/grpc.health.v1.Health/Check").future(b"").exception()
         server.wait_for()
@@ -262,7 +262,7 @@ def test_health_checks_are_logged_at_debug() -> None:
 )
 def test_which_calls_have_a_line(only: str | float, expected: list[str]) -> None:
     """All calls have a line, or those that failed, or those that failed or took longer than so many milliseconds."""
-    server = Told(log={"only": only})
+    server = Recorder(log={"only": only})
     with connected(ServerInterceptor(*server.observers), unary=as_asked) as ch:
         for count, code in enumerate((b"OK", b"NOT_FOUND"), 1):
             method(ch, "unary").future(code).exception()
@@ -274,19 +274,19 @@ def test_which_calls_have_a_line(only: str | float, expected: list[str]) -> None
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_baggage_by_name(side: str) -> None:
     """Baggage entries that are asked for are fields of the line, on both sides; others are not."""
-    told = {side: Told(log={"baggage_keys": ["tenant", "user"]}) for side in ("server", "client")}
+    recorder = {side: Recorder(log={"baggage_keys": ["tenant", "user"]}) for side in ("server", "client")}
     token = attach(baggage.set_baggage("tenant", "acme corp", baggage.set_baggage("secret", "s3cret")))
     try:
         with connected(
-            ServerInterceptor(*told["server"].observers),
+            ServerInterceptor(*recorder["server"].observers),
             unary=echo,
-            client=[ClientInterceptor(*told["client"].observers)],
+            client=[ClientInterceptor(*recorder["client"].observers)],
         ) as channel:
             method(channel, "unary")(b"a")
-            told[side].wait_for()
+            recorder[side].wait_for()
     finally:
         detach(token)
-    line = line_of(told[side])
+    line = line_of(recorder[side])
 
     assert {"tenant": "acme corp"} == {key: line[key] for key in ("tenant", "user", "secret") if key in line}
     assert "tenant" == list(line)[-1]
@@ -295,25 +295,25 @@ def test_baggage_by_name(side: str) -> None:
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_baggage_that_another_carries(stack: str) -> None:
     """Baggage that somebody else's interceptor brings to the handler alone is a field too."""
-    told = Told(log={"baggage_keys": ["tenant"]}, trace={"propagator": TraceContextTextMapPropagator()})
+    recorder = Recorder(log={"baggage_keys": ["tenant"]}, trace={"propagator": TraceContextTextMapPropagator()})
     metadata = (("baggage", "tenant=acme"),)
     official_: Any = official  # it has no types
 
     async def call_aio() -> None:
-        interceptors = [official_.aio_server_interceptor(told.provider), AioServerInterceptor(*told.observers)]
+        interceptors = [official_.aio_server_interceptor(recorder.provider), AioServerInterceptor(*recorder.observers)]
         async with aio_connected(*interceptors, unary=AIO_ECHOES["unary"]) as channel:
             await method(channel, "unary")(b"a", metadata=metadata, timeout=10)
 
     if stack == "sync":
         with connected(
-            official_.server_interceptor(told.provider), ServerInterceptor(*told.observers), unary=echo
+            official_.server_interceptor(recorder.provider), ServerInterceptor(*recorder.observers), unary=echo
         ) as channel:
             method(channel, "unary")(b"a", metadata=metadata, timeout=10)
     else:
         asyncio.run(call_aio())
-    told.wait_for()
+    recorder.wait_for()
 
-    assert "acme" == line_of(told)["tenant"]
+    assert "acme" == line_of(recorder)["tenant"]
 
 
 def test_baggage_beside_other_fields() -> None:
@@ -323,10 +323,10 @@ def test_baggage_beside_other_fields() -> None:
         call.annotate(tenant="mine", zone="b")
         return lambda _outcome: None
 
-    told = Told(log={"baggage_keys": ["tenant", "user"]}, extra=(observer,))
-    with connected(ServerInterceptor(*told.observers), unary=echo) as channel:
+    recorder = Recorder(log={"baggage_keys": ["tenant", "user"]}, extra=(observer,))
+    with connected(ServerInterceptor(*recorder.observers), unary=echo) as channel:
         method(channel, "unary")(b"a", metadata=(("baggage", "tenant=acme,user=u1"),), timeout=10)
-        told.wait_for()
-    line = line_of(told)
+        recorder.wait_for()
+    line = line_of(recorder)
 
     assert ("mine", "b", "u1") == (line["tenant"], line["zone"], line["user"])

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from client.processes import ROOT
 from observability import ClientInterceptor, ServerInterceptor, measure_calls
 from protos import echo_pb2
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     ARITIES,
     ECHOES,
@@ -28,7 +29,6 @@ from tests.package.rpc import (
     requests,
     serving,
 )
-from tests.package.told import Told
 
 ECHO = "echo.v1.EchoService"
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -57,9 +57,9 @@ def samples_of(registry: CollectorRegistry) -> set[tuple[str, frozenset[tuple[st
     }
 
 
-def openmetrics_samples(told: Told) -> list[Any]:
+def openmetrics_samples(recorder: Recorder) -> list[Any]:
     """Return the samples of an OpenMetrics scrape, by the format's own parser."""
-    text = openmetrics.generate_latest(told.registry).decode()  # type: ignore[no-untyped-call]  # it has no types
+    text = openmetrics.generate_latest(recorder.registry).decode()  # type: ignore[no-untyped-call]  # it has no types
     families = openmetrics_parser.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # likewise
     return [sample for family in families for sample in family.samples]
 
@@ -72,17 +72,17 @@ def call_unary(address: str, *names: str, request: bytes = b"a") -> None:
 
 
 @pytest.fixture
-def told() -> Told:
+def recorder() -> Recorder:
     """Give the signals of one call of each arity, on both sides."""
-    told = Told()
+    recorder = Recorder()
     with connected(
-        ServerInterceptor(*told.observers), **ECHOES, client=[ClientInterceptor(*told.observers)]
+        ServerInterceptor(*recorder.observers), **ECHOES, client=[ClientInterceptor(*recorder.observers)]
     ) as channel:
         for arity in ARITIES:
             answer = method(channel, arity)(requests(arity))
             _ = answer if isinstance(answer, bytes) else list(answer)
-        told.wait_for(8)
-    return told
+        recorder.wait_for(8)
+    return recorder
 
 
 @pytest.mark.parametrize(
@@ -104,25 +104,25 @@ def told() -> Told:
         ("grpc_client_in_flight", "gauge", LABELS),
     ],
 )
-def test_names_types_and_labels(told: Told, name: str, type_: str, labels: set[str]) -> None:
+def test_names_types_and_labels(recorder: Recorder, name: str, type_: str, labels: set[str]) -> None:
     """Each metric of the contract is there, with its type and labels."""
-    [metric] = [metric for metric in told.registry.collect() if metric.name == name]
+    [metric] = [metric for metric in recorder.registry.collect() if metric.name == name]
 
     assert type_ == metric.type
     assert {frozenset(labels)} == {frozenset(sample.labels) - {"le"} for sample in metric.samples}
 
 
-def test_no_other_metrics(told: Told) -> None:
+def test_no_other_metrics(recorder: Recorder) -> None:
     """There are the contract's metrics and no more."""
-    assert 14 == len(list(told.registry.collect()))
+    assert 14 == len(list(recorder.registry.collect()))
 
 
 @pytest.mark.parametrize("name", ["grpc_server_handling_seconds", "grpc_server_queue_seconds"])
-def test_buckets(told: Told, name: str) -> None:
+def test_buckets(recorder: Recorder, name: str) -> None:
     """The histograms' buckets are the contract's."""
     bounds = {
         sample.labels["le"]
-        for metric in told.registry.collect()
+        for metric in recorder.registry.collect()
         for sample in metric.samples
         if sample.name == f"{name}_bucket"
     }
@@ -144,21 +144,21 @@ def test_buckets_can_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("render", [prometheus_client.generate_latest, openmetrics.generate_latest])
-def test_no_created_series(told: Told, render: Any) -> None:
+def test_no_created_series(recorder: Recorder, render: Any) -> None:
     """No format shows _created series."""
-    assert b"_created" not in render(told.registry)
+    assert b"_created" not in render(recorder.registry)
 
 
 @pytest.mark.parametrize("side", ["server", "client"])
 @pytest.mark.parametrize("arity", ARITIES)
-def test_one_call(told: Told, side: str, arity: str) -> None:
+def test_one_call(recorder: Recorder, side: str, arity: str) -> None:
     """One call counts once in each metric of its side, and is not in flight any more."""
     labels = {"grpc_type": arity, "grpc_service": SERVICE, "grpc_method": NAMES[arity]}
     counts = [
-        told.value(f"grpc_{side}_started_total", **labels),
-        told.value(f"grpc_{side}_handled_total", **labels, grpc_code="OK"),
-        told.value(f"grpc_{side}_handling_seconds_count", **labels, grpc_code="OK"),
-        told.value(f"grpc_{side}_in_flight", **labels),
+        recorder.value(f"grpc_{side}_started_total", **labels),
+        recorder.value(f"grpc_{side}_handled_total", **labels, grpc_code="OK"),
+        recorder.value(f"grpc_{side}_handling_seconds_count", **labels, grpc_code="OK"),
+        recorder.value(f"grpc_{side}_in_flight", **labels),
     ]
 
     assert [1, 1, 1, 0] == counts
@@ -169,21 +169,21 @@ def test_one_call(told: Told, side: str, arity: str) -> None:
     ("arity", "requests_", "responses"),
     [("unary", 1, 1), ("client_stream", 3, 1), ("server_stream", 1, 2), ("bidi_stream", 3, 3)],
 )
-def test_messages(told: Told, side: str, arity: str, requests_: int, responses: int) -> None:
+def test_messages(recorder: Recorder, side: str, arity: str, requests_: int, responses: int) -> None:
     """Messages are counted each way; a unary message counts as one."""
     labels = {"grpc_type": arity, "grpc_service": SERVICE, "grpc_method": NAMES[arity]}
-    sent = told.value(f"grpc_{side}_msg_sent_total", **labels)
-    received = told.value(f"grpc_{side}_msg_received_total", **labels)
+    sent = recorder.value(f"grpc_{side}_msg_sent_total", **labels)
+    received = recorder.value(f"grpc_{side}_msg_received_total", **labels)
 
     expected = (responses, requests_) if side == "server" else (requests_, responses)
     assert expected == (sent, received)
 
 
-def test_histogram_takes_the_calls_own_time(told: Told) -> None:
+def test_histogram_takes_the_calls_own_time(recorder: Recorder) -> None:
     """The histograms' sums are the seconds of the calls' own outcomes."""
-    sums = [told.total(f"grpc_{side}_handling_seconds_sum") for side in ("server", "client")]
+    sums = [recorder.total(f"grpc_{side}_handling_seconds_sum") for side in ("server", "client")]
 
-    assert sum(outcome.seconds for outcome in told.outcomes) == pytest.approx(sum(sums))
+    assert sum(outcome.seconds for outcome in recorder.outcomes) == pytest.approx(sum(sums))
     assert min(sums) > 0
 
 
@@ -191,17 +191,17 @@ def test_histogram_takes_the_calls_own_time(told: Told) -> None:
 @pytest.mark.parametrize("side", ["server", "client"])
 def test_every_code(side: str, code: grpc.StatusCode) -> None:
     """A call is counted under its code's name, in the counter and in the histogram alike."""
-    told = Told()
-    interceptors = [ServerInterceptor(*told.observers)] if side == "server" else []
+    recorder = Recorder()
+    interceptors = [ServerInterceptor(*recorder.observers)] if side == "server" else []
     with serving(*interceptors, unary=as_asked) as address, grpc.insecure_channel(address) as plain:
-        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*recorder.observers))
         channel = plain if side == "server" else intercepted
         method(channel, "unary").future(code.name.encode()).exception()
-        told.wait_for()
+        recorder.wait_for()
     labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Unary", "grpc_code": code.name}
 
-    assert 1 == told.value(f"grpc_{side}_handled_total", **labels) == told.total(f"grpc_{side}_handled_total")
-    assert 1 == told.value(f"grpc_{side}_handling_seconds_count", **labels)
+    assert 1 == recorder.value(f"grpc_{side}_handled_total", **labels) == recorder.total(f"grpc_{side}_handled_total")
+    assert 1 == recorder.value(f"grpc_{side}_handling_seconds_count", **labels)
 
 
 def declared(side: str) -> CollectorRegistry:
@@ -246,20 +246,20 @@ def test_first_failure_of_a_declared_method(side: str, code: grpc.StatusCode) ->
     """
     The first call that ends with a likely code adds no series, as rate() needs it; another code adds its histogram.
     """
-    told = Told(measure={"services": [ECHO], "client_services": [ECHO]})
-    interceptors = [ServerInterceptor(*told.observers)] if side == "server" else []
-    before = samples_of(told.registry)
+    recorder = Recorder(measure={"services": [ECHO], "client_services": [ECHO]})
+    interceptors = [ServerInterceptor(*recorder.observers)] if side == "server" else []
+    before = samples_of(recorder.registry)
     with (
         serving(*interceptors, handlers=[CatchAll(as_asked)]) as address,
         grpc.insecure_channel(address) as plain,
     ):
-        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        intercepted = grpc.intercept_channel(plain, ClientInterceptor(*recorder.observers))
         channel = plain if side == "server" else intercepted
         method(channel, "unary", f"/{ECHO}/Echo").future(code.name.encode()).exception()
-        told.wait_for()
-    born = samples_of(told.registry) - before
+        recorder.wait_for()
+    born = samples_of(recorder.registry) - before
 
-    assert 1 == told.total(f"grpc_{side}_handling_seconds_count")
+    assert 1 == recorder.total(f"grpc_{side}_handling_seconds_count")
     assert [] == [name for name, _ in born if not name.startswith(f"grpc_{side}_handling_seconds_")]
     assert (0 if code.name in LIKELY else 17) == len(born)
 
@@ -283,74 +283,74 @@ def test_twice_on_one_registry() -> None:
     """A second measure_calls on a registry shares its metrics, and declares its own services."""
     registry = CollectorRegistry()
     measure_calls(registry, services=["echo.v1.HealthService", ECHO])
-    told = Told(registry=registry, measure={"services": [ECHO]})
-    with serving(ServerInterceptor(*told.observers), unary=echo) as address:
+    recorder = Recorder(registry=registry, measure={"services": [ECHO]})
+    with serving(ServerInterceptor(*recorder.observers), unary=echo) as address:
         call_unary(address, f"/{SERVICE}/Unary")
-        told.wait_for()
+        recorder.wait_for()
 
-    assert 1 == told.total("grpc_server_started_total")
-    assert 0 == told.value("grpc_server_started_total", grpc_type="unary", grpc_service=ECHO, grpc_method="Echo")
+    assert 1 == recorder.total("grpc_server_started_total")
+    assert 0 == recorder.value("grpc_server_started_total", grpc_type="unary", grpc_service=ECHO, grpc_method="Echo")
     assert echo_pb2.DESCRIPTOR.services_by_name["EchoService"].full_name == ECHO
 
 
 def test_unknown_methods_share_one_series() -> None:
     """10,000 unknown method names add one series, and grow no cache."""
-    told = Told(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
-    interceptor = ServerInterceptor(*told.observers)
+    recorder = Recorder(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    interceptor = ServerInterceptor(*recorder.observers)
     with serving(interceptor, unary=echo) as address:
         call_unary(address, *(f"/nobody.v1.Knows/Method{number}" for number in range(10)))
-        told.wait_for(10)
-        size = len(scrape(told.registry))
+        recorder.wait_for(10)
+        size = len(scrape(recorder.registry))
         flood(address, "/nobody.v1.Knows/Other", 9_990)
-        told.wait_for(10_000)
+        recorder.wait_for(10_000)
 
-    assert {("unary", "unknown", "unknown")} == series(told)
-    assert 10_000 == told.total("grpc_server_handled_total")
-    assert abs(len(scrape(told.registry)) - size) < 500
+    assert {("unary", "unknown", "unknown")} == series(recorder)
+    assert 10_000 == recorder.total("grpc_server_handled_total")
+    assert abs(len(scrape(recorder.registry)) - size) < 500
     assert {} == interceptor._methods
 
 
 def test_catch_all_adds_a_thousand_series() -> None:
     """10,000 names through a catch-all handler add 1,000 series and then one for the rest, and grow no cache more."""
-    told = Told(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
-    interceptor = ServerInterceptor(*told.observers)
+    recorder = Recorder(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    interceptor = ServerInterceptor(*recorder.observers)
     with serving(interceptor, handlers=[CatchAll(echo)]) as address:
         flood(address, "/made.v1.Up/Method", 2_000)
-        told.wait_for(2_000)
-        size = len(scrape(told.registry))
+        recorder.wait_for(2_000)
+        size = len(scrape(recorder.registry))
         flood(address, "/made.v1.Up/Other", 8_000)
-        told.wait_for(10_000)
+        recorder.wait_for(10_000)
 
-    assert 1001 == len(series(told))
-    assert ("unary", "unknown", "unknown") in series(told)
-    assert 10_000 == told.total("grpc_server_handled_total")
-    assert abs(len(scrape(told.registry)) - size) < 1000
+    assert 1001 == len(series(recorder))
+    assert ("unary", "unknown", "unknown") in series(recorder)
+    assert 10_000 == recorder.total("grpc_server_handled_total")
+    assert abs(len(scrape(recorder.registry)) - size) < 1000
     assert 1000 == len(interceptor._methods)
     assert 2 >= max(len(known.extensions) for known in interceptor._methods.values())
 
 
 def test_a_declared_method_has_its_own_series_after_any_flood() -> None:
     """Declared methods count under their own names, however many others came before."""
-    told = Told(measure={"services": [ECHO]}, log={"only": 60_000.0}, sampler=ALWAYS_OFF)
-    with serving(ServerInterceptor(*told.observers), handlers=[CatchAll(echo)]) as address:
+    recorder = Recorder(measure={"services": [ECHO]}, log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    with serving(ServerInterceptor(*recorder.observers), handlers=[CatchAll(echo)]) as address:
         flood(address, "/made.v1.Up/Method", 1_100)
         call_unary(address, f"/{ECHO}/Echo")
-        told.wait_for(1_101)
+        recorder.wait_for(1_101)
 
     labels = {"grpc_type": "unary", "grpc_service": ECHO, "grpc_method": "Echo"}
-    assert 1 == told.value("grpc_server_started_total", **labels)
+    assert 1 == recorder.value("grpc_server_started_total", **labels)
 
 
 def test_a_clients_names_are_bounded_too() -> None:
     """Names that a client makes up add 1,000 series and then one for the rest, and grow no cache more."""
-    told = Told(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
-    interceptor = ClientInterceptor(*told.observers)
+    recorder = Recorder(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
+    interceptor = ClientInterceptor(*recorder.observers)
     with connected(client=[interceptor], unary=echo) as channel:
         for number in range(1_100):
             method(channel, "unary", f"/made.v1.Up/Method{number}").future(b"", timeout=60).exception()
-        told.wait_for(1_100)
+        recorder.wait_for(1_100)
 
-    assert 1001 == len(series(told, "client"))
+    assert 1001 == len(series(recorder, "client"))
     assert 1000 == len(interceptor._methods)
     assert 2 >= max(len(known.extensions) for known in interceptor._methods.values())
 
@@ -370,11 +370,11 @@ def flood(address: str, prefix: str, count: int) -> None:
             thread.join()
 
 
-def series(told: Told, side: str = "server") -> set[tuple[str, str, str]]:
+def series(recorder: Recorder, side: str = "server") -> set[tuple[str, str, str]]:
     """Return the label sets of a side's started calls."""
     return {
         (sample.labels["grpc_type"], sample.labels["grpc_service"], sample.labels["grpc_method"])
-        for metric in told.registry.collect()
+        for metric in recorder.registry.collect()
         if metric.name == f"grpc_{side}_started"
         for sample in metric.samples
     }
@@ -383,61 +383,61 @@ def series(told: Told, side: str = "server") -> set[tuple[str, str, str]]:
 @pytest.mark.parametrize("known", [False, True])
 def test_hostile_names_do_not_break_a_scrape(known: bool) -> None:  # noqa: FBT001 - a parameter
     """Method names full of control characters, quotes and half characters leave both formats parseable."""
-    told = Told()
+    recorder = Recorder()
     handlers = [CatchAll(echo)] if known else []
-    with serving(ServerInterceptor(*told.observers), handlers=handlers) as address:
+    with serving(ServerInterceptor(*recorder.observers), handlers=handlers) as address:
         call_unary(address, *HOSTILE_NAMES)
-        told.wait_for(len(HOSTILE_NAMES))
+        recorder.wait_for(len(HOSTILE_NAMES))
 
     names = {
         f"/{sample.labels['grpc_service']}/{sample.labels['grpc_method']}"
-        for family in parse(scrape(told.registry))
+        for family in parse(scrape(recorder.registry))
         for sample in family.samples
         if sample.name == "grpc_server_started_total"
     }
     assert names == (set(HOSTILE_NAMES) if known else {"/unknown/unknown"})
-    assert openmetrics_samples(told)
+    assert openmetrics_samples(recorder)
 
 
 def test_half_a_character_in_a_name_does_not_break_a_scrape() -> None:
     """A lone surrogate in a method's name, which Python lets a client have, is replaced in its labels."""
-    told = Told()
-    with connected(unary=echo, client=[ClientInterceptor(*told.observers)]) as channel:
+    recorder = Recorder()
+    with connected(unary=echo, client=[ClientInterceptor(*recorder.observers)]) as channel:
         with pytest.raises(UnicodeEncodeError):
             method(channel, "unary", "/half\ud800/x")(b"a")
-        told.wait_for()
+        recorder.wait_for()
 
-    assert 'grpc_service="half?"' in scrape(told.registry)
+    assert 'grpc_service="half?"' in scrape(recorder.registry)
 
 
 @pytest.mark.parametrize("sampled", [True, False])
 def test_exemplars(sampled: bool) -> None:  # noqa: FBT001 - a parameter
     """Under OpenMetrics a bucket carries the ids of a sampled call, and of no other."""
-    told = Told(sampler=ALWAYS_ON if sampled else ALWAYS_OFF)
-    with serving(ServerInterceptor(*told.observers), unary=echo) as address:
+    recorder = Recorder(sampler=ALWAYS_ON if sampled else ALWAYS_OFF)
+    with serving(ServerInterceptor(*recorder.observers), unary=echo) as address:
         call_unary(address, f"/{SERVICE}/Unary")
-        told.wait_for()
-    exemplars = [sample.exemplar.labels for sample in openmetrics_samples(told) if sample.exemplar]
+        recorder.wait_for()
+    exemplars = [sample.exemplar.labels for sample in openmetrics_samples(recorder) if sample.exemplar]
 
-    ids = {"trace_id": told.calls[0].trace_id, "span_id": told.calls[0].span_id}
+    ids = {"trace_id": recorder.calls[0].trace_id, "span_id": recorder.calls[0].span_id}
     assert ([ids] if sampled else []) == exemplars
 
 
 def test_one_metric_alone() -> None:
     """A scrape that asks for some metrics only, as `?name[]=` does, sees of them what any other sees."""
-    told = Told()
-    with serving(ServerInterceptor(*told.observers), unary=echo) as address:
+    recorder = Recorder()
+    with serving(ServerInterceptor(*recorder.observers), unary=echo) as address:
         call_unary(address, f"/{SERVICE}/Unary")
-        told.wait_for()
+        recorder.wait_for()
 
     for name, value in (("started_total", 1), ("in_flight", 0), ("handlers_running", 0)):
-        alone = told.registry.restricted_registry([f"grpc_server_{name}"])
+        alone = recorder.registry.restricted_registry([f"grpc_server_{name}"])
         assert [value] == [sample.value for metric in alone.collect() for sample in metric.samples]
 
 
 def test_in_flight_and_running_while_a_call_goes_on() -> None:
     """While its handler runs, a call is in flight and its handler running."""
-    told = Told()
+    recorder = Recorder()
     entered, leave = threading.Event(), threading.Event()
 
     def wait(request: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -445,22 +445,22 @@ def test_in_flight_and_running_while_a_call_goes_on() -> None:
         leave.wait(10)
         return request
 
-    with serving(ServerInterceptor(*told.observers), unary=wait) as address:
+    with serving(ServerInterceptor(*recorder.observers), unary=wait) as address:
         with grpc.insecure_channel(address) as channel:
             future = method(channel, "unary").future(b"a")
             entered.wait(10)
-            during = told.total("grpc_server_in_flight"), told.total("grpc_server_handlers_running")
+            during = recorder.total("grpc_server_in_flight"), recorder.total("grpc_server_handlers_running")
             leave.set()
             future.result(10)
-        told.wait_for()
+        recorder.wait_for()
 
     assert (1, 1) == during
-    assert (0, 0) == (told.total("grpc_server_in_flight"), told.total("grpc_server_handlers_running"))
+    assert (0, 0) == (recorder.total("grpc_server_in_flight"), recorder.total("grpc_server_handlers_running"))
 
 
 def test_handler_that_outlives_its_call() -> None:
     """A handler whose caller has left is still running, though its call is in flight no more."""
-    told = Told()
+    recorder = Recorder()
     entered, leave = threading.Event(), threading.Event()
 
     def wait(request: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -468,22 +468,22 @@ def test_handler_that_outlives_its_call() -> None:
         leave.wait(10)
         return request
 
-    with serving(ServerInterceptor(*told.observers), unary=wait) as address:
+    with serving(ServerInterceptor(*recorder.observers), unary=wait) as address:
         with grpc.insecure_channel(address) as channel:
             future = method(channel, "unary").future(b"a")
             entered.wait(10)
             future.cancel()
-            told.wait_for()
-        during = told.total("grpc_server_in_flight"), told.total("grpc_server_handlers_running")
+            recorder.wait_for()
+        during = recorder.total("grpc_server_in_flight"), recorder.total("grpc_server_handlers_running")
         leave.set()
 
     assert (0, 1) == during
-    assert 0 == told.total("grpc_server_handlers_running")
+    assert 0 == recorder.total("grpc_server_handlers_running")
 
 
 def test_queue_seconds_is_the_wait_for_a_thread() -> None:
     """queue_seconds tells how long a call waited for a pool thread, which is part of its latency too."""
-    told = Told()
+    recorder = Recorder()
     entered, leave = threading.Semaphore(0), threading.Event()
 
     def wait(request: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -491,17 +491,21 @@ def test_queue_seconds_is_the_wait_for_a_thread() -> None:
         leave.wait(10)
         return request
 
-    with serving(ServerInterceptor(*told.observers), workers=1, unary=wait) as address:
+    with serving(ServerInterceptor(*recorder.observers), workers=1, unary=wait) as address:
         with grpc.insecure_channel(address) as channel:
             futures = [method(channel, "unary").future(b"a") for _ in range(2)]
             entered.acquire(timeout=10)
-            while len(told.calls) < 2:
+            while len(recorder.calls) < 2:
                 threading.Event().wait(0.001)
             threading.Event().wait(0.06)  # so long does the second call wait at least
             leave.set()
             for future in futures:
                 future.result(10)
-        told.wait_for(2)
+        recorder.wait_for(2)
 
-    assert 2 == told.total("grpc_server_queue_seconds_count")
-    assert 0.05 < told.total("grpc_server_queue_seconds_sum") < max(outcome.seconds for outcome in told.outcomes) * 2
+    assert 2 == recorder.total("grpc_server_queue_seconds_count")
+    assert (
+        0.05
+        < recorder.total("grpc_server_queue_seconds_sum")
+        < max(outcome.seconds for outcome in recorder.outcomes) * 2
+    )

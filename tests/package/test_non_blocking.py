@@ -11,8 +11,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from observability import HideExceptions, ServerInterceptor
+from tests.package.recorder import Recorder
 from tests.package.rpc import LOCAL, method, service
-from tests.package.told import Told
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -20,9 +20,9 @@ WATCHERS = 8
 ORDERS = pytest.mark.parametrize("order", ["ours", "hiding", "hiding, ours", "ours, hiding"])
 
 
-def interceptors(order: str, told: Told) -> list[grpc.ServerInterceptor]:
+def interceptors(order: str, recorder: Recorder) -> list[grpc.ServerInterceptor]:
     """Return these interceptors in this order."""
-    made = {"ours": ServerInterceptor(*told.observers), "hiding": HideExceptions()}
+    made = {"ours": ServerInterceptor(*recorder.observers), "hiding": HideExceptions()}
     return [made[name] for name in order.split(", ")]
 
 
@@ -65,12 +65,12 @@ class Watchers:
 @ORDERS
 def test_watchers_hold_no_thread(order: str) -> None:
     """With more open Health.Watch streams than pool threads, calls are served, and watchers told of changes."""
-    told = Told()
+    recorder = Recorder()
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "health")
     )
     with ThreadPoolExecutor(2) as pool:
-        server = grpc.server(pool, [service(unary=lambda request, _context: request)], interceptors(order, told))
+        server = grpc.server(pool, [service(unary=lambda request, _context: request)], interceptors(order, recorder))
         health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
         address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
         server.start()
@@ -82,14 +82,14 @@ def test_watchers_hold_no_thread(order: str) -> None:
             changed = watchers.wait_for(NOT_SERVING, WATCHERS)
             watchers.leave()
         if "ours" in order:
-            told.wait_for(WATCHERS + 4)
+            recorder.wait_for(WATCHERS + 4)
         server.stop(None).wait()
 
     assert (WATCHERS, WATCHERS) == (serving, changed)
     assert [b"a"] * 4 == answers
     if "ours" in order:
-        assert {"CANCELLED": WATCHERS, "OK": 4} == {code: told.codes.count(code) for code in set(told.codes)}
-        assert 2 * WATCHERS == sum(call.sent for call in told.calls if call.method == "Watch")
+        assert {"CANCELLED": WATCHERS, "OK": 4} == {code: recorder.codes.count(code) for code in set(recorder.codes)}
+        assert 2 * WATCHERS == sum(call.sent for call in recorder.calls if call.method == "Watch")
 
 
 def send_and_end(_request: bytes, _context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
@@ -109,9 +109,9 @@ def crash(_request: bytes, _context: grpc.ServicerContext, send: Callable[[Any],
 @pytest.mark.parametrize(("behavior", "code"), [(send_and_end, "OK"), (crash, "UNKNOWN")])
 def test_handler_with_three_arguments(order: str, behavior: Any, code: str) -> None:
     """A non-blocking handler gets its function to send with, and its end is told as it was."""
-    told = Told()
+    recorder = Recorder()
     server = grpc.server(
-        ThreadPoolExecutor(1), [service(server_stream=non_blocking(behavior))], interceptors(order, told)
+        ThreadPoolExecutor(1), [service(server_stream=non_blocking(behavior))], interceptors(order, recorder)
     )
     address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
     server.start()
@@ -120,12 +120,12 @@ def test_handler_with_three_arguments(order: str, behavior: Any, code: str) -> N
         responses = list(itertools.islice(stream, 1 if code == "UNKNOWN" else 2))
         found = stream.code().name
     if "ours" in order:
-        told.wait_for()
+        recorder.wait_for()
     server.stop(None).wait()
 
     assert ([b"a"] if code == "UNKNOWN" else [b"a", b"b"]) == responses
     assert code == found
-    assert told.codes == ([code] if "ours" in order else [])
+    assert recorder.codes == ([code] if "ours" in order else [])
 
 
 def non_blocking(behavior: Any) -> Any:
@@ -141,14 +141,14 @@ def non_blocking(behavior: Any) -> Any:
 @ORDERS
 def test_pool_of_ones_own(order: str) -> None:
     """A handler that asks for a thread pool of its own runs there."""
-    told = Told()
+    recorder = Recorder()
     with ThreadPoolExecutor(1, "own") as own:
 
         def behavior(_request: bytes, _context: grpc.ServicerContext) -> bytes:
             return threading.current_thread().name.encode()
 
         behavior.experimental_thread_pool = own  # type: ignore[attr-defined]  # grpc's way to ask for it
-        server = grpc.server(ThreadPoolExecutor(1, "shared"), [service(unary=behavior)], interceptors(order, told))
+        server = grpc.server(ThreadPoolExecutor(1, "shared"), [service(unary=behavior)], interceptors(order, recorder))
         address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
         server.start()
         with grpc.insecure_channel(address) as channel:

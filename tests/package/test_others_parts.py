@@ -15,7 +15,8 @@ import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor, current_call
 from protos import echo_pb2, echo_pb2_grpc
-from tests.package.endings import aio_behaviors, behaviors
+from tests.package.outcomes import aio_behaviors, behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     AIO_ECHOES,
     ARITIES,
@@ -30,7 +31,6 @@ from tests.package.rpc import (
     service,
     talk,
 )
-from tests.package.told import Told
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 wrap_handler: Any = grpc.experimental.wrap_server_method_handler  # it has no types
@@ -38,11 +38,11 @@ EACH_ARITY = pytest.mark.parametrize("arity", ARITIES)
 KINDS = pytest.mark.parametrize("kind", ["observing", "hiding"])
 
 
-def ours(stack: str, kind: str, told: Told) -> list[Any]:
+def ours(stack: str, kind: str, recorder: Recorder) -> list[Any]:
     """Return interceptors of ours: the one that observes, behind the one that hides if that is asked for."""
     if stack == "sync":
-        return [*([HideExceptions()] if kind == "hiding" else []), ServerInterceptor(*told.observers)]
-    return [*([AioHideExceptions()] if kind == "hiding" else []), AioServerInterceptor(*told.observers)]
+        return [*([HideExceptions()] if kind == "hiding" else []), ServerInterceptor(*recorder.observers)]
+    return [*([AioHideExceptions()] if kind == "hiding" else []), AioServerInterceptor(*recorder.observers)]
 
 
 def abstract(base: Any) -> Any:
@@ -140,23 +140,23 @@ def test_context_with_the_abstract_methods_alone(
     stack: str, giving: Callable[[], Any], arity: str, kind: str, ending: str
 ) -> None:
     """Behind an interceptor that gives handlers such a context a call is what it is without us, and told as that."""
-    told = Told()
+    recorder = Recorder()
     behavior = (behaviors(ending) if stack == "sync" else aio_behaviors(ending))[arity]
     alone = code_of(stack, arity, behavior, giving())
-    together = code_of(stack, arity, behavior, giving(), *ours(stack, kind, told))
-    told.wait_for()
+    together = code_of(stack, arity, behavior, giving(), *ours(stack, kind, recorder))
+    recorder.wait_for()
 
     assert ending == alone == together
-    assert [[ending]] * 4 == told.everywhere()
-    assert [ending == "UNKNOWN"] == [outcome.error is not None for outcome in told.outcomes]
-    assert 0 == told.total("grpc_server_in_flight") == told.total("grpc_server_handlers_running")
+    assert [[ending]] * 4 == recorder.everywhere()
+    assert [ending == "UNKNOWN"] == [outcome.error is not None for outcome in recorder.outcomes]
+    assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
 @pytest.mark.parametrize(("stack", "giving"), GIVING)
 @KINDS
 def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind: str) -> None:
     """A code that the handler sets there, and goes on, is the call's; and the context is still one of its class."""
-    told, seen = Told(), []
+    recorder, seen = Recorder(), []
 
     def behavior(request: bytes, context: Any) -> bytes:
         seen.append((isinstance(context, grpc.ServicerContext | grpc.aio.ServicerContext), current_call()))
@@ -168,43 +168,43 @@ def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind:
     async def aio_behavior(request: bytes, context: Any) -> bytes:
         return behavior(request, context)
 
-    interceptors = [giving(), *ours(stack, kind, told)]
+    interceptors = [giving(), *ours(stack, kind, recorder)]
     assert "DATA_LOSS" == code_of(stack, "unary", behavior if stack == "sync" else aio_behavior, *interceptors)
-    told.wait_for()
-    assert [(True, told.calls[0])] == seen
-    assert [("DATA_LOSS", "as asked")] == [(outcome.code.name, outcome.details) for outcome in told.outcomes]
+    recorder.wait_for()
+    assert [(True, recorder.calls[0])] == seen
+    assert [("DATA_LOSS", "as asked")] == [(outcome.code.name, outcome.details) for outcome in recorder.outcomes]
 
 
 @pytest.mark.parametrize(("stack", "giving"), GIVING[:1] + GIVING[3:4])
 @EACH_ARITY
 def test_deadline_behind_such_a_context(stack: str, giving: Callable[[], Any], arity: str) -> None:
     """A caller who gives up is told of there as well; its deadline, where the context knows it, with its name."""
-    told, begun, leave = Told(), threading.Event(), threading.Event()
+    recorder, begun, leave = Recorder(), threading.Event(), threading.Event()
 
     def ask() -> str:
         made = behaviors("cancelled", leave, begun)
-        with connected(giving(), ServerInterceptor(*told.observers), **{arity: made[arity]}) as channel:
+        with connected(giving(), ServerInterceptor(*recorder.observers), **{arity: made[arity]}) as channel:
             start = method(channel, arity)
             call = (start if arity in STREAMS else start.future)(requests(arity), timeout=0.3)
             with contextlib.suppress(grpc.RpcError):
                 _ = list(call) if arity in STREAMS else call.result()
-            told.wait_for()
+            recorder.wait_for()
             leave.set()
         return "DEADLINE_EXCEEDED"
 
     async def ask_aio() -> str:
         made = aio_behaviors("cancelled")
-        interceptors = [giving(), AioServerInterceptor(*told.observers)]
+        interceptors = [giving(), AioServerInterceptor(*recorder.observers)]
         async with aio_connected(*interceptors, **{arity: made[arity]}) as channel:
             call = method(channel, arity)(requests(arity), timeout=0.3)
             with contextlib.suppress(grpc.RpcError):
                 _ = [response async for response in call] if arity in STREAMS else await call
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
         return "CANCELLED"  # time_remaining() is not abstract there
 
     expected = ask() if stack == "sync" else asyncio.run(ask_aio())
 
-    assert [[expected]] * 4 == told.everywhere()
+    assert [[expected]] * 4 == recorder.everywhere()
 
 
 class Details:
@@ -247,30 +247,30 @@ METADATA = [
 @EACH_ARITY
 def test_call_details_with_little_in_them(arity: str, more: dict[str, Any], metadata: list[Any]) -> None:
     """grpc.server asks call details for the method alone, and so do we; what they have besides is used."""
-    told = Told()
-    interceptors = [Detailing(**more), ServerInterceptor(*told.observers)]
+    recorder = Recorder()
+    interceptors = [Detailing(**more), ServerInterceptor(*recorder.observers)]
 
     assert RESPONSES[arity] == talk("sync", arity, server=interceptors)
-    told.wait_for()
-    assert [["OK"]] * 4 == told.everywhere()
-    assert [metadata] == [list(call.metadata) for call in told.calls]
+    recorder.wait_for()
+    assert [["OK"]] * 4 == recorder.everywhere()
+    assert [metadata] == [list(call.metadata) for call in recorder.calls]
 
 
 @pytest.mark.expects_errors("TypeError: Argument 'handler_call_details'")
 def test_call_details_that_asyncio_does_not_take() -> None:
     """grpc.aio takes its own call details alone, as older versions do not; where it raises, so it does with us."""
-    told = Told()
+    recorder = Recorder()
     got: list[tuple[grpc.StatusCode, Any, type]] = []
-    for interceptors in ([AioDetailing()], [AioDetailing(), AioServerInterceptor(*told.observers)]):
+    for interceptors in ([AioDetailing()], [AioDetailing(), AioServerInterceptor(*recorder.observers)]):
         try:
             got.append((grpc.StatusCode.OK, talk("aio", "unary", server=interceptors), type(None)))
         except grpc.aio.AioRpcError as error:
             got.append((error.code(), error.details(), TypeError))
-    told.wait_for()
+    recorder.wait_for()
     code, _, type_ = got[0]
 
     assert got[0] == got[1]
-    assert [(code, type_)] == [(outcome.code, type(outcome.error)) for outcome in told.outcomes]
+    assert [(code, type_)] == [(outcome.code, type(outcome.error)) for outcome in recorder.outcomes]
 
 
 class AioAnswering(grpc.aio.ServerInterceptor):
@@ -283,12 +283,12 @@ class AioAnswering(grpc.aio.ServerInterceptor):
 
 def test_call_details_with_little_in_them_on_asyncio() -> None:
     """An interceptor after ours may make do with them, and so do we."""
-    told = Told()
-    interceptors = [AioDetailing(), AioServerInterceptor(*told.observers), AioAnswering()]
+    recorder = Recorder()
+    interceptors = [AioDetailing(), AioServerInterceptor(*recorder.observers), AioAnswering()]
 
     assert [b"a"] == talk("aio", "unary", server=interceptors)
-    told.wait_for()
-    assert [["OK"]] * 4 == told.everywhere()
+    recorder.wait_for()
+    assert [["OK"]] * 4 == recorder.everywhere()
 
 
 @contextlib.contextmanager
@@ -334,15 +334,15 @@ def ask_mock(stub: Any) -> list[Any]:
 @KINDS
 def test_mocked_servicer(kind: str) -> None:
     """A servicer that is a MagicMock does what it does without us."""
-    told = Told()
+    recorder = Recorder()
     with echo_of(mocked()) as stub:
         alone = ask_mock(stub)
-    with echo_of(mocked(), *ours("sync", kind, told)) as stub:
+    with echo_of(mocked(), *ours("sync", kind, recorder)) as stub:
         together = ask_mock(stub)
-    told.wait_for(4)
+    recorder.wait_for(4)
 
     assert ["mocked", "mocked", "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"] == alone == together
-    assert ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "OK", "OK"] == sorted(told.codes)
+    assert ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "OK", "OK"] == sorted(recorder.codes)
 
 
 async def ask_aio_mock(*interceptors: Any) -> list[str]:
@@ -374,19 +374,19 @@ async def ask_aio_mock(*interceptors: Any) -> list[str]:
 @KINDS
 def test_mocked_servicer_on_asyncio(kind: str) -> None:
     """So it does on asyncio."""
-    told = Told()
+    recorder = Recorder()
 
     assert ["mocked", "mocked"] == asyncio.run(ask_aio_mock())
-    assert ["mocked", "mocked"] == asyncio.run(ask_aio_mock(*ours("aio", kind, told)))
-    told.wait_for(2)
-    assert ["OK", "OK"] == told.codes
+    assert ["mocked", "mocked"] == asyncio.run(ask_aio_mock(*ours("aio", kind, recorder)))
+    recorder.wait_for(2)
+    assert ["OK", "OK"] == recorder.codes
 
 
 @KINDS
 @EACH_ARITY
 def test_attributes_that_grpc_does_not_take(arity: str, kind: str) -> None:
     """A pool that is none is not used; and who says not to block, and answers once, is called as any other."""
-    told, threads = Told(), []
+    recorder, threads = Recorder(), []
 
     def behavior(request: Any, context: Any) -> Any:
         threads.append(threading.current_thread().name)
@@ -395,13 +395,13 @@ def test_attributes_that_grpc_does_not_take(arity: str, kind: str) -> None:
     behavior.experimental_thread_pool = "a pool"  # type: ignore[attr-defined]  # it is none
     behavior.experimental_non_blocking = arity not in STREAMS  # type: ignore[attr-defined]  # as told
     with ThreadPoolExecutor(1, "shared") as pool:
-        server = grpc.server(pool, [service(**{arity: behavior})], ours("sync", kind, told))
+        server = grpc.server(pool, [service(**{arity: behavior})], ours("sync", kind, recorder))
         port = server.add_insecure_port(LOCAL)
         server.start()
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             answer = method(channel, arity)(requests(arity), timeout=10)
             responses = [answer] if arity not in STREAMS else list(answer)
         server.stop(None).wait()
-    told.wait_for()
+    recorder.wait_for()
 
-    assert (RESPONSES[arity], ["shared_0"], ["OK"]) == (responses, threads, told.codes)
+    assert (RESPONSES[arity], ["shared_0"], ["OK"]) == (responses, threads, recorder.codes)

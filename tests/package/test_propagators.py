@@ -22,8 +22,8 @@ from observability import (
 )
 from observability.client.aio_channel import AioObservedChannel
 from observability.client.channel import ObservedChannel
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, RESPONSES, STREAMS, aio_serving, method, requests, serving
-from tests.package.told import Told
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PLAIN = ("sent", "as it is")
@@ -39,7 +39,7 @@ UNSENDABLE = {
     "a lone surrogate": ("key", "\ud800"),
     "text for bytes": ("key-bin", "x"),
 }
-Call = Callable[[Told, str, str, Any], list[bytes]]
+Call = Callable[[Recorder, str, str, Any], list[bytes]]
 
 
 class Writing(TextMapPropagator):
@@ -78,16 +78,16 @@ def _all(call: Any, arity: str, metadata: Any) -> list[bytes]:
     return list(answer) if arity in STREAMS else [answer]
 
 
-def by_interceptor(told: Told, address: str, arity: str, metadata: Any) -> list[bytes]:
+def by_interceptor(recorder: Recorder, address: str, arity: str, metadata: Any) -> list[bytes]:
     """Call through grpc.intercept_channel."""
     with grpc.insecure_channel(address) as plain:
-        channel = grpc.intercept_channel(plain, ClientInterceptor(*told.observers))
+        channel = grpc.intercept_channel(plain, ClientInterceptor(*recorder.observers))
         return _all(method(channel, arity), arity, metadata)
 
 
-def by_channel(told: Told, address: str, arity: str, metadata: Any) -> list[bytes]:
+def by_channel(recorder: Recorder, address: str, arity: str, metadata: Any) -> list[bytes]:
     """Call through our own channel."""
-    with ObservedChannel(grpc.insecure_channel(address), *told.observers) as channel:
+    with ObservedChannel(grpc.insecure_channel(address), *recorder.observers) as channel:
         return _all(method(channel, arity), arity, metadata)
 
 
@@ -97,21 +97,23 @@ async def _all_aio(channel: Any, arity: str, metadata: Any) -> list[bytes]:
         return [response async for response in call] if arity in STREAMS else [await call]
 
 
-def by_aio_interceptors(told: Told, address: str, arity: str, metadata: Any) -> list[bytes]:
+def by_aio_interceptors(recorder: Recorder, address: str, arity: str, metadata: Any) -> list[bytes]:
     """Call through the interceptors of an asyncio channel."""
 
     async def main() -> list[bytes]:
-        interceptors = aio_client_interceptors(*told.observers)
+        interceptors = aio_client_interceptors(*recorder.observers)
         return await _all_aio(grpc.aio.insecure_channel(address, interceptors=interceptors), arity, metadata)
 
     return asyncio.run(main())
 
 
-def by_aio_channel(told: Told, address: str, arity: str, metadata: Any) -> list[bytes]:
+def by_aio_channel(recorder: Recorder, address: str, arity: str, metadata: Any) -> list[bytes]:
     """Call through our own asyncio channel."""
 
     async def main() -> list[bytes]:
-        return await _all_aio(AioObservedChannel(grpc.aio.insecure_channel(address), *told.observers), arity, metadata)
+        return await _all_aio(
+            AioObservedChannel(grpc.aio.insecure_channel(address), *recorder.observers), arity, metadata
+        )
 
     return asyncio.run(main())
 
@@ -119,9 +121,11 @@ def by_aio_channel(told: Told, address: str, arity: str, metadata: Any) -> list[
 WAYS = pytest.mark.parametrize("way", [by_interceptor, by_channel, by_aio_interceptors, by_aio_channel])
 
 
-def served(way: Call, client: Told, arity: str = "unary", metadata: Any = None) -> tuple[list[bytes], dict[str, Any]]:
+def served(
+    way: Call, client: Recorder, arity: str = "unary", metadata: Any = None
+) -> tuple[list[bytes], dict[str, Any]]:
     """Make a call in this way; return its responses, and the metadata that the server saw."""
-    server = Told()
+    server = Recorder()
     with serving(ServerInterceptor(*server.observers), **ECHOES) as address:
         responses = way(client, address, arity, metadata)
         server.wait_for()
@@ -133,7 +137,7 @@ def served(way: Call, client: Told, arity: str = "unary", metadata: Any = None) 
 @pytest.mark.parametrize("arity", ARITIES)
 def test_what_cannot_be_sent_is_left_out(way: Call, arity: str) -> None:
     """The call goes through with what can be sent of what a propagator writes, in each arity."""
-    client = Told(trace={"propagator": Writing(*UNSENDABLE.values())})
+    client = Recorder(trace={"propagator": Writing(*UNSENDABLE.values())})
 
     assert (RESPONSES[arity], {PLAIN[0]: PLAIN[1]}) == served(way, client, arity)
     assert ["OK"] == client.codes
@@ -143,7 +147,7 @@ def test_what_cannot_be_sent_is_left_out(way: Call, arity: str) -> None:
 @pytest.mark.parametrize("pair", UNSENDABLE.values(), ids=UNSENDABLE)
 def test_what_cannot_be_sent_is_reported_once(way: Call, pair: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Of all that a propagator writes and gRPC cannot send, one warning names the first key, and the propagator."""
-    client = Told(trace={"propagator": Writing(pair)})
+    client = Recorder(trace={"propagator": Writing(pair)})
     for _ in range(2):
         served(way, client)
 
@@ -156,7 +160,7 @@ def test_what_cannot_be_sent_is_reported_once(way: Call, pair: Any, caplog: pyte
 @pytest.mark.expects_errors("^observability: observer Failing failed")
 def test_propagator_that_fails(way: Call) -> None:
     """Of a propagator that fails nothing is sent, the caller's own metadata is, and the call has its span."""
-    client = Told(trace={"propagator": Failing()})
+    client = Recorder(trace={"propagator": Failing()})
     responses, metadata = served(way, client, metadata=[("own", "1")])
 
     assert ([b"a"], {"own": "1"}, ["OK"]) == (responses, metadata, client.codes)
@@ -167,7 +171,7 @@ def test_propagator_that_fails(way: Call) -> None:
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_propagator_that_fails_to_read(stack: str) -> None:
     """A server's call whose context cannot be read has its span all the same."""
-    server = Told(trace={"propagator": Failing()})
+    server = Recorder(trace={"propagator": Failing()})
 
     async def main() -> None:
         async with (
@@ -192,7 +196,7 @@ def test_propagator_that_fails_to_read(stack: str) -> None:
 @WAYS
 def test_trace_in_the_metadata_goes_on(way: Call) -> None:
     """Without a current span, a call goes on with the trace that is in its metadata, as its child."""
-    client = Told()
+    client = Recorder()
     _, metadata = served(way, client, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")])
     [span] = client.spans
 
@@ -204,7 +208,7 @@ def test_trace_in_the_metadata_goes_on(way: Call) -> None:
 @WAYS
 def test_current_span_goes_before_the_metadata(way: Call) -> None:
     """With a current span, a call is its child, whatever trace is in the metadata."""
-    client = Told()
+    client = Recorder()
     with client.provider.get_tracer("test").start_as_current_span("job") as job:
         served(way, client, metadata=[("traceparent", f"00-{TRACE_ID}-{SPAN_ID}-01")])
     [span] = [span for span in client.spans if span.name != "job"]
@@ -229,7 +233,7 @@ def test_current_span_goes_before_the_metadata(way: Call) -> None:
 )
 def test_callers_own_mistake_stays_his(way: Call, metadata: Any) -> None:
     """Metadata that the caller has wrong is for grpc to refuse, and the call has its line, counts and span."""
-    client = Told()
+    client = Recorder()
     with serving(**ECHOES) as address, pytest.raises(Exception):  # noqa: B017, PT011 - grpc's own, of either stack
         way(client, address, "unary", metadata)
     client.wait_for()
@@ -245,7 +249,7 @@ def test_beside_the_official_instrumentor(way: Call, outer: bool, monkeypatch: p
 
     Without a span around the call both begin a trace of their own.
     """
-    client, server = Told(), Told()
+    client, server = Recorder(), Recorder()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))  # it takes the global one
     instrumentor = GrpcInstrumentorClient()  # type: ignore[no-untyped-call]  # it has no types
     around = client.provider.get_tracer("test").start_as_current_span("job") if outer else contextlib.nullcontext()

@@ -94,10 +94,10 @@ def test_batch_beside_the_queue(queue: str, batch: str, warnings: list[str], use
     with Words(variables) as words:
         words.log("started")
         words.stdout.wait_for("event=started", count=2)
-        told = [fields(line)["event"] for line in words.stdout.lines(" level=warning ")]
+        recorder = [fields(line)["event"] for line in words.stdout.lines(" level=warning ")]
         tracing = words.tracing()
 
-    assert [f"{text}: the default is used instead" for text in warnings] == told
+    assert [f"{text}: the default is used instead" for text in warnings] == recorder
     assert used == tracing["queue"]
 
 

@@ -11,8 +11,8 @@ from google.api_core import grpc_helpers as grpc_helpers_
 from observability.client.channel import ObservedChannel
 from protos import echo_pb2
 from protos.echo_pb2_grpc import EchoServiceStub
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, STREAMS, method, requests
-from tests.package.told import Told
 from tests.package.without_us import REQUEST_STREAMS, WAYS, end, expect, ways
 
 grpc_helpers: Any = grpc_helpers_  # its functions have no types
@@ -35,7 +35,7 @@ every_call: Final = pytest.mark.parametrize(("arity", "name"), CALLS)
 def test_kind_of_a_callable(way: str, arity: str) -> None:
     """A callable is of the one class of its arity, and of no other."""
     with grpc.insecure_channel("localhost:1") as plain:
-        callable_ = method(WAYS[way](Told(), plain), arity)
+        callable_ = method(WAYS[way](Recorder(), plain), arity)
 
     assert [arity] == [name for name, kind in KINDS.items() if isinstance(callable_, kind)]
 
@@ -50,7 +50,7 @@ def test_signature_of_a_callable(way: str, arity: str, name: str) -> None:
                 (parameter.name, parameter.default, parameter.kind)
                 for parameter in inspect.signature(getattr(method(channel, arity), name)).parameters.values()
             ]
-            for channel in (plain, WAYS[way](Told(), plain))
+            for channel in (plain, WAYS[way](Recorder(), plain))
         ]
 
     assert signatures[0] == signatures[1]
@@ -61,7 +61,7 @@ def test_signature_of_a_callable(way: str, arity: str, name: str) -> None:
 @pytest.mark.parametrize("wrong", ["nothing", "other name", "unknown name", "too many"])
 def test_wrong_arguments(way: str, arity: str, name: str, wrong: str) -> None:
     """Who calls it wrongly gets grpc's own TypeError, at once, and no call is told."""
-    told, found = Told(), []
+    recorder, found = Recorder(), []
     many = arity in REQUEST_STREAMS
     arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         "nothing": ((), {}),
@@ -71,13 +71,13 @@ def test_wrong_arguments(way: str, arity: str, name: str, wrong: str) -> None:
     }
     given, named = arguments[wrong]
     with grpc.insecure_channel("localhost:1") as plain:
-        for channel in (plain, WAYS[way](told, plain)):
+        for channel in (plain, WAYS[way](recorder, plain)):
             with pytest.raises(TypeError) as raised:
                 getattr(method(channel, arity), name)(*given, **named)
             found.append(str(raised.value).replace("_SingleThreadedUnary", "_Unary"))
 
     assert found[0] == found[1]
-    assert [] == told.calls
+    assert [] == recorder.calls
 
 
 @ways
@@ -85,21 +85,21 @@ def test_wrong_arguments(way: str, arity: str, name: str, wrong: str) -> None:
 @pytest.mark.parametrize("options", [{"metadata": 5}, {"metadata": (("k", 5),)}, {"timeout": "soon"}], ids=str)
 def test_unusable_options(way: str, arity: str, name: str, options: dict[str, Any]) -> None:
     """What grpc cannot make a call with raises grpc's own error at once, and is told as UNKNOWN with it."""
-    told, found = Told(), []
+    recorder, found = Recorder(), []
 
     def call(channel: grpc.Channel) -> None:
         made = getattr(method(channel, arity), name)(requests(arity), **options)
         _ = list(made) if arity in STREAMS else made.result()  # grpc's pipeline raises from what it returns
 
     with grpc.insecure_channel("localhost:1") as plain:
-        for channel in (plain, WAYS[way](told, plain)):
+        for channel in (plain, WAYS[way](recorder, plain)):
             with pytest.raises((TypeError, ValueError)) as raised:
                 call(channel)
             found.append((type(raised.value), str(raised.value)))
 
     assert found[0] == found[1]
-    expect(way, told, "UNKNOWN")
-    assert way == "bare" or [found[0][1]] == [str(outcome.error) for outcome in told.outcomes]
+    expect(way, recorder, "UNKNOWN")
+    assert way == "bare" or [found[0][1]] == [str(outcome.error) for outcome in recorder.outcomes]
 
 
 ECHO: Final = echo_pb2.DESCRIPTOR.services_by_name["EchoService"]
@@ -108,8 +108,8 @@ ECHO: Final = echo_pb2.DESCRIPTOR.services_by_name["EchoService"]
 @pytest.mark.parametrize("way", ["bare", "channel"])
 def test_google_channel_stub(way: str) -> None:
     """google-api-core's fake channel, whose callables know fewer options than grpc's, works in our channel."""
-    told, fake = Told(), grpc_helpers.ChannelStub()
-    stub = EchoServiceStub(WAYS[way](told, fake))
+    recorder, fake = Recorder(), grpc_helpers.ChannelStub()
+    stub = EchoServiceStub(WAYS[way](recorder, fake))
     request, response = echo_pb2.EchoRequest(msg="a"), echo_pb2.EchoResponse(echo="a")
     fake.Echo.response = response
     fake.EchoRepeat.response = iter([response] * 2)
@@ -118,7 +118,7 @@ def test_google_channel_stub(way: str) -> None:
     assert [response] * 3 == found
     assert [request] == fake.Echo.requests
     assert [(None, 5)] == [(call.credentials, call.timeout) for call in fake.EchoRepeat.calls]
-    expect(way, told, "OK", "OK")
+    expect(way, recorder, "OK", "OK")
 
 
 @pytest.mark.parametrize("way", ["bare", "channel"])
@@ -126,13 +126,13 @@ def test_google_channel_stub(way: str) -> None:
 @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND], ids=str)
 def test_grpc_testing_channel(way: str, name: str, code: grpc.StatusCode) -> None:
     """So does grpc-testing's, whose streams and futures are less than grpc's."""
-    told = Told()
+    recorder = Recorder()
     fake = grpc_testing.channel([ECHO], grpc_testing.strict_real_time())
     descriptor = ECHO.methods_by_name[name]
     kind = (
         f"{'stream' if descriptor.client_streaming else 'unary'}_{'stream' if descriptor.server_streaming else 'unary'}"
     )
-    callable_: Any = getattr(EchoServiceStub(WAYS[way](told, fake)), name)
+    callable_: Any = getattr(EchoServiceStub(WAYS[way](recorder, fake)), name)
     message: Any = {"EchoRepeat": echo_pb2.EchoRepeatRequest()}.get(name, echo_pb2.EchoRequest(msg="a"))
     asked = iter([message]) if descriptor.client_streaming else message
     response = echo_pb2.EchoResponse(echo="a")
@@ -155,7 +155,7 @@ def test_grpc_testing_channel(way: str, name: str, code: grpc.StatusCode) -> Non
         found = [call.result()] if code is grpc.StatusCode.OK else [response]
         assert call.code() is code
     assert [response] == found
-    expect(way, told, code.name)
+    expect(way, recorder, code.name)
 
 
 def test_what_a_channel_and_a_callable_have_more() -> None:

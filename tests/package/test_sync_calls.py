@@ -15,10 +15,10 @@ from google.api_core import exceptions as exceptions_
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no types
 
-from tests.package.endings import behaviors, telling
 from tests.package.less_than_calls import Answering
+from tests.package.outcomes import behaviors, reporter
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, STREAMS, connected
-from tests.package.told import Told
 from tests.package.without_us import SINGLE, WAYS, end, expect, singles, start, streams, ways
 
 exceptions: Any = exceptions_  # its functions have no types
@@ -28,27 +28,27 @@ exceptions: Any = exceptions_  # its functions have no types
 @pytest.mark.parametrize("arity", ARITIES)
 def test_class_of_a_call(way: str, arity: str) -> None:
     """A call is of grpc's own class, by name too, and so all that this is: an error, a call and a future."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
         grpcs = type(start(plain, arity))
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         found = [isinstance(call, kind) for kind in (grpcs, grpc.RpcError, grpc.RpcContext, grpc.Call, grpc.Future)]
         name = f"{type(call).__module__}.{type(call).__qualname__}"
         _ = list(call) if arity in STREAMS else call.result()
 
     assert [True] * 5 == found
     assert f"{grpcs.__module__}.{grpcs.__qualname__}" == name
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_done_callback_gets_the_call(way: str, arity: str) -> None:
     """A done-callback gets the very call, going on or over: Google's clients look at whether it is an RpcError."""
-    told, called = Told(), threading.Event()
+    recorder, called = Recorder(), threading.Event()
     found: list[Any] = []
     with connected(**behaviors("NOT_FOUND")) as plain:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         call.add_done_callback(found.append)
         call.add_done_callback(lambda _call: called.set())
         end(call, arity)
@@ -57,33 +57,33 @@ def test_done_callback_gets_the_call(way: str, arity: str) -> None:
 
     assert [True] * 2 == [one is call for one in found]
     assert isinstance(found[0], grpc.RpcError)
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_call_raises_itself(way: str, arity: str) -> None:
     """What a call raises is itself, again and again, and nothing else is its cause or context."""
-    told = Told()
+    recorder = Recorder()
     with connected(**behaviors("NOT_FOUND")) as plain:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         errors = [end(call, arity), end(call, arity)]
         error = call.exception()
 
     assert [True] * 3 == [one is call for one in (*errors, error)]
     assert (None, None) == (call.__cause__, call.__context__)
     assert () == call.args
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_call_can_be_raised(way: str, arity: str) -> None:
     """A call can be raised by hand, and be caught as grpc's private class."""
-    told = Told()
+    recorder = Recorder()
     with connected(**behaviors("NOT_FOUND")) as plain:
         grpcs = type(start(plain, arity))
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         end(call, arity)
         try:
             raise call
@@ -91,16 +91,16 @@ def test_call_can_be_raised(way: str, arity: str) -> None:
             caught = error
 
     assert caught is call
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_call_as_text(way: str, arity: str) -> None:
     """Str and repr of a call, and the last line of its stack trace, are what grpc makes of it."""
-    told = Told()
+    recorder = Recorder()
     with connected(**behaviors("NOT_FOUND")) as plain:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         before = str(call)
         error = end(call, arity)
 
@@ -112,14 +112,14 @@ def test_call_as_text(way: str, arity: str) -> None:
     assert [True] == [
         f"in {'_next' if arity in STREAMS else 'result'}\n" in line for line in lines if "grpc/_ch" in line
     ][-1:]
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_call_read_by_others(way: str, arity: str) -> None:
     """grpc-status and google-api-core read the status out of a call."""
-    told = Told()
+    recorder = Recorder()
     status = Status(code=5, message="gone")
     status.details.append(AnyMessage(type_url="a/b"))
 
@@ -132,20 +132,20 @@ def test_call_read_by_others(way: str, arity: str) -> None:
 
     served: dict[str, Any] = {arity: fail_later if arity in STREAMS else fail}
     with connected(**served) as plain:
-        error: Any = end(start(WAYS[way](told, plain), arity), arity)
+        error: Any = end(start(WAYS[way](recorder, plain), arity), arity)
 
     assert status == grpc_status.rpc_status.from_call(error)
     assert isinstance(exceptions.from_grpc_error(error), exceptions.NotFound)
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_interface_of_a_call(way: str, arity: str) -> None:
     """All of grpc's methods, and what is private to it, answer as grpc's own call does."""
-    told, found, names = Told(), [], []
+    recorder, found, names = Recorder(), [], []
     with connected(**behaviors("NOT_FOUND")) as plain:
-        for channel in (plain, WAYS[way](told, plain)):
+        for channel in (plain, WAYS[way](recorder, plain)):
             call = start(channel, arity)
             end(call, arity)
             names.append(set(dir(call)))
@@ -159,36 +159,36 @@ def test_interface_of_a_call(way: str, arity: str) -> None:
 
     assert found[0] == found[1]
     assert [] == [name for name in names[0] if not hasattr(call, name)]
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
 @singles
 def test_future_that_times_out(way: str, arity: str) -> None:
     """Waiting for a future for too short a time ends nothing."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        future = start(WAYS[way](told, plain), arity)
+        future = start(WAYS[way](recorder, plain), arity)
         with pytest.raises(grpc.FutureTimeoutError):
             future.result(timeout=0.01)
         with pytest.raises(grpc.FutureTimeoutError):
             future.exception(0.01)
-        codes = list(told.codes)
+        codes = list(recorder.codes)
         leave.set()
         answer = future.result()
 
     assert [] == codes
     assert b"done" == answer
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 @ways
 @pytest.mark.parametrize("arity", ARITIES)
 def test_cancelled_call(way: str, arity: str) -> None:
     """A call that is cancelled raises FutureCancelledError from its result, and its responses raise itself."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         cancelled = call.cancel(), call.cancel(), call.cancelled()
         with pytest.raises(grpc.FutureCancelledError):
             call.result()
@@ -199,8 +199,8 @@ def test_cancelled_call(way: str, arity: str) -> None:
         leave.set()
 
     assert (True, False, True) == cancelled
-    expect(way, told, "CANCELLED")
-    assert way == "bare" or ["Locally cancelled by application!"] == [outcome.details for outcome in told.outcomes]
+    expect(way, recorder, "CANCELLED")
+    assert way == "bare" or ["Locally cancelled by application!"] == [outcome.details for outcome in recorder.outcomes]
 
 
 @pytest.mark.expects_errors("Exception in callback .*no_bread")
@@ -212,9 +212,9 @@ def test_done_callback_that_raises(way: str, arity: str, caplog: pytest.LogCaptu
     def no_bread(_call: Any) -> None:
         raise ValueError("no bread")
 
-    told, leave, called = Told(), threading.Event(), threading.Event()
+    recorder, leave, called = Recorder(), threading.Event(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         call.add_done_callback(no_bread)
         call.add_done_callback(lambda _call: called.set())
         leave.set()
@@ -222,7 +222,7 @@ def test_done_callback_that_raises(way: str, arity: str, caplog: pytest.LogCaptu
         called.wait(5)
 
     assert [True] == [repr(no_bread) in record.getMessage() for record in caplog.records if "allback" in record.msg]
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 # How long a call lives
@@ -233,9 +233,9 @@ def test_done_callback_that_raises(way: str, arity: str, caplog: pytest.LogCaptu
 @pytest.mark.usefixtures("no_collection")
 def test_dropped_call(way: str, arity: str) -> None:
     """A call that is dropped goes, and is cancelled on the wire, without the garbage collector."""
-    told, leave, begun, over = Told(), threading.Event(), threading.Event(), threading.Event()
-    with connected(**telling(over, behaviors("cancelled", leave, begun))) as plain:
-        call = start(WAYS[way](told, plain), arity)
+    recorder, leave, begun, over = Recorder(), threading.Event(), threading.Event(), threading.Event()
+    with connected(**reporter(over, behaviors("cancelled", leave, begun))) as plain:
+        call = start(WAYS[way](recorder, plain), arity)
         begun.wait(5)
         reference = weakref.ref(call)
         del call
@@ -244,8 +244,8 @@ def test_dropped_call(way: str, arity: str) -> None:
         leave.set()
 
     assert (True, True) == (gone, cancelled)
-    expect(way, told, "CANCELLED")
-    assert way == "bare" or ["Dropped before its end"] == [outcome.details for outcome in told.outcomes]
+    expect(way, recorder, "CANCELLED")
+    assert way == "bare" or ["Dropped before its end"] == [outcome.details for outcome in recorder.outcomes]
 
 
 @ways
@@ -253,7 +253,7 @@ def test_dropped_call(way: str, arity: str) -> None:
 @pytest.mark.usefixtures("no_collection")
 def test_dropped_call_with_a_done_callback(way: str, arity: str) -> None:
     """A done-callback keeps a call that its caller has dropped: it goes on to its end, and then goes."""
-    told, leave, called = Told(), threading.Event(), threading.Event()
+    recorder, leave, called = Recorder(), threading.Event(), threading.Event()
     found: list[Any] = []
 
     def done(call: Any) -> None:
@@ -261,7 +261,7 @@ def test_dropped_call_with_a_done_callback(way: str, arity: str) -> None:
         called.set()
 
     with connected(**behaviors("cancelled" if arity in SINGLE else "OK", leave)) as plain:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         if arity in STREAMS:
             _ = next(call), next(call)
         call.add_done_callback(done)
@@ -274,7 +274,7 @@ def test_dropped_call_with_a_done_callback(way: str, arity: str) -> None:
             pass
 
     assert code is grpc.StatusCode.OK
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 @ways
@@ -282,7 +282,7 @@ def test_dropped_call_with_a_done_callback(way: str, arity: str) -> None:
 @pytest.mark.parametrize("waits_for", ["code", "details", "trailing_metadata", "exception"])
 def test_dropped_call_that_a_thread_waits_for(way: str, arity: str, waits_for: str) -> None:
     """Whoever waits for a call keeps it, be it by a mere method of it; what it waits for is the call's end."""
-    told, leave, begun = Told(), threading.Event(), threading.Event()
+    recorder, leave, begun = Recorder(), threading.Event(), threading.Event()
 
     def fail_later(_request: Any, context: grpc.ServicerContext) -> Any:
         begun.set()
@@ -295,7 +295,7 @@ def test_dropped_call_that_a_thread_waits_for(way: str, arity: str, waits_for: s
 
     served: dict[str, Any] = {arity: stream if arity in STREAMS else fail_later}
     with connected(**served) as plain, ThreadPoolExecutor(1) as pool:
-        call = start(WAYS[way](told, plain), arity)
+        call = start(WAYS[way](recorder, plain), arity)
         waiting = pool.submit(getattr(call, waits_for))
         begun.wait(5)
         del call
@@ -306,7 +306,7 @@ def test_dropped_call_that_a_thread_waits_for(way: str, arity: str, waits_for: s
     expected = {"code": grpc.StatusCode.NOT_FOUND, "details": "as asked", "trailing_metadata": ()}
     assert isinstance(waited, grpc.RpcError) if waits_for == "exception" else expected[waits_for] == waited
     del waited, waiting
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")
 
 
 @ways
@@ -315,9 +315,9 @@ def test_dropped_call_that_a_thread_waits_for(way: str, arity: str, waits_for: s
 @pytest.mark.parametrize("asked", ["code", "details", "trailing_metadata", "debug_error_string", "exception", "done"])
 def test_status_asked_for(way: str, arity: str, ending: str, asked: str) -> None:
     """A stream of which its caller reads as many messages as there are, and then asks for the status, has that."""
-    told, over = Told(), threading.Event()
+    recorder, over = Recorder(), threading.Event()
     with connected(**behaviors(ending)) as plain:
-        stream = start(WAYS[way](told, plain), arity)
+        stream = start(WAYS[way](recorder, plain), arity)
         if not stream.add_callback(over.set):
             over.set()
         _ = [next(stream) for _ in range(2 if ending == "OK" else 1)]
@@ -325,47 +325,47 @@ def test_status_asked_for(way: str, arity: str, ending: str, asked: str) -> None
         getattr(stream, asked)()
         if asked == "done":  # which does not say how it ended
             del stream
-        expect(way, told, ending)
+        expect(way, recorder, ending)
 
 
 @ways
 @streams
 def test_stream_dropped_when_over(way: str, arity: str) -> None:
     """A stream that is over when it is dropped has the status that grpc has, though nobody asked for it."""
-    told, over = Told(), threading.Event()
+    recorder, over = Recorder(), threading.Event()
     with connected(**behaviors("NOT_FOUND")) as plain:
-        stream = start(WAYS[way](told, plain), arity)
+        stream = start(WAYS[way](recorder, plain), arity)
         if not stream.add_callback(over.set):
             over.set()
         next(stream)
         over.wait(5)
         del stream
-        expect(way, told, "NOT_FOUND")
+        expect(way, recorder, "NOT_FOUND")
 
-    assert way == "bare" or ["as asked"] == [outcome.details for outcome in told.outcomes]
+    assert way == "bare" or ["as asked"] == [outcome.details for outcome in recorder.outcomes]
 
 
 @ways
 @streams
 def test_status_asked_for_beside_a_reader(way: str, arity: str) -> None:
     """One who asks for the status while another reads takes no message from the count."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain, ThreadPoolExecutor(2) as pool:
-        stream = start(WAYS[way](told, plain), arity)
+        stream = start(WAYS[way](recorder, plain), arity)
         reading, asking = pool.submit(list, stream), pool.submit(stream.code)
         leave.set()
         messages, code = reading.result(5), asking.result(5)
 
     assert ([b"first", b"done"], grpc.StatusCode.OK) == (messages, code)
-    expect(way, told, "OK")
-    assert way == "bare" or [2] == [outcome.received for outcome in told.outcomes]
+    expect(way, recorder, "OK")
+    assert way == "bare" or [2] == [outcome.received for outcome in recorder.outcomes]
 
 
 @ways
 @streams
 def test_interrupted_reader(way: str, arity: str) -> None:
     """Who is interrupted while he waits for a message may go on reading: the call has not ended."""
-    told = Told()
+    recorder = Recorder()
 
     class Interrupted(Iterator[bytes]):
         """Is interrupted once."""
@@ -382,10 +382,10 @@ def test_interrupted_reader(way: str, arity: str) -> None:
             return response
 
     with connected(**ECHOES) as plain:
-        stream = start(WAYS[way](told, grpc.intercept_channel(plain, Answering(Interrupted))), arity)
+        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(Interrupted))), arity)
         with pytest.raises(KeyboardInterrupt):
             next(stream)
         messages = list(stream)
 
     assert RESPONSES[arity] == messages
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")

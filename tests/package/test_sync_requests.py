@@ -8,8 +8,8 @@ import pytest
 
 from observability import ClientInterceptor
 from tests.package.less_than_calls import Default
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, STREAMS, connected, method, requests
-from tests.package.told import Told
 from tests.package.without_us import REQUEST_STREAMS, WAYS, Around, end, expect, ways
 
 
@@ -38,21 +38,21 @@ READ: Final[dict[str, Callable[[Any], Any]]] = {
 @pytest.mark.parametrize("read", READ)
 def test_list_of_requests(way: str, arity: str, read: str) -> None:
     """A list of requests can be read as a list by an interceptor after ours, as often as it likes."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
-        channel = WAYS[way](told, grpc.intercept_channel(plain, Asking(READ[read])))
+        channel = WAYS[way](recorder, grpc.intercept_channel(plain, Asking(READ[read])))
         result = method(channel, arity)([b"a", b"b", b"c"], timeout=10)
         found = list(result) if arity in STREAMS else [result]
 
     assert RESPONSES[arity] == found
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 @ways
 @pytest.mark.parametrize("arity", REQUEST_STREAMS)
 def test_retry_after_ours(way: str, arity: str) -> None:
     """A retry interceptor after ours sends all of a list again, and both tries are counted as sent."""
-    told, tries = Told(), [False, True]
+    recorder, tries = Recorder(), [False, True]
 
     class Retrying(Around):
         """Tries again, once."""
@@ -78,14 +78,14 @@ def test_retry_after_ours(way: str, arity: str) -> None:
 
     served: dict[str, Any] = {arity: fail_once_with if arity in STREAMS else fail_once}
     with connected(**served) as plain:
-        channel = WAYS[way](told, grpc.intercept_channel(plain, Retrying()))
+        channel = WAYS[way](recorder, grpc.intercept_channel(plain, Retrying()))
         result = method(channel, arity)([b"a", b"b", b"c"], timeout=10)
         found = dict(result.trailing_metadata())["found"].encode() if arity in STREAMS else result
         del result
 
     assert b"a b c" == found
-    expect(way, told, "OK")
-    assert way == "bare" or [6] == [outcome.sent for outcome in told.outcomes]
+    expect(way, recorder, "OK")
+    assert way == "bare" or [6] == [outcome.sent for outcome in recorder.outcomes]
 
 
 @pytest.mark.expects_errors("'list' object is not an iterator")
@@ -93,12 +93,12 @@ def test_retry_after_ours(way: str, arity: str) -> None:
 @pytest.mark.parametrize("arity", REQUEST_STREAMS)
 def test_list_of_requests_that_grpc_reads(way: str, arity: str) -> None:
     """Grpc itself reads no list: the call ends as it does without us."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
-        error: Any = end(start_with(WAYS[way](told, plain), arity, [b"a"]), arity)
+        error: Any = end(start_with(WAYS[way](recorder, plain), arity, [b"a"]), arity)
 
     assert (grpc.StatusCode.UNKNOWN, "Exception iterating requests!") == (error.code(), error.details())
-    expect(way, told, "UNKNOWN")
+    expect(way, recorder, "UNKNOWN")
 
 
 def start_with(channel: grpc.Channel, arity: str, request: Any) -> Any:
@@ -111,7 +111,7 @@ def start_with(channel: grpc.Channel, arity: str, request: Any) -> Any:
 @pytest.mark.parametrize("arity", REQUEST_STREAMS)
 def test_requests_have_what_they_have(way: str, arity: str) -> None:
     """An iterator of requests is one for an interceptor after ours too, with what else it has."""
-    told, seen = Told(), []
+    recorder, seen = Recorder(), []
 
     class Requests(Iterator[bytes]):
         """Somebody's requests."""
@@ -129,13 +129,13 @@ def test_requests_have_what_they_have(way: str, arity: str) -> None:
         return requests
 
     with connected(**ECHOES) as plain:
-        channel = WAYS[way](told, grpc.intercept_channel(plain, Asking(look)))
+        channel = WAYS[way](recorder, grpc.intercept_channel(plain, Asking(look)))
         result = method(channel, arity)(Requests(), timeout=10)
         found = list(result) if arity in STREAMS else [result]
 
     assert [("bread", True, False)] == seen
     assert RESPONSES[arity] == found
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 # Details stay what they were
@@ -170,9 +170,9 @@ class LockedDetails(OwnDetails):
 )
 def test_details_of_ones_own(arity: str, kind: Any, fields: dict[str, Any], metadata: list[str] | None) -> None:
     """Call details of somebody's own, who calls our interceptor himself, are handed on as what they are."""
-    told, seen = Told(), []
+    recorder, seen = Recorder(), []
     given = kind("/a/B", **fields)
-    interceptor = ClientInterceptor(*told.observers)
+    interceptor = ClientInterceptor(*recorder.observers)
     intercept: dict[str, Any] = {
         "unary": interceptor.intercept_unary_unary,
         "client_stream": interceptor.intercept_stream_unary,
@@ -190,4 +190,4 @@ def test_details_of_ones_own(arity: str, kind: Any, fields: dict[str, Any], meta
 
     assert (kind, fields.get("own")) == (type(details), getattr(details, "own", None))
     assert metadata == (None if changed is None else [key for key, _ in changed])
-    assert ["OK"] == told.codes
+    assert ["OK"] == recorder.codes

@@ -12,10 +12,10 @@ import grpc.experimental
 import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, current_call
-from tests.package.endings import aio_behaviors, behaviors
 from tests.package.handlers import KINDS, Kind
+from tests.package.outcomes import aio_behaviors, behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, method, requests
-from tests.package.told import Told
 
 wrap_handler: Any = grpc.experimental.wrap_server_method_handler  # it has no types
 PATIENCE = 10.0
@@ -99,15 +99,15 @@ async def talk(kind: Kind, step: Callable[[], None], *interceptors: Any) -> None
 @EACH_BEFORE
 def test_call_behind_a_task(before: str, kind: Kind) -> None:
     """A call is told as it ended, once, and is current in its handler, whoever awaits the chain in another task."""
-    told, seen = Told(), []
-    interceptors = [*BEFORE[before](), AioServerInterceptor(*told.observers)]
+    recorder, seen = Recorder(), []
+    interceptors = [*BEFORE[before](), AioServerInterceptor(*recorder.observers)]
 
     asyncio.run(talk(kind, lambda: seen.append(current_call()), *interceptors))
-    told.wait_for()
+    recorder.wait_for()
 
-    assert [["OK"]] * 4 == told.everywhere()
-    assert set(told.calls) == set(seen)
-    assert 0 == told.total("grpc_server_in_flight") == told.total("grpc_server_handlers_running")
+    assert [["OK"]] * 4 == recorder.everywhere()
+    assert set(recorder.calls) == set(seen)
+    assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
 @pytest.mark.expects_errors("ValueError: no bread")
@@ -117,11 +117,11 @@ def test_call_behind_a_task(before: str, kind: Kind) -> None:
 @EACH_BEFORE
 def test_failure_behind_a_task(before: str, arity: str, hiding: bool, ending: str) -> None:  # noqa: FBT001 - a parameter
     """So is one that fails."""
-    told = Told()
+    recorder = Recorder()
     interceptors = [
         *BEFORE[before](),
         *([AioHideExceptions()] if hiding else []),
-        AioServerInterceptor(*told.observers),
+        AioServerInterceptor(*recorder.observers),
     ]
 
     async def ask() -> grpc.StatusCode:
@@ -133,8 +133,8 @@ def test_failure_behind_a_task(before: str, arity: str, hiding: bool, ending: st
             return code
 
     assert ending == asyncio.run(ask()).name
-    told.wait_for()
-    assert [["NOT_FOUND" if ending == "NOT_FOUND" else "UNKNOWN"]] * 4 == told.everywhere()
+    recorder.wait_for()
+    assert [["NOT_FOUND" if ending == "NOT_FOUND" else "UNKNOWN"]] * 4 == recorder.everywhere()
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
@@ -142,11 +142,11 @@ def test_failure_behind_a_task(before: str, arity: str, hiding: bool, ending: st
 @EACH_BEFORE
 def test_cut_off_behind_a_task(before: str, arity: str, how: str) -> None:
     """So is one that its caller gives up."""
-    told = Told()
+    recorder = Recorder()
 
     async def ask() -> None:
         begun = asyncio.Event()
-        interceptors = [*BEFORE[before](), AioServerInterceptor(*told.observers)]
+        interceptors = [*BEFORE[before](), AioServerInterceptor(*recorder.observers)]
         async with aio_connected(*interceptors, **{arity: aio_behaviors("cancelled", begun)[arity]}) as channel:
             call = method(channel, arity)(requests(arity), timeout=PATIENCE if how == "cancel" else 0.3)
             if how == "cancel":
@@ -158,11 +158,11 @@ def test_cut_off_behind_a_task(before: str, arity: str, how: str) -> None:
                     waiting.result()
             else:
                 await call.code()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
 
     asyncio.run(ask())
 
-    assert [["CANCELLED" if how == "cancel" else "DEADLINE_EXCEEDED"]] * 4 == told.everywhere()
+    assert [["CANCELLED" if how == "cancel" else "DEADLINE_EXCEEDED"]] * 4 == recorder.everywhere()
 
 
 @pytest.mark.parametrize(
@@ -174,27 +174,27 @@ def test_plain_handler_cut_off_behind_a_task(before: str, arity: str) -> None:
 
     Where the chain was awaited in a task, and requests are a stream, such a call is over for us with its handler.
     """
-    told, begun, leave = Told(), threading.Event(), threading.Event()
+    recorder, begun, leave = Recorder(), threading.Event(), threading.Event()
 
     async def ask() -> None:
-        interceptors = [*BEFORE[before](), AioServerInterceptor(*told.observers)]
+        interceptors = [*BEFORE[before](), AioServerInterceptor(*recorder.observers)]
         async with aio_connected(*interceptors, **{arity: behaviors("cancelled", leave, begun)[arity]}) as channel:
             call = method(channel, arity)(requests(arity), timeout=PATIENCE)
             await asyncio.to_thread(begun.wait, PATIENCE)
             call.cancel()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
             leave.set()
 
     asyncio.run(ask())
 
-    assert [["CANCELLED"]] * 4 == told.everywhere()
-    assert 0 == told.total("grpc_server_in_flight") == told.total("grpc_server_handlers_running")
+    assert [["CANCELLED"]] * 4 == recorder.everywhere()
+    assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
 @pytest.mark.parametrize("before", ["create_task", "late"])
 def test_limit_behind_a_task(before: str) -> None:
     """A call over the limit of concurrent calls is told as that, there as well."""
-    told = Told()
+    recorder = Recorder()
 
     async def ask() -> grpc.StatusCode:
         holding, leave = asyncio.Event(), asyncio.Event()
@@ -204,19 +204,19 @@ def test_limit_behind_a_task(before: str) -> None:
             await leave.wait()
             return request
 
-        interceptors = [*BEFORE[before](), AioServerInterceptor(*told.observers)]
+        interceptors = [*BEFORE[before](), AioServerInterceptor(*recorder.observers)]
         async with aio_connected(*interceptors, limit=1, unary=hold) as channel:
             held = method(channel, "unary")(b"a", timeout=PATIENCE)
             await holding.wait()
             code: grpc.StatusCode = await method(channel, "unary")(b"a", timeout=PATIENCE).code()
-            await asyncio.to_thread(told.wait_for)
+            await asyncio.to_thread(recorder.wait_for)
             leave.set()
             await held
         return code
 
     assert grpc.StatusCode.RESOURCE_EXHAUSTED is asyncio.run(ask())
-    told.wait_for(2)
-    assert ["RESOURCE_EXHAUSTED", "OK"] == told.codes
+    recorder.wait_for(2)
+    assert ["RESOURCE_EXHAUSTED", "OK"] == recorder.codes
 
 
 class Threads:
@@ -268,22 +268,22 @@ def where(arity: str, kind: str, *interceptors: Any) -> tuple[list[bytes], list[
 @pytest.mark.parametrize("arity", STREAMS)
 def test_thread_of_a_plain_stream(arity: str, kind: str, ours: str) -> None:
     """A plain function is called in the loop's thread, and the iterator that it returns is used in another."""
-    told = Told()
-    parts = {"observing": AioServerInterceptor(*told.observers), "hiding": AioHideExceptions()}
+    recorder = Recorder()
+    parts = {"observing": AioServerInterceptor(*recorder.observers), "hiding": AioHideExceptions()}
     interceptors = [parts[ours]] if ours in parts else [parts["hiding"], parts["observing"]]
 
     alone = where(arity, kind)
     together = where(arity, kind, *interceptors)
 
     assert alone == together
-    assert ["OK"] * (ours != "hiding") == told.codes
+    assert ["OK"] * (ours != "hiding") == recorder.codes
 
 
 @pytest.mark.expects_errors("ValueError: secret")
 @pytest.mark.parametrize("hiding", [False, True])
 def test_plain_function_that_raises_in_the_loop(hiding: bool) -> None:  # noqa: FBT001 - a parameter
     """What it raises there ends the call, with its text hidden if that is asked for."""
-    told = Told()
+    recorder = Recorder()
 
     def behavior(_request: Any, _context: Any) -> Any:
         raise ValueError("secret")
@@ -296,10 +296,10 @@ def test_plain_function_that_raises_in_the_loop(hiding: bool) -> None:  # noqa: 
             return await call.code(), await call.details()
 
     alone = asyncio.run(ask())
-    ours = AioServerInterceptor(*told.observers)
+    ours = AioServerInterceptor(*recorder.observers)
     together = asyncio.run(ask(*([AioHideExceptions()] if hiding else []), ours))
-    told.wait_for()
+    recorder.wait_for()
 
     assert ((grpc.StatusCode.UNKNOWN, "internal error") if hiding else alone) == together
-    assert [("UNKNOWN", ValueError)] == [(outcome.code.name, type(outcome.error)) for outcome in told.outcomes]
-    assert 0 == told.total("grpc_server_handlers_running")
+    assert [("UNKNOWN", ValueError)] == [(outcome.code.name, type(outcome.error)) for outcome in recorder.outcomes]
+    assert 0 == recorder.total("grpc_server_handlers_running")

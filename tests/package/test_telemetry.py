@@ -73,8 +73,8 @@ def test_lines_metrics_and_spans_agree(collected: Collected) -> None:
     lines = [fields(line) for line in words.stdout.lines(" kind=")]
     counts = re.findall(r'^grpc_(\w+?)_handled_total\{grpc_code="(\w+)".*\} 1\.0$', words.scrape(), re.MULTILINE)
 
-    told = {(line["kind"], line["code"]) for line in lines}
-    assert told == {(span.kind, span.code) for span in receiver.wait_for(4)} == set(counts)
+    recorder = {(line["kind"], line["code"]) for line in lines}
+    assert recorder == {(span.kind, span.code) for span in receiver.wait_for(4)} == set(counts)
     assert {line["span_id"] for line in lines} == {span.span_id for span in receiver.spans()}
 
 

@@ -31,6 +31,7 @@ from observability import (
     trace_calls,
 )
 from observability.traces.propagation import fast_extract
+from tests.package.recorder import Recorder
 from tests.package.rpc import (
     ARITIES,
     ECHOES,
@@ -46,7 +47,6 @@ from tests.package.rpc import (
     requests,
     serving,
 )
-from tests.package.told import Told
 
 # Codes for which a server's span has an error status, by the RPC conventions; a client's has for all but OK.
 SERVER_ERRORS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -63,9 +63,9 @@ def crash(_request: bytes, _context: grpc.ServicerContext) -> bytes:
 class Pair:
     """A server and a client, both told of."""
 
-    def __init__(self, server: Told | None = None, client: Told | None = None) -> None:
-        self.server = server or Told()
-        self.client = client or Told()
+    def __init__(self, server: Recorder | None = None, client: Recorder | None = None) -> None:
+        self.server = server or Recorder()
+        self.client = client or Recorder()
 
     def call(
         self,
@@ -170,7 +170,7 @@ def test_exception_that_cannot_be_printed() -> None:
     def behavior(_request: bytes, _context: grpc.ServicerContext) -> bytes:
         raise UnprintableError
 
-    server = Told()
+    server = Recorder()
     aio_call(behavior, server)
 
     [event] = server.spans[0].events
@@ -178,7 +178,7 @@ def test_exception_that_cannot_be_printed() -> None:
     assert "UNKNOWN" == attributes(server.spans[0])["error.type"]
 
 
-def aio_call(behavior: Callable[..., Any], server: Told, client: Told | None = None) -> None:
+def aio_call(behavior: Callable[..., Any], server: Recorder, client: Recorder | None = None) -> None:
     """Make one unary call on asyncio."""
 
     async def main() -> None:
@@ -199,7 +199,7 @@ def test_message_of_an_exception_is_bounded() -> None:
     def behavior(_request: bytes, _context: grpc.ServicerContext) -> bytes:
         raise ValueError("x" * 1_000_000)
 
-    server = Told()
+    server = Recorder()
     aio_call(behavior, server)
 
     assert len(server.spans[0].to_json()) < 20_000
@@ -277,7 +277,7 @@ def test_baggage_reaches_the_handler(stack: str) -> None:
         if stack == "sync":
             Pair().call(unary=behavior)
         else:
-            aio_call(behavior, Told(), Told())
+            aio_call(behavior, Recorder(), Recorder())
     finally:
         detach(token)
 
@@ -303,7 +303,7 @@ BAD_TRACEPARENTS: list[str] = [
 @pytest.mark.parametrize("header", BAD_TRACEPARENTS, ids=lambda header: header[:60])
 def test_malformed_traceparent_starts_a_trace(header: str) -> None:
     """A malformed traceparent gives the server a trace of its own, and hurts nothing."""
-    server = Told()
+    server = Recorder()
     call_with([("traceparent", header)], server)
 
     assert server.spans[0].parent is None
@@ -313,7 +313,7 @@ def test_malformed_traceparent_starts_a_trace(header: str) -> None:
 @pytest.mark.parametrize("header", [TRACEPARENT, f"cc-{TRACE_ID}-{SPAN_ID}-01-what-the-future-holds"])
 def test_traceparent(header: str) -> None:
     """A good traceparent, of a later version too, is the parent."""
-    server = Told()
+    server = Recorder()
     call_with([("traceparent", header)], server)
     parent = server.spans[0].parent
 
@@ -334,7 +334,7 @@ def test_traceparent(header: str) -> None:
 )
 def test_bad_company_does_not_cost_the_trace(metadata: Any) -> None:
     """A second traceparent, bytes, and bad baggage or tracestate beside a good traceparent cost nothing."""
-    server = Told()
+    server = Recorder()
     call_with(metadata, server)
     parent = server.spans[0].parent
 
@@ -342,7 +342,7 @@ def test_bad_company_does_not_cost_the_trace(metadata: Any) -> None:
     assert TRACE_ID == f"{parent.trace_id:032x}"
 
 
-def call_with(metadata: Any, server: Told) -> None:
+def call_with(metadata: Any, server: Recorder) -> None:
     """Make one unary call with this metadata, from a client without telemetry."""
     with connected(ServerInterceptor(*server.observers), unary=echo) as channel:
         method(channel, "unary")(b"a", metadata=metadata, timeout=10)
@@ -363,8 +363,8 @@ def test_metadata_survives(stack: str) -> None:
 
     async def main() -> None:
         async with (
-            aio_serving(AioServerInterceptor(*Told().observers), unary=behavior) as address,
-            grpc.aio.insecure_channel(address, interceptors=aio_client_interceptors(*Told().observers)) as channel,
+            aio_serving(AioServerInterceptor(*Recorder().observers), unary=behavior) as address,
+            grpc.aio.insecure_channel(address, interceptors=aio_client_interceptors(*Recorder().observers)) as channel,
         ):
             await method(channel, "unary")(b"a", metadata=grpc.aio.Metadata(*METADATA))
 
@@ -416,8 +416,8 @@ def test_context_that_another_carries() -> None:
         seen.append((contexts.get_value("tenant"), trace.get_current_span().get_span_context().is_valid))
         return request
 
-    told = Told()
-    with connected(Carrying(), ServerInterceptor(*told.observers), unary=behavior) as channel:
+    recorder = Recorder()
+    with connected(Carrying(), ServerInterceptor(*recorder.observers), unary=behavior) as channel:
         method(channel, "unary")(b"a", timeout=10)
 
     assert [("acme", True)] == seen
@@ -440,7 +440,7 @@ def test_callers_own_traceparent_is_replaced() -> None:
 
 def test_propagator_of_ones_own() -> None:
     """trace_calls takes a propagator in place of the global one."""
-    pair = Pair(client=Told(trace={"propagator": W3CBaggagePropagator()}))
+    pair = Pair(client=Recorder(trace={"propagator": W3CBaggagePropagator()}))
     pair.call()
 
     assert pair.spans["server"].parent is None
@@ -466,7 +466,7 @@ class Curious(TextMapPropagator):
 def test_propagator_that_reads_every_key() -> None:
     """A propagator may ask for all keys of the metadata."""
     curious = Curious()
-    server = Told(trace={"propagator": curious})
+    server = Recorder(trace={"propagator": curious})
     call_with([("uberctx-tenant", "acme")], server)
 
     assert "uberctx-tenant" in curious.seen
@@ -474,7 +474,7 @@ def test_propagator_that_reads_every_key() -> None:
 
 def test_unsampled_call_is_carried_on_and_told() -> None:
     """A call that is not sampled has no span, its trace is carried on, and its line and metrics are as ever."""
-    pair = Pair(client=Told(sampler=ALWAYS_OFF), server=Told(sampler=ParentBased(ALWAYS_OFF)))
+    pair = Pair(client=Recorder(sampler=ALWAYS_OFF), server=Recorder(sampler=ParentBased(ALWAYS_OFF)))
     pair.call()
     [client], [server] = pair.client.calls, pair.server.calls
 
@@ -487,7 +487,7 @@ def test_unsampled_call_is_carried_on_and_told() -> None:
 
 def test_no_provider() -> None:
     """A provider that makes no spans leaves the ids out."""
-    server = Told()
+    server = Recorder()
     server.observers[0] = trace_calls(trace.NoOpTracerProvider())
     call_with((), server)
     [line] = server.lines
@@ -499,7 +499,7 @@ def test_no_provider() -> None:
 def test_filter() -> None:
     """What the filter refuses has no span, and its caller's context is carried through it."""
     refused = {"filter_": filters.negate(filters.method_name("Unary"))}
-    pair = Pair(server=Told(trace=refused))
+    pair = Pair(server=Recorder(trace=refused))
     inner: list[trace.SpanContext] = []
 
     def behavior(request: bytes, _context: Any) -> bytes:
@@ -515,7 +515,7 @@ def test_filter() -> None:
 
 def test_filter_sees_the_clients_calls_too() -> None:
     """A client's call that the filter refuses has no span; the current span's context goes on in its place."""
-    pair = Pair(client=Told(trace={"filter_": filters.negate(filters.service_name(SERVICE))}))
+    pair = Pair(client=Recorder(trace={"filter_": filters.negate(filters.service_name(SERVICE))}))
     with pair.client.provider.get_tracer("app").start_as_current_span("job") as job:
         pair.call()
 
@@ -533,10 +533,10 @@ def test_health_and_reflection_have_no_spans(name: str) -> None:
     pair = Pair()
     pair.call(name=name)
 
-    for told, side in ((pair.server, "server"), (pair.client, "client")):
-        assert () == told.spans
-        assert ["debug"] == [line["level"] for line in told.lines]
-        assert 1 == told.total(f"grpc_{side}_handled_total")
+    for recorder, side in ((pair.server, "server"), (pair.client, "client")):
+        assert () == recorder.spans
+        assert ["debug"] == [line["level"] for line in recorder.lines]
+        assert 1 == recorder.total(f"grpc_{side}_handled_total")
 
 
 def test_another_health_service_is_a_call_like_any_other() -> None:
@@ -550,7 +550,7 @@ def test_another_health_service_is_a_call_like_any_other() -> None:
 @pytest.mark.parametrize("arity", ARITIES)
 def test_suppressed_client_is_silent(arity: str) -> None:
     """Under suppress_instrumentation a client's call has no line, no metric and no span, and goes through."""
-    client = Told()
+    client = Recorder()
     with serving(**ECHOES) as address, grpc.insecure_channel(address) as plain, suppress_instrumentation():
         channel = grpc.intercept_channel(plain, ClientInterceptor(*client.observers))
         answer = method(channel, arity)(requests(arity))
@@ -563,7 +563,7 @@ def test_suppressed_client_is_silent(arity: str) -> None:
 @pytest.mark.parametrize("arity", ARITIES)
 def test_suppressed_aio_client_is_silent(arity: str) -> None:
     """So it is on asyncio."""
-    client = Told()
+    client = Recorder()
 
     async def main() -> None:
         async with aio_serving(**ECHOES) as address:
@@ -605,7 +605,7 @@ def test_suppressed_aio_client_is_silent(arity: str) -> None:
 )
 def test_target(target: str, expected: tuple[str, int | None]) -> None:
     """server.address and server.port are those of the channel's target, as grpc reads targets."""
-    client = Told()
+    client = Recorder()
     with connected(unary=echo, client=[ClientInterceptor(*client.observers, target=target)]) as channel:
         method(channel, "unary")(b"a")
         client.wait_for()
@@ -616,7 +616,7 @@ def test_target(target: str, expected: tuple[str, int | None]) -> None:
 
 def test_no_target() -> None:
     """Without a target server.address and server.port are left out."""
-    client = Told()
+    client = Recorder()
     with serving(unary=echo) as address, grpc.insecure_channel(address) as plain:
         method(grpc.intercept_channel(plain, ClientInterceptor(*client.observers)), "unary")(b"a")
         client.wait_for()
@@ -630,7 +630,7 @@ def test_no_target() -> None:
 )
 def test_peer(address: str, expected: list[Any], tmp_path: Path) -> None:
     """A server's span names its peer's address and port; a Unix socket's peer has neither."""
-    server = Told()
+    server = Recorder()
     with (
         serving(ServerInterceptor(*server.observers), address=address.format(tmp_path / "socket"), unary=echo) as bound,
         grpc.insecure_channel(bound) as channel,

@@ -8,19 +8,19 @@ import pytest
 
 from observability import ClientInterceptor
 from observability.client.channel import ObservedChannel
+from tests.package.recorder import Recorder
 from tests.package.rpc import STREAMS, method, requests
-from tests.package.told import Told
 
 SINGLE: Final = ("unary", "client_stream")
 REQUEST_STREAMS: Final = ("client_stream", "bidi_stream")
-Observe = Callable[[Told, grpc.Channel], grpc.Channel]
+Observe = Callable[[Recorder, grpc.Channel], grpc.Channel]
 # Without us, and in both of our ways: what holds for one holds for all.
 WAYS: Final[dict[str, Observe]] = {
     "bare": lambda _told, channel: channel,
-    "interceptor": lambda told, channel: grpc.intercept_channel(channel, ClientInterceptor(*told.observers)),
-    "channel": lambda told, channel: ObservedChannel(channel, *told.observers),
-    "both": lambda told, channel: ObservedChannel(
-        grpc.intercept_channel(ObservedChannel(channel), ClientInterceptor()), *told.observers
+    "interceptor": lambda recorder, channel: grpc.intercept_channel(channel, ClientInterceptor(*recorder.observers)),
+    "channel": lambda recorder, channel: ObservedChannel(channel, *recorder.observers),
+    "both": lambda recorder, channel: ObservedChannel(
+        grpc.intercept_channel(ObservedChannel(channel), ClientInterceptor()), *recorder.observers
     ),
 }
 ways: Final = pytest.mark.parametrize("way", WAYS)
@@ -28,13 +28,13 @@ streams: Final = pytest.mark.parametrize("arity", STREAMS)
 singles: Final = pytest.mark.parametrize("arity", SINGLE)
 
 
-def expect(way: str, told: Told, *codes: str) -> None:
+def expect(way: str, recorder: Recorder, *codes: str) -> None:
     """Hold what was told to these codes, and to nothing in flight; a bare channel tells nothing."""
     if way == "bare":
         return
-    told.wait_for(len(codes))
-    assert [list(codes)] * 4 == told.everywhere("client")
-    assert 0 == told.total("grpc_client_in_flight")
+    recorder.wait_for(len(codes))
+    assert [list(codes)] * 4 == recorder.everywhere("client")
+    assert 0 == recorder.total("grpc_client_in_flight")
 
 
 def start(channel: grpc.Channel, arity: str, **options: Any) -> Any:

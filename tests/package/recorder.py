@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from observability import Call, Observer, Outcome, log_calls, measure_calls, trace_calls
 
 
-class Told:
+class Recorder:
     """
     The log lines, spans, metrics, calls and outcomes of one side.
 

@@ -12,7 +12,7 @@ from observability import current_call
 from observability.logs.setup import LineHandler, configure_logging
 from tests.package.conftest import Log
 from tests.package.handlers import KINDS, Kind
-from tests.package.told import Told
+from tests.package.recorder import Recorder
 
 IDS = ("trace_id", "span_id")
 
@@ -25,7 +25,7 @@ def ids(line: dict[str, Any]) -> tuple[Any, ...]:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_lines_carry_the_calls_ids(log: Log, kind: Kind) -> None:
     """Within a handler of any kind, at each of its steps, both structlog's and logging's lines carry the call's ids."""
-    server = Told()
+    server = Recorder()
 
     def step() -> None:
         structlog.get_logger().info("step", by="structlog")
@@ -43,7 +43,7 @@ def test_lines_carry_the_calls_ids(log: Log, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_spans_are_children_of_the_calls(kind: Kind) -> None:
     """A span that the application starts within a handler of any kind is a child of the call's."""
-    server = Told()
+    server = Recorder()
     tracer = server.provider.get_tracer("app")
 
     def step() -> None:
@@ -62,7 +62,7 @@ def test_spans_are_children_of_the_calls(kind: Kind) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_current_call_is_the_call(kind: Kind) -> None:
     """Within a handler of any kind current_call() is the call being served."""
-    server = Told()
+    server = Recorder()
     seen: list[Any] = []
 
     kind.serve_once(lambda: seen.append(current_call()), server.observers)
@@ -80,7 +80,7 @@ def test_no_call_outside_a_handler(log: Log) -> None:
 
 def test_line_within_a_span_of_ones_own(log: Log) -> None:
     """Outside a handler, a line within a span carries that span's ids."""
-    tracer = Told().provider.get_tracer("app")
+    tracer = Recorder().provider.get_tracer("app")
     with tracer.start_as_current_span("job") as span:
         structlog.get_logger().info("inside")
 

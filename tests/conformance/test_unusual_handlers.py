@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from observability import AioHideExceptions, AioServerInterceptor, ServerInterceptor, aio_client_interceptors
+from tests.package.recorder import Recorder
 from tests.package.rpc import AIO_ECHOES, RESPONSES, aio_connected, connected, method, requests
-from tests.package.told import Told
 
 from .messages import FIRST, UNPARSEABLE, UNSERIALISABLE, parse, serialize
 
@@ -36,15 +36,15 @@ class AioBroken(grpc.aio.ServerInterceptor):
         raise ValueError("secret")
 
 
-def serve(stack: str, told: Told, arity: str, behavior: Any, *, broken: bool = False) -> str:
+def serve(stack: str, recorder: Recorder, arity: str, behavior: Any, *, broken: bool = False) -> str:
     """Serve one call with this behaviour, and return the code that its caller gets."""
     if stack == "sync":
-        return _serve_sync(told, arity, behavior, [Broken()] if broken else [])
-    return asyncio.run(_serve_aio(told, arity, behavior, [AioBroken()] if broken else []))
+        return _serve_sync(recorder, arity, behavior, [Broken()] if broken else [])
+    return asyncio.run(_serve_aio(recorder, arity, behavior, [AioBroken()] if broken else []))
 
 
-def _serve_sync(told: Told, arity: str, behavior: Any, further: list[Any]) -> str:
-    with connected(ServerInterceptor(*told.observers), *further, **{arity: behavior}) as channel:
+def _serve_sync(recorder: Recorder, arity: str, behavior: Any, further: list[Any]) -> str:
+    with connected(ServerInterceptor(*recorder.observers), *further, **{arity: behavior}) as channel:
         try:
             list(method(channel, arity)(requests(arity), timeout=10) or ())
         except grpc.RpcError as error:
@@ -53,8 +53,8 @@ def _serve_sync(told: Told, arity: str, behavior: Any, further: list[Any]) -> st
     return "OK"
 
 
-async def _serve_aio(told: Told, arity: str, behavior: Any, further: list[Any]) -> str:
-    async with aio_connected(AioServerInterceptor(*told.observers), *further, **{arity: behavior}) as channel:
+async def _serve_aio(recorder: Recorder, arity: str, behavior: Any, further: list[Any]) -> str:
+    async with aio_connected(AioServerInterceptor(*recorder.observers), *further, **{arity: behavior}) as channel:
         try:
             answer = method(channel, arity)(requests(arity), timeout=10)
             _ = [response async for response in answer] if arity == "server_stream" else await answer
@@ -71,18 +71,18 @@ def fails_at_once(_request: Any, _context: Any) -> Any:
 @pytest.mark.parametrize("stack", STACKS)
 def test_streaming_handler_that_is_a_function(stack: str) -> None:
     """A handler that raises before it returns its responses is UNKNOWN, with its exception."""
-    told = Told()
+    recorder = Recorder()
 
-    assert ("UNKNOWN", ["UNKNOWN"]) == (serve(stack, told, "server_stream", fails_at_once), told.codes)
-    assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
+    assert ("UNKNOWN", ["UNKNOWN"]) == (serve(stack, recorder, "server_stream", fails_at_once), recorder.codes)
+    assert [ValueError] == [type(outcome.error) for outcome in recorder.outcomes]
 
 
 def test_none_ends_a_stream() -> None:
     """grpc.server takes None in a stream for its end, and so the call is OK."""
-    told = Told()
+    recorder = Recorder()
 
-    assert "OK" == serve("sync", told, "server_stream", lambda request, _context: iter([request, None, request]))
-    assert [("OK", 1)] == [(line["code"], line["sent"]) for line in told.lines]
+    assert "OK" == serve("sync", recorder, "server_stream", lambda request, _context: iter([request, None, request]))
+    assert [("OK", 1)] == [(line["code"], line["sent"]) for line in recorder.lines]
 
 
 def sets(code: object) -> Any:
@@ -99,20 +99,20 @@ def sets(code: object) -> Any:
 @pytest.mark.parametrize("code", [*range(18), -1, 5.0, "NOT_FOUND", (5, "not found")])
 def test_code_that_is_a_number(stack: str, code: object) -> None:
     """A number is a code on grpc.aio.server alone, and not every one; what grpc makes of it is what is told."""
-    told = Told()
-    got = serve(stack, told, "unary", sets(code))
+    recorder = Recorder()
+    got = serve(stack, recorder, "unary", sets(code))
 
-    assert [got] == told.codes
+    assert [got] == recorder.codes
 
 
 def test_code_that_grpc_cannot_look_up() -> None:
     """What cannot even be looked up as a code leaves grpc.server's caller waiting, and the call is told as that."""
-    told = Told()
-    with connected(ServerInterceptor(*told.observers), unary=sets([])) as channel:
+    recorder = Recorder()
+    with connected(ServerInterceptor(*recorder.observers), unary=sets([])) as channel:
         error = method(channel, "unary").future(b"a", timeout=0.25).exception()
-        told.wait_for()
+        recorder.wait_for()
 
-    assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["DEADLINE_EXCEEDED"]) == (error.code(), told.codes)
+    assert (grpc.StatusCode.DEADLINE_EXCEEDED, ["DEADLINE_EXCEEDED"]) == (error.code(), recorder.codes)
 
 
 def sets_ok_and_fails(_request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -132,12 +132,12 @@ async def aio_sets_ok_and_fails(request: bytes, context: Any) -> bytes:
 )
 def test_ok_before_an_exception(stack: str, behavior: Any) -> None:
     """OK that is set before an exception is sent by grpc.server, and is UNKNOWN on grpc.aio.server."""
-    told = Told()
-    got = serve(stack, told, "unary", behavior)
-    told.wait_for()
+    recorder = Recorder()
+    got = serve(stack, recorder, "unary", behavior)
+    recorder.wait_for()
 
-    assert ["OK" if stack == "sync" else "UNKNOWN"] == [got] == told.codes
-    assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
+    assert ["OK" if stack == "sync" else "UNKNOWN"] == [got] == recorder.codes
+    assert [ValueError] == [type(outcome.error) for outcome in recorder.outcomes]
 
 
 def unsendable(request: bytes, context: Any) -> bytes:
@@ -164,42 +164,42 @@ def test_unsendable_status_on_asyncio(behavior: Any) -> None:
 
     Whether the caller leaves before, nobody says.
     """
-    told = Told()
+    recorder = Recorder()
 
     async def ask(seconds: float | None) -> None:
-        async with aio_connected(AioServerInterceptor(*told.observers), unary=behavior) as channel:
-            count = len(told.outcomes) + 1
+        async with aio_connected(AioServerInterceptor(*recorder.observers), unary=behavior) as channel:
+            count = len(recorder.outcomes) + 1
             call = method(channel, "unary")(b"a", timeout=seconds)
             if seconds:
                 assert grpc.StatusCode.DEADLINE_EXCEEDED is await call.code()
-            await asyncio.to_thread(told.wait_for, count)
+            await asyncio.to_thread(recorder.wait_for, count)
             call.cancel()
 
     asyncio.run(ask(0.3))
     asyncio.run(ask(None))
 
-    assert ["DEADLINE_EXCEEDED", "UNKNOWN"] == told.codes
-    assert told.outcomes[0].seconds >= 0.25
-    assert 0 == told.total("grpc_server_in_flight")
+    assert ["DEADLINE_EXCEEDED", "UNKNOWN"] == recorder.codes
+    assert recorder.outcomes[0].seconds >= 0.25
+    assert 0 == recorder.total("grpc_server_in_flight")
 
 
 def test_unsendable_status_without_a_deadline() -> None:
     """A caller of grpc.server who waits in vain for such a status, until it leaves, is told as that."""
-    told, served = Told(), threading.Event()
+    recorder, served = Recorder(), threading.Event()
 
     def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
         context.set_trailing_metadata((("key", 5),))  # type: ignore[arg-type]  # it is no text
         served.set()
         return request
 
-    with connected(ServerInterceptor(*told.observers), unary=behavior) as channel:
+    with connected(ServerInterceptor(*recorder.observers), unary=behavior) as channel:
         call = method(channel, "unary").future(b"a")
         served.wait(10)
-        in_flight = told.total("grpc_server_in_flight")
+        in_flight = recorder.total("grpc_server_in_flight")
         call.cancel()
-        told.wait_for()
+        recorder.wait_for()
 
-    assert (1, ["CANCELLED"]) == (in_flight, told.codes)
+    assert (1, ["CANCELLED"]) == (in_flight, recorder.codes)
 
 
 async def aio_leaves(_request: bytes, _context: Any) -> bytes:
@@ -228,27 +228,27 @@ def leaves(_request: bytes, _context: Any) -> bytes:
 )
 def test_exit_on_asyncio(behavior: Any, arity: str, code: str) -> None:
     """A SystemExit that nothing hides ends an asyncio server's event loop; the call is told once, with it."""
-    told = Told()
+    recorder = Recorder()
 
     with pytest.raises(SystemExit):
-        asyncio.run(_serve_aio(told, arity, behavior, []))
-    assert [(code, SystemExit)] == [(outcome.code.name, type(outcome.error)) for outcome in told.outcomes]
-    assert [[code]] * 4 == told.everywhere()
-    assert 0 == told.total("grpc_server_in_flight")
+        asyncio.run(_serve_aio(recorder, arity, behavior, []))
+    assert [(code, SystemExit)] == [(outcome.code.name, type(outcome.error)) for outcome in recorder.outcomes]
+    assert [[code]] * 4 == recorder.everywhere()
+    assert 0 == recorder.total("grpc_server_in_flight")
 
 
 @pytest.mark.parametrize("hiding", [False, True])
 def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a parameter
     """grpc.aio.server takes any iterable of a plain handler's, and so do we."""
-    told = Told()
+    recorder = Recorder()
 
     async def call() -> list[bytes]:
-        interceptors = [*([AioHideExceptions()] if hiding else []), AioServerInterceptor(*told.observers)]
+        interceptors = [*([AioHideExceptions()] if hiding else []), AioServerInterceptor(*recorder.observers)]
         async with aio_connected(*interceptors, server_stream=lambda request, _context: [request] * 2) as channel:
             return [response async for response in method(channel, "server_stream")(b"a", timeout=10)]
 
     assert [b"a", b"a"] == asyncio.run(call())
-    assert [("OK", 2)] == [(line["code"], line["sent"]) for line in told.lines]
+    assert [("OK", 2)] == [(line["code"], line["sent"]) for line in recorder.lines]
 
 
 async def reads_on(_messages: Any, context: Any) -> bytes:
@@ -292,74 +292,74 @@ async def writes_on(messages: Any, context: Any) -> None:
 )
 def test_handler_that_goes_on_after_a_bad_message(behavior: Any, messages: list[bytes]) -> None:
     """A handler on grpc.aio.server may catch what comes of a bad message, and answer: that is OK."""
-    told = Told()
+    recorder = Recorder()
     make: Any = grpc.stream_stream_rpc_method_handler if behavior is writes_on else grpc.stream_unary_rpc_method_handler
     handler = grpc.method_handlers_generic_handler("odd", {"Method": make(behavior, parse, serialize)})
 
     async def call() -> bytes:
-        async with aio_connected(AioServerInterceptor(*told.observers), handlers=[handler]) as channel:
+        async with aio_connected(AioServerInterceptor(*recorder.observers), handlers=[handler]) as channel:
             arity = "bidi_stream" if behavior is writes_on else "client_stream"
             call = method(channel, arity, "/odd/Method")(messages, timeout=10)
             answer: bytes = await (call.read() if behavior is writes_on else call)
             return answer
 
     assert b"done" == asyncio.run(call())
-    told.wait_for()
-    assert [("OK", "", None)] == [(outcome.code.name, outcome.details, outcome.error) for outcome in told.outcomes]
+    recorder.wait_for()
+    assert [("OK", "", None)] == [(outcome.code.name, outcome.details, outcome.error) for outcome in recorder.outcomes]
 
 
 @pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
 def test_list_of_requests_on_asyncio(arity: str) -> None:
     """A grpc.aio channel takes any iterable of requests, and so do we."""
-    told = Told()
+    recorder = Recorder()
 
     async def call() -> list[bytes]:
-        client = aio_client_interceptors(*told.observers)
+        client = aio_client_interceptors(*recorder.observers)
         async with aio_connected(client=client, **{arity: AIO_ECHOES[arity]}) as channel:
             call = method(channel, arity)([b"a", b"b", b"c"], timeout=10)
             return [await call] if arity == "client_stream" else [response async for response in call]
 
     assert RESPONSES[arity] == asyncio.run(call())
-    assert [("OK", 3)] == [(line["code"], line["sent"]) for line in told.lines]
+    assert [("OK", 3)] == [(line["code"], line["sent"]) for line in recorder.lines]
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_interceptor_that_fails(stack: str) -> None:
     """A call that an interceptor after ours fails is UNKNOWN, with that exception."""
-    told = Told()
+    recorder = Recorder()
 
-    assert ("UNKNOWN", ["UNKNOWN"]) == (serve(stack, told, "unary", fails_at_once, broken=True), told.codes)
-    assert [ValueError] == [type(outcome.error) for outcome in told.outcomes]
+    assert ("UNKNOWN", ["UNKNOWN"]) == (serve(stack, recorder, "unary", fails_at_once, broken=True), recorder.codes)
+    assert [ValueError] == [type(outcome.error) for outcome in recorder.outcomes]
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_names_made_up_for_an_interceptor_that_fails(stack: str) -> None:
     """Where an interceptor after ours fails before there is a handler, a name that a caller makes up adds no series."""
-    told = Told()
+    recorder = Recorder()
 
     async def call_aio(name: str) -> None:
-        async with aio_connected(AioServerInterceptor(*told.observers), AioBroken()) as channel:
+        async with aio_connected(AioServerInterceptor(*recorder.observers), AioBroken()) as channel:
             await method(channel, "unary", name)(b"a", timeout=10).code()
 
     for name in ("/made.v1.Up/One", "/made.v1.Up/Two"):
         if stack == "sync":
-            with connected(ServerInterceptor(*told.observers), Broken()) as channel:
+            with connected(ServerInterceptor(*recorder.observers), Broken()) as channel:
                 method(channel, "unary", name).future(b"a", timeout=10).exception()
         else:
             asyncio.run(call_aio(name))
 
     labels = {"grpc_type": "unary", "grpc_service": "unknown", "grpc_method": "unknown", "grpc_code": "UNKNOWN"}
-    assert 2 == told.value("grpc_server_handled_total", **labels) == told.total("grpc_server_handled_total")
+    assert 2 == recorder.value("grpc_server_handled_total", **labels) == recorder.total("grpc_server_handled_total")
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_known_method_of_an_interceptor_that_fails(stack: str) -> None:
     """A method that has been served before keeps its name there."""
-    told = Told()
-    arguments = (stack, told, "unary", lambda request, _context: request)
+    recorder = Recorder()
+    arguments = (stack, recorder, "unary", lambda request, _context: request)
 
     assert ["OK", "UNKNOWN"] == [serve(*arguments, broken=broken) for broken in (False, True)]
-    assert ["test.v1.Words/Unary"] * 2 == [line["method"] for line in told.lines]
+    assert ["test.v1.Words/Unary"] * 2 == [line["method"] for line in recorder.lines]
 
 
 class AioWaiting(grpc.aio.ServerInterceptor):
@@ -379,17 +379,17 @@ class AioWaiting(grpc.aio.ServerInterceptor):
 @pytest.mark.parametrize("fails", [False, True])
 def test_span_lies_within_its_callers(fails: bool) -> None:  # noqa: FBT001 - a parameter
     """A server's span starts and ends within its caller's, though an interceptor after ours waits."""
-    told = Told()
+    recorder = Recorder()
 
     async def call() -> None:
-        interceptors = [AioServerInterceptor(*told.observers), AioWaiting(fails=fails)]
-        client = aio_client_interceptors(*told.observers)
+        interceptors = [AioServerInterceptor(*recorder.observers), AioWaiting(fails=fails)]
+        client = aio_client_interceptors(*recorder.observers)
         async with aio_connected(*interceptors, client=client, unary=AIO_ECHOES["unary"]) as channel:
             await method(channel, "unary")(b"a", timeout=10).code()
 
     asyncio.run(call())
-    told.wait_for(2)
-    spans = {span.kind.name: (span.start_time or 0, span.end_time or 0) for span in told.spans}
+    recorder.wait_for(2)
+    spans = {span.kind.name: (span.start_time or 0, span.end_time or 0) for span in recorder.spans}
 
     assert spans["CLIENT"][0] <= spans["SERVER"][0]
     assert spans["SERVER"][1] <= spans["CLIENT"][1]
@@ -398,13 +398,13 @@ def test_span_lies_within_its_callers(fails: bool) -> None:  # noqa: FBT001 - a 
 @pytest.mark.parametrize("fails", [False, True])
 def test_suppressed_aio_server(fails: bool) -> None:  # noqa: FBT001 - a parameter
     """A server that is started where instrumentation is suppressed tells nothing, nor where an interceptor fails."""
-    told = Told()
+    recorder = Recorder()
 
     with suppress_instrumentation():
-        got = serve("aio", told, "unary", lambda request, _context: request, broken=fails)
+        got = serve("aio", recorder, "unary", lambda request, _context: request, broken=fails)
 
     assert ("UNKNOWN" if fails else "OK") == got
-    assert [] == told.calls
+    assert [] == recorder.calls
 
 
 class Refusing(grpc.aio.UnaryUnaryClientInterceptor):
@@ -430,8 +430,8 @@ class Reading(grpc.aio.UnaryStreamClientInterceptor):
             yield response
 
 
-async def _call(told: Told, arity: str, *, outside: Any = (), inside: Any = ()) -> Any:
-    client = [*outside, *aio_client_interceptors(*told.observers), *inside]
+async def _call(recorder: Recorder, arity: str, *, outside: Any = (), inside: Any = ()) -> Any:
+    client = [*outside, *aio_client_interceptors(*recorder.observers), *inside]
     behaviors: dict[str, Any] = {
         "unary": lambda request, _context: request,
         "server_stream": lambda request, _context: iter([request]),
@@ -443,16 +443,16 @@ async def _call(told: Told, arity: str, *, outside: Any = (), inside: Any = ()) 
 
 def test_aio_client_interceptor_that_refuses() -> None:
     """A call that a client's interceptor after ours does not make is UNKNOWN, with that exception."""
-    told = Told()
+    recorder = Recorder()
 
     with pytest.raises(ValueError, match="refused"):
-        asyncio.run(_call(told, "unary", inside=[Refusing()]))
-    assert [("UNKNOWN", ValueError)] == [(outcome.code.name, type(outcome.error)) for outcome in told.outcomes]
+        asyncio.run(_call(recorder, "unary", inside=[Refusing()]))
+    assert [("UNKNOWN", ValueError)] == [(outcome.code.name, type(outcome.error)) for outcome in recorder.outcomes]
 
 
 def test_aio_client_interceptor_that_reads() -> None:
     """A stream that an interceptor before ours reads by hand ends as it does."""
-    told = Told()
+    recorder = Recorder()
 
-    assert [b"a"] == asyncio.run(_call(told, "server_stream", outside=[Reading()]))
-    assert [("OK", 1)] == [(line["code"], line["received"]) for line in told.lines]
+    assert [b"a"] == asyncio.run(_call(recorder, "server_stream", outside=[Reading()]))
+    assert [("OK", 1)] == [(line["code"], line["received"]) for line in recorder.lines]

@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 
 from observability import AioServerInterceptor, ClientInterceptor, ServerInterceptor, aio_client_interceptors
-from tests.package.endings import aio_behaviors, behaviors
-from tests.package.neighbours import NEIGHBOURS, OPENTELEMETRY, PROMETHEUS, SENTRY, Neighbour, intercepted
+from tests.package.outcomes import aio_behaviors, behaviors
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
-from tests.package.told import Told
+from tests.package.third_party import NEIGHBOURS, OPENTELEMETRY, PROMETHEUS, SENTRY, Neighbour, intercepted
 
 PATIENCE = 10.0
 SOON = 0.2
@@ -70,47 +70,49 @@ async def aio_interrupt(channel: grpc.aio.Channel, how: str, arity: str, begun: 
             call.cancel()
 
 
-def cut_off(how: str, arity: str, told: Told, server: Any, client: Any = lambda channel: channel) -> None:
+def cut_off(how: str, arity: str, recorder: Recorder, server: Any, client: Any = lambda channel: channel) -> None:
     """Cut off a call of a server and through a client with these interceptors, and wait until that is told."""
     leave, begun = threading.Event(), threading.Event()
     with connected(*server, **{arity: behaviors("cancelled", leave, begun)[arity]}) as channel:
         interrupt(client(channel), how, arity, begun)
-        told.wait_for()
+        recorder.wait_for()
         leave.set()
 
 
-async def aio_cut_off(how: str, arity: str, told: Told, server: Any, client: Any = ()) -> None:
+async def aio_cut_off(how: str, arity: str, recorder: Recorder, server: Any, client: Any = ()) -> None:
     """Do the same on asyncio, where nothing is over when the channel is closed."""
     begun = asyncio.Event()
     async with aio_connected(*server, client=client, **{arity: aio_behaviors("cancelled", begun)[arity]}) as channel:
         await aio_interrupt(channel, how, arity, begun)
         if how == "drop":
             gc.collect()
-        await asyncio.to_thread(told.wait_for)
+        await asyncio.to_thread(recorder.wait_for)
 
 
 @beside(NEIGHBOURS)
 def test_server(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
     """Beside another's interceptor on a server, ours tells a call that is cut off as what it was."""
-    told = Told()
-    both = [ServerInterceptor(*told.observers), neighbour.server()]
+    recorder = Recorder()
+    both = [ServerInterceptor(*recorder.observers), neighbour.server()]
 
-    cut_off(how, arity, told, both if place == "outside" else both[::-1])
+    cut_off(how, arity, recorder, both if place == "outside" else both[::-1])
 
-    assert [[CODES[how]]] * 4 == told.everywhere()
+    assert [[CODES[how]]] * 4 == recorder.everywhere()
 
 
 @beside(neighbour for neighbour in NEIGHBOURS if neighbour.aio_server)
 def test_aio_server(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
     """So it does on asyncio."""
     assert neighbour.aio_server
-    told = Told()
-    both = [AioServerInterceptor(*told.observers), neighbour.aio_server()]
+    recorder = Recorder()
+    both = [AioServerInterceptor(*recorder.observers), neighbour.aio_server()]
 
     # Through interceptors of ours on the client, too: by itself grpc.aio never cancels a stream that is dropped.
-    asyncio.run(aio_cut_off(how, arity, told, both if place == "outside" else both[::-1], aio_client_interceptors()))
+    asyncio.run(
+        aio_cut_off(how, arity, recorder, both if place == "outside" else both[::-1], aio_client_interceptors())
+    )
 
-    assert [[CODES[how]]] * 4 == told.everywhere()
+    assert [[CODES[how]]] * 4 == recorder.everywhere()
 
 
 def holds(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
@@ -128,18 +130,18 @@ def holds(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
 @beside(NEIGHBOURS, holds)
 def test_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
     """So it does on a client."""
-    told = Told()
-    ours = partial(intercepted, ClientInterceptor(*told.observers))
+    recorder = Recorder()
+    ours = partial(intercepted, ClientInterceptor(*recorder.observers))
 
     cut_off(
         how,
         arity,
-        told,
+        recorder,
         (),
         lambda plain: ours(neighbour.client(plain)) if place == "outside" else neighbour.client(ours(plain)),
     )
 
-    assert [[CODES[how]]] * 4 == told.everywhere("client")
+    assert [[CODES[how]]] * 4 == recorder.everywhere("client")
 
 
 def swallows(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
@@ -152,10 +154,10 @@ def swallows(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
 def test_aio_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
     """So it does on a client on asyncio."""
     assert neighbour.aio_clients
-    told = Told()
-    ours = aio_client_interceptors(*told.observers)
+    recorder = Recorder()
+    ours = aio_client_interceptors(*recorder.observers)
     client = [*ours, *neighbour.aio_clients()] if place == "outside" else [*neighbour.aio_clients(), *ours]
 
-    asyncio.run(aio_cut_off(how, arity, told, (), client))
+    asyncio.run(aio_cut_off(how, arity, recorder, (), client))
 
-    assert [[CODES[how]]] * 4 == told.everywhere("client")
+    assert [[CODES[how]]] * 4 == recorder.everywhere("client")

@@ -33,7 +33,7 @@ class Kept:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.threads: set[str] = set()
-        self.told = threading.Event()
+        self.recorder = threading.Event()
         self.free = threading.Event()
         self.free.set()
 
@@ -44,7 +44,7 @@ class Kept:
             self.free.wait(10)
             self.threads.add(threading.current_thread().name)
             self.outcomes.append(outcome)
-            self.told.set()
+            self.recorder.set()
 
         return finish
 
@@ -59,7 +59,7 @@ def test_told_in_a_thread_of_its_own() -> None:
     kept = Kept()
     with connected(ServerInterceptor(BatchReporter(kept)), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
-        assert kept.told.wait(5)
+        assert kept.recorder.wait(5)
 
     assert {"observability-teller"} == kept.threads
     assert ["OK"] == [outcome.code.name for outcome in kept.outcomes]
@@ -69,11 +69,11 @@ def test_told_in_a_thread_of_its_own() -> None:
 def test_beside_another_observer() -> None:
     """What is told later may stand beside an observer that is told at once: both hear of the call, once."""
     later, at_once, registry = Kept(), Kept(), CollectorRegistry()
-    telling = BatchReporter(measure_calls(registry), later)
-    with connected(ServerInterceptor(telling, at_once), unary=echo) as channel:
+    reporter = BatchReporter(measure_calls(registry), later)
+    with connected(ServerInterceptor(reporter, at_once), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
-        assert at_once.told.wait(5)
-        assert telling.flush(5)
+        assert at_once.recorder.wait(5)
+        assert reporter.flush(5)
 
     assert (1, 1) == (len(later.outcomes), len(at_once.outcomes))
     assert 0 == registry.get_sample_value("grpc_server_handlers_running", LABELS)
@@ -87,7 +87,7 @@ def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         method(channel, "unary")(b"a", timeout=10)
         with pytest.raises(grpc.RpcError):
             list(method(channel, "server_stream")(b"a", timeout=10))
-        assert kept.told.wait(5)
+        assert kept.recorder.wait(5)
 
     assert ["OK", "NOT_FOUND"] == [outcome.code.name for outcome in kept.outcomes]
 
@@ -96,15 +96,15 @@ def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushing tells what has ended; it gives up in time where an observer hangs, and says so."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
-    telling = BatchReporter(kept)
-    ended(telling, 3)
-    assert telling.flush(5)
+    reporter = BatchReporter(kept)
+    ended(reporter, 3)
+    assert reporter.flush(5)
     assert 3 == len(kept.outcomes)
 
     kept.free.clear()
-    ended(telling, 1)
+    ended(reporter, 1)
     start = time.monotonic()
-    assert not telling.flush(0.1)
+    assert not reporter.flush(0.1)
     assert time.monotonic() - start < 2
     kept.free.set()
 
@@ -113,26 +113,26 @@ def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) ->
     """Beyond the limit whoever ends a call tells it: every call is told, once."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
-    telling = BatchReporter(kept)
-    ended(telling, CALL_LIMIT + 10)
+    reporter = BatchReporter(kept)
+    ended(reporter, CALL_LIMIT + 10)
 
     assert 10 == len(kept.outcomes)
     assert {threading.current_thread().name} == kept.threads
-    assert telling.flush(10)
+    assert reporter.flush(10)
     assert CALL_LIMIT + 10 == len(kept.outcomes)
 
 
 def test_closing_ends_the_thread() -> None:
     """Closing tells what has ended and ends the thread; what ends afterwards is told by whoever ends it."""
     kept = Kept()
-    telling = BatchReporter(kept)
-    thread = telling._ended._thread
-    ended(telling, 3)
-    telling.close(5)
+    reporter = BatchReporter(kept)
+    thread = reporter._ended._thread
+    ended(reporter, 3)
+    reporter.close(5)
     thread.join(5)
     assert (3, False) == (len(kept.outcomes), thread.is_alive())
 
-    ended(telling, 1)
+    ended(reporter, 1)
     assert 4 == len(kept.outcomes)
 
 
@@ -140,11 +140,11 @@ def test_messages_are_those_of_the_end() -> None:
     """What a handler that outlives its call hands over afterwards is not counted."""
     kept = Kept()
     kept.free.clear()
-    telling = BatchReporter(kept)
-    call = ended(telling, 1)
+    reporter = BatchReporter(kept)
+    call = ended(reporter, 1)
     call.sent = 7
     kept.free.set()
-    telling.flush()
+    reporter.flush()
 
     assert [0] == [outcome.sent for outcome in kept.outcomes]
 
@@ -153,9 +153,9 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
     """A scrape waits for nothing and misses nothing: what waits to be told is told before."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     registry, kept = CollectorRegistry(), Kept()
-    telling = BatchReporter(measure_calls(registry), kept)
-    stop = add_pre_scrape_hook(registry, telling.flush)
-    with connected(ServerInterceptor(telling), unary=echo) as channel:
+    reporter = BatchReporter(measure_calls(registry), kept)
+    stop = add_pre_scrape_hook(registry, reporter.flush)
+    with connected(ServerInterceptor(reporter), unary=echo) as channel:
         for _ in range(APPLY_AFTER + 1):
             method(channel, "unary")(b"a", timeout=10)
 
@@ -174,11 +174,11 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
 def test_metrics_are_those_of_calls_told_one_by_one() -> None:
     """Counts, sums, buckets and exemplars do not depend on how many calls are told together."""
     together, one_by_one = CollectorRegistry(), CollectorRegistry()
-    telling = BatchReporter(measure_calls(together))
-    for signals in (telling, Observers(measure_calls(one_by_one))):
+    reporter = BatchReporter(measure_calls(together))
+    for signals in (reporter, Observers(measure_calls(one_by_one))):
         # Each is the current call from its start on, which no other test shall find.
         contextvars.copy_context().run(end_variously, signals, random.Random(6))  # noqa: S311 - the same for both
-    telling.flush()
+    reporter.flush()
 
     assert exposed(one_by_one) == exposed(together)
     assert len(re.findall("# {span_id=", exposed(together))) > 10
@@ -202,10 +202,10 @@ def exposed(registry: CollectorRegistry) -> str:
     return re.sub(r"(_sum{.*}) (\S+)", lambda match: f"{match[1]} {float(match[2]):.9f}", text)
 
 
-def ended(telling: BatchReporter, count: int) -> Any:
+def ended(reporter: BatchReporter, count: int) -> Any:
     """Start and end this many calls without a server; return the last."""
     called = method_at("/test.v1.Service/Unary", "unary")
     for _ in range(count):
-        call = Observation(called, "client", [], telling, time.perf_counter(), time.time_ns())
+        call = Observation(called, "client", [], reporter, time.perf_counter(), time.time_ns())
         call.end(grpc.StatusCode.OK)
     return call

@@ -57,7 +57,7 @@ def behaviors(
     return {"unary": once, "client_stream": once, "server_stream": stream, "bidi_stream": stream}
 
 
-def telling(over: threading.Event, served: dict[str, Any]) -> dict[str, Any]:
+def reporter(over: threading.Event, served: dict[str, Any]) -> dict[str, Any]:
     """Return these handlers, which tell when their call is over."""
 
     def noting(behavior: Any) -> Any:

@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.package.endings import behaviors, telling
 from tests.package.less_than_calls import ANSWERED_FUTURES, ANSWERED_STREAMS, Answering, Kept, Pending, WithStatusError
+from tests.package.outcomes import behaviors, reporter
+from tests.package.recorder import Recorder
 from tests.package.rpc import ECHOES, RESPONSES, connected, method, requests
-from tests.package.told import Told
 from tests.package.without_us import WAYS, expect, singles, start, streams, ways
 
 
@@ -19,13 +19,13 @@ from tests.package.without_us import WAYS, expect, singles, start, streams, ways
 @pytest.mark.parametrize("answer", ANSWERED_STREAMS.values(), ids=ANSWERED_STREAMS)
 def test_stream_that_is_less_than_a_call(way: str, arity: str, answer: Callable[[Any], Any]) -> None:
     """A stream that somebody answers with is what he has made, iterates as it does, and is told to its end."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
-        found = list(start(WAYS[way](told, grpc.intercept_channel(plain, Answering(answer))), arity))
+        found = list(start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(answer))), arity))
 
     assert RESPONSES[arity] == found
-    expect(way, told, "OK")
-    assert way == "bare" or [len(RESPONSES[arity])] == [outcome.received for outcome in told.outcomes]
+    expect(way, recorder, "OK")
+    assert way == "bare" or [len(RESPONSES[arity])] == [outcome.received for outcome in recorder.outcomes]
 
 
 @ways
@@ -34,11 +34,11 @@ def test_stream_that_is_less_than_a_call(way: str, arity: str, answer: Callable[
 @pytest.mark.parametrize("ending", ["NOT_FOUND", "dropped", "unread", "cancelled"])
 def test_end_of_a_stream_that_is_less_than_a_call(way: str, arity: str, kind: str, ending: str) -> None:
     """However such a stream ends, it is told so, and nothing is left in flight."""
-    told, leave, begun, over = Told(), threading.Event(), threading.Event(), threading.Event()
+    recorder, leave, begun, over = Recorder(), threading.Event(), threading.Event(), threading.Event()
     served = behaviors("NOT_FOUND" if ending == "NOT_FOUND" else "cancelled", leave, begun)
-    with connected(**telling(over, served)) as plain:
+    with connected(**reporter(over, served)) as plain:
         neighbour = Answering(ANSWERED_STREAMS[kind])
-        stream = start(WAYS[way](told, grpc.intercept_channel(plain, neighbour)), arity)
+        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, neighbour)), arity)
         begun.wait(5)
         responses = iter(stream) if ending != "unread" else None
         if responses is not None:
@@ -52,7 +52,7 @@ def test_end_of_a_stream_that_is_less_than_a_call(way: str, arity: str, kind: st
         assert over.wait(5)
         leave.set()
 
-    expect(way, told, "NOT_FOUND" if ending == "NOT_FOUND" else "CANCELLED")
+    expect(way, recorder, "NOT_FOUND" if ending == "NOT_FOUND" else "CANCELLED")
 
 
 @ways
@@ -60,41 +60,41 @@ def test_end_of_a_stream_that_is_less_than_a_call(way: str, arity: str, kind: st
 @pytest.mark.parametrize("answer", [None, b"a", 5], ids=str)
 def test_no_stream_at_all(way: str, arity: str, answer: Any) -> None:
     """What is no stream at all is handed on as it is."""
-    told = Told()
+    recorder = Recorder()
     with connected(**ECHOES) as plain:
         channel = grpc.intercept_channel(plain, Answering(lambda _call: answer))
-        found = method(WAYS[way](told, channel), arity)(requests(arity))
+        found = method(WAYS[way](recorder, channel), arity)(requests(arity))
 
     assert answer is found
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 @ways
 @streams
 def test_list_for_a_stream(way: str, arity: str) -> None:
     """A list for a stream is that very list."""
-    told, answer = Told(), [b"a", b"b"]
+    recorder, answer = Recorder(), [b"a", b"b"]
     with connected(**ECHOES) as plain:
-        channel = WAYS[way](told, grpc.intercept_channel(plain, Answering(lambda _call: answer)))
+        channel = WAYS[way](recorder, grpc.intercept_channel(plain, Answering(lambda _call: answer)))
         found = method(channel, arity)(requests(arity))
 
     assert answer is found
-    expect(way, told, "OK")
-    assert way == "bare" or [2] == [outcome.received for outcome in told.outcomes]
+    expect(way, recorder, "OK")
+    assert way == "bare" or [2] == [outcome.received for outcome in recorder.outcomes]
 
 
 @ways
 @streams
 def test_iterable_is_iterated_again(way: str, arity: str) -> None:
     """What can be iterated again can be, and is told once."""
-    told = Told()
+    recorder = Recorder()
 
     with connected(**ECHOES) as plain:
-        stream = start(WAYS[way](told, grpc.intercept_channel(plain, Answering(Kept))), arity)
+        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(Kept))), arity)
         found = [list(stream), list(stream), stream.kept]
 
     assert [RESPONSES[arity]] * 3 == found
-    expect(way, told, "OK")
+    expect(way, recorder, "OK")
 
 
 @ways
@@ -103,10 +103,10 @@ def test_iterable_is_iterated_again(way: str, arity: str) -> None:
 @pytest.mark.parametrize("answer", ANSWERED_FUTURES)
 def test_future_that_is_less_than_a_call(way: str, arity: str, name: str, answer: str) -> None:
     """Whatever future somebody answers with, the caller gets its result, and it is told, in whichever way he calls."""
-    told = Told()
+    recorder = Recorder()
     change, result, code = ANSWERED_FUTURES[answer]
     with connected(**behaviors("OK")) as plain:
-        channel = WAYS[way](told, grpc.intercept_channel(plain, Answering(change)))
+        channel = WAYS[way](recorder, grpc.intercept_channel(plain, Answering(change)))
 
         def call() -> Any:
             made = getattr(method(channel, arity), name)(requests(arity), timeout=10)
@@ -118,34 +118,34 @@ def test_future_that_is_less_than_a_call(way: str, arity: str, name: str, answer
             with pytest.raises(result):
                 call()
 
-    expect(way, told, code)
+    expect(way, recorder, code)
 
 
 @ways
 @singles
 def test_dropped_future_that_is_less_than_a_call(way: str, arity: str) -> None:
     """Such a future is told of when it is dropped, at the latest."""
-    told, leave = Told(), threading.Event()
+    recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
-        future = start(WAYS[way](told, grpc.intercept_channel(plain, Answering(Pending))), arity)
+        future = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(Pending))), arity)
         del future
         leave.set()
 
-    expect(way, told, "CANCELLED")
+    expect(way, recorder, "CANCELLED")
 
 
 @ways
 @singles
 def test_error_with_a_code(way: str, arity: str) -> None:
     """Somebody's RpcError with a code, raised on the call's way, is told with that code."""
-    told = Told()
+    recorder = Recorder()
 
     def fail(_call: Any) -> Any:
         raise WithStatusError
 
     with connected(**ECHOES) as plain:
-        channel = WAYS[way](told, grpc.intercept_channel(plain, Answering(fail)))
+        channel = WAYS[way](recorder, grpc.intercept_channel(plain, Answering(fail)))
         with pytest.raises(WithStatusError):
             method(channel, arity)(requests(arity))
 
-    expect(way, told, "NOT_FOUND")
+    expect(way, recorder, "NOT_FOUND")

@@ -30,8 +30,8 @@ from observability.calls.errors import ObserverErrors, observer_errors
 from observability.calls.observer import LifecycleObserver
 from observability.metrics import collectors
 from tests.package.handlers import KINDS, Kind
+from tests.package.recorder import Recorder
 from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
-from tests.package.told import Told
 
 pytestmark = pytest.mark.expects_errors("^observability: observer .* failed")
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
@@ -233,13 +233,13 @@ def test_handler_runs_once(kind: Kind) -> None:
 @pytest.mark.parametrize("broken", [broken for broken in BROKEN if broken is not changes_the_call])
 def test_other_observers_are_not_hurt(stack: str, side: str, broken: Callable[[], Observer]) -> None:
     """The observers beside a broken one tell the call once, as ever."""
-    told = Told(extra=(broken(),))
-    talk(stack, "bidi_stream", **interceptors(stack, side, told.observers))
-    told.wait_for()
+    recorder = Recorder(extra=(broken(),))
+    talk(stack, "bidi_stream", **interceptors(stack, side, recorder.observers))
+    recorder.wait_for()
 
-    assert ["OK"] == told.codes == [line["code"] for line in told.lines]
-    assert 1 == len(told.spans)
-    assert (1, 0) == (told.total(f"grpc_{side}_handled_total"), told.total(f"grpc_{side}_in_flight"))
+    assert ["OK"] == recorder.codes == [line["code"] for line in recorder.lines]
+    assert 1 == len(recorder.spans)
+    assert (1, 0) == (recorder.total(f"grpc_{side}_handled_total"), recorder.total(f"grpc_{side}_in_flight"))
 
 
 @pytest.mark.parametrize("at", ["start", "finish"])
@@ -252,12 +252,12 @@ def test_observer_that_exits(at: str) -> None:
     def observer(_call: Call) -> Any:
         return leave() if at == "start" else leave
 
-    told = Told(extra=(observer,))
-    with connected(ServerInterceptor(*told.observers), **ECHOES) as channel:
+    recorder = Recorder(extra=(observer,))
+    with connected(ServerInterceptor(*recorder.observers), **ECHOES) as channel:
         answers = [method(channel, "unary")(b"a", timeout=10) for _ in range(2)]
-        told.wait_for(2)
+        recorder.wait_for(2)
 
-    assert ([b"a"] * 2, ["OK"] * 2) == (answers, told.codes)
+    assert ([b"a"] * 2, ["OK"] * 2) == (answers, recorder.codes)
 
 
 @pytest.mark.parametrize("at", ["start", "finish"])
@@ -284,11 +284,11 @@ def test_failure_is_reported_once_and_counted(caplog: pytest.LogCaptureFixture, 
         return fail() if at == "start" else fail
 
     observer.__qualname__ = f"observer_{next(_numbers)}"
-    told = Told(extra=(observer,))
+    recorder = Recorder(extra=(observer,))
     before = observer_errors.count
     for _ in range(3):
-        talk(stack, "unary", **interceptors(stack, side, told.observers))
-    told.wait_for(3)
+        talk(stack, "unary", **interceptors(stack, side, recorder.observers))
+    recorder.wait_for(3)
 
     reports = [record for record in caplog.records if observer.__qualname__ in record.getMessage()]
     assert [(logging.ERROR, Trouble)] == [

@@ -20,8 +20,10 @@ from observability import (
 )
 from observability.client.channel import ObservedChannel
 from tests.package.aio_ways import aio_observed
-from tests.package.endings import aio_behaviors, behaviors
-from tests.package.neighbours import (
+from tests.package.outcomes import aio_behaviors, behaviors
+from tests.package.recorder import Recorder
+from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
+from tests.package.third_party import (
     EXCEPTIONS,
     NEIGHBOURS,
     OPENTELEMETRY,
@@ -30,8 +32,6 @@ from tests.package.neighbours import (
     SENTRY,
     Neighbour,
 )
-from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
-from tests.package.told import Told
 
 pytestmark = pytest.mark.expects_errors("ValueError: no bread")  # the handlers' own
 ENDINGS = ("OK", "NOT_FOUND", "UNKNOWN", "UNIMPLEMENTED")
@@ -46,9 +46,9 @@ AIO_CASES = pytest.mark.parametrize(
     ],
 )
 # Both ways to observe a sync channel.
-OBSERVE: dict[str, Callable[[Told, grpc.Channel], grpc.Channel]] = {
-    "interceptor": lambda told, channel: grpc.intercept_channel(channel, ClientInterceptor(*told.observers)),
-    "channel": lambda told, channel: ObservedChannel(channel, *told.observers),
+OBSERVE: dict[str, Callable[[Recorder, grpc.Channel], grpc.Channel]] = {
+    "interceptor": lambda recorder, channel: grpc.intercept_channel(channel, ClientInterceptor(*recorder.observers)),
+    "channel": lambda recorder, channel: ObservedChannel(channel, *recorder.observers),
 }
 WAYS = pytest.mark.parametrize("way", OBSERVE)
 PLACES = pytest.mark.parametrize("place", ["outside", "inside"])
@@ -101,14 +101,14 @@ async def aio_served(arity: str, ending: str, *interceptors: Any, client: Any = 
 @pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
 def test_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
     """Beside another's interceptor on a server, ours changes no result, and tells the code that the caller gets."""
-    told = Told()
+    recorder = Recorder()
     alone = served(arity, ending, neighbour.server())
-    both = [ServerInterceptor(*told.observers), neighbour.server()]
+    both = [ServerInterceptor(*recorder.observers), neighbour.server()]
     together = served(arity, ending, *(both if place == "outside" else both[::-1]))
-    told.wait_for()
+    recorder.wait_for()
 
     assert alone == together
-    assert [together[1]] == told.codes
+    assert [together[1]] == recorder.codes
 
 
 @AIO_CASES
@@ -117,14 +117,14 @@ def test_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> No
 def test_aio_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
     """So it is on asyncio."""
     assert neighbour.aio_server
-    told = Told()
+    recorder = Recorder()
     alone = asyncio.run(aio_served(arity, ending, neighbour.aio_server()))
-    both = [AioServerInterceptor(*told.observers), neighbour.aio_server()]
+    both = [AioServerInterceptor(*recorder.observers), neighbour.aio_server()]
     together = asyncio.run(aio_served(arity, ending, *(both if place == "outside" else both[::-1])))
-    told.wait_for()
+    recorder.wait_for()
 
     assert alone == together
-    assert [together[1]] == told.codes
+    assert [together[1]] == recorder.codes
 
 
 @CASES
@@ -133,16 +133,16 @@ def test_aio_server(neighbour: Neighbour, place: str, ending: str, arity: str) -
 @pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
 def test_client(neighbour: Neighbour, way: str, place: str, ending: str, arity: str) -> None:
     """Beside another's interceptor on a client, ours changes no result, and tells the code that the caller gets."""
-    told = Told()
-    ours = partial(OBSERVE[way], told)
+    recorder = Recorder()
+    ours = partial(OBSERVE[way], recorder)
     with connected(**behaviors(ending)) as channel:
         alone = talk(neighbour.client(channel), arity, ending)
         stacked = ours(neighbour.client(channel)) if place == "outside" else neighbour.client(ours(channel))
         together = talk(stacked, arity, ending)
-        told.wait_for()
+        recorder.wait_for()
 
     assert alone == together
-    assert [together[1]] == told.codes
+    assert [together[1]] == recorder.codes
 
 
 @AIO_CASES
@@ -151,15 +151,15 @@ def test_client(neighbour: Neighbour, way: str, place: str, ending: str, arity: 
 def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
     """So it is on asyncio."""
     assert neighbour.aio_clients
-    told = Told()
-    ours = aio_client_interceptors(*told.observers)
+    recorder = Recorder()
+    ours = aio_client_interceptors(*recorder.observers)
     alone = asyncio.run(aio_served(arity, ending, client=neighbour.aio_clients()))
     stacked = [*ours, *neighbour.aio_clients()] if place == "outside" else [*neighbour.aio_clients(), *ours]
     together = asyncio.run(aio_served(arity, ending, client=stacked))
-    told.wait_for()
+    recorder.wait_for()
 
     assert alone == together
-    assert [together[1]] == told.codes
+    assert [together[1]] == recorder.codes
 
 
 @AIO_CASES
@@ -167,18 +167,18 @@ def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -
 def test_aio_channel(neighbour: Neighbour, ending: str, arity: str) -> None:
     """So it is with an asyncio channel of our own around one with another's interceptors."""
     assert neighbour.aio_clients
-    told, others = Told(), neighbour.aio_clients
+    recorder, others = Recorder(), neighbour.aio_clients
 
     async def observed() -> Result:
-        async with aio_observed("channel", *told.observers, client=others(), **aio_behaviors(ending)) as channel:
+        async with aio_observed("channel", *recorder.observers, client=others(), **aio_behaviors(ending)) as channel:
             return await aio_talk(channel, arity, ending)
 
     alone = asyncio.run(aio_served(arity, ending, client=others()))
     together = asyncio.run(observed())
-    told.wait_for()
+    recorder.wait_for()
 
     assert alone == together
-    assert [together[1]] == told.codes
+    assert [together[1]] == recorder.codes
 
 
 OURS = "ours"
@@ -198,12 +198,12 @@ def test_every_order_on_a_server(by_grpc_interceptor: Neighbour, arity: str, end
     """With all of them at once, in whatever order, a call has its result and its outcome."""
     found = []
     for order in orders(OPENTELEMETRY, by_grpc_interceptor, PROMETHEUS, SENTRY):
-        told = Told()
-        ours = ServerInterceptor(*told.observers)
+        recorder = Recorder()
+        ours = ServerInterceptor(*recorder.observers)
         parts = [part.server() if isinstance(part, Neighbour) else ours for part in order]
         _, code = served(arity, ending, *parts)
-        told.wait_for()
-        found.append((order, code, told.codes))
+        recorder.wait_for()
+        found.append((order, code, recorder.codes))
 
     assert [(order, ending, [ending]) for order, _, _ in found] == found
 
@@ -214,12 +214,12 @@ def test_every_order_on_an_aio_server(arity: str, ending: str) -> None:
     """So it is on asyncio."""
     found = []
     for order in orders(OPENTELEMETRY, PASSING, EXCEPTIONS, SENTRY):
-        told = Told()
-        ours = AioServerInterceptor(*told.observers)
+        recorder = Recorder()
+        ours = AioServerInterceptor(*recorder.observers)
         neighbours = (part.aio_server if isinstance(part, Neighbour) else None for part in order)
         _, code = asyncio.run(aio_served(arity, ending, *(factory() if factory else ours for factory in neighbours)))
-        told.wait_for()
-        found.append((order, code, told.codes))
+        recorder.wait_for()
+        found.append((order, code, recorder.codes))
 
     assert [(order, ending, [ending]) for order, _, _ in found] == found
 
@@ -244,14 +244,14 @@ def test_every_order_on_a_client(way: str, arity: str, ending: str) -> None:
         for order in orders(OPENTELEMETRY, PASSING, PROMETHEUS, SENTRY):
             if not fits(order, arity):
                 continue
-            told = Told()
-            ours = partial(OBSERVE[way], told)
+            recorder = Recorder()
+            ours = partial(OBSERVE[way], recorder)
             channel = plain
             for part in order:
                 channel = part.client(channel) if isinstance(part, Neighbour) else ours(channel)
             _, code = talk(channel, arity, ending)
-            told.wait_for()
-            found.append((order, code, told.codes))
+            recorder.wait_for()
+            found.append((order, code, recorder.codes))
 
     assert [(order, ending, [ending]) for order, _, _ in found] == found
 
@@ -262,13 +262,13 @@ def test_every_order_on_an_aio_client(arity: str, ending: str) -> None:
     """So it is on a client on asyncio."""
     found = []
     for order in orders(OPENTELEMETRY, SENTRY):
-        told = Told()
-        ours = aio_client_interceptors(*told.observers)
+        recorder = Recorder()
+        ours = aio_client_interceptors(*recorder.observers)
         factories = (part.aio_clients if isinstance(part, Neighbour) else None for part in order)
         client = [interceptor for factory in factories for interceptor in (factory() if factory else ours)]
         _, code = asyncio.run(aio_served(arity, ending, client=client))
-        told.wait_for()
-        found.append((order, code, told.codes))
+        recorder.wait_for()
+        found.append((order, code, recorder.codes))
 
     assert [(order, ending, [ending]) for order, _, _ in found] == found
 
@@ -277,22 +277,22 @@ def test_every_order_on_an_aio_client(arity: str, ending: str) -> None:
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_hidden_exceptions(stack: str, ours_first: bool) -> None:  # noqa: FBT001 - a parameter
     """HideExceptions beside ours, in either order: the caller gets UNKNOWN, and that is told."""
-    told = Told()
+    recorder = Recorder()
     if stack == "sync":
-        parts: list[Any] = [ServerInterceptor(*told.observers), HideExceptions()]
+        parts: list[Any] = [ServerInterceptor(*recorder.observers), HideExceptions()]
         found = served("unary", "UNKNOWN", *(parts if ours_first else parts[::-1]))
     else:
-        parts = [AioServerInterceptor(*told.observers), AioHideExceptions()]
+        parts = [AioServerInterceptor(*recorder.observers), AioHideExceptions()]
         found = asyncio.run(aio_served("unary", "UNKNOWN", *(parts if ours_first else parts[::-1])))
-    told.wait_for()
+    recorder.wait_for()
 
     assert ([], "UNKNOWN") == found
-    assert ["UNKNOWN"] == told.codes
+    assert ["UNKNOWN"] == recorder.codes
 
 
 def test_ours_twice() -> None:
     """Ours may stand twice on one server: each tells the call, and both say the same."""
-    one, two = Told(), Told()
+    one, two = Recorder(), Recorder()
     found = served("bidi_stream", "NOT_FOUND", ServerInterceptor(*one.observers), ServerInterceptor(*two.observers))
     one.wait_for()
     two.wait_for()

@@ -90,7 +90,7 @@ check-lowest: ## The package's tests with the lowest of what it says it depends 
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
-bench: .venv-bench ## What telling a call costs, beside others; QUICK=1 takes under 2 minutes
+bench: .venv-bench ## What reporting a call costs, beside others; QUICK=1 takes under 2 minutes
 	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
 protos: .venv ## Write the stubs from protos/echo.proto

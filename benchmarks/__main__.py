@@ -19,7 +19,7 @@ from .process import cores, pin
 from .report import report
 
 _WIDTH = 110
-"""Columns of the tables where there is no terminal to tell."""
+"""Columns of the tables where there is no terminal to ask."""
 
 
 def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
@@ -31,17 +31,17 @@ def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
         with Laboratory(loader(), cores(), lambda: progress.advance(task)) as laboratory:
             progress.update(task, description="calls and streams")
             calls = experiments.calls(laboratory, plan)
-            told = {key: asdict(counts) for key, counts in calls.told.items()}
+            reported = {key: asdict(counts) for key, counts in calls.reported.items()}
             progress.update(task, description="latency")
             latencies = experiments.latencies(laboratory, plan)
             progress.update(task, description="growth")
             grown = growth.growth(laboratory, plan)
             progress.update(task, description="memory")
-            memory, told["memory"] = experiments.memory(laboratory, plan)
+            memory, reported["memory"] = experiments.memory(laboratory, plan)
             found = results.Results(
                 about=about(laboratory, quick=quick),
                 costs=calls.costs,
-                told=told,
+                reported=reported,
                 throughput=calls.throughput,
                 memory=memory,
                 latencies=latencies,
@@ -49,7 +49,7 @@ def run(plan: Plan, console: Console, *, quick: bool) -> results.Results:
                 goals=[],
                 losses=[],
             )
-    found["goals"] = [goal.told() for goal in goals(found)]
+    found["goals"] = [goal.reported() for goal in goals(found)]
     found["losses"] = losses(found)
     return found
 

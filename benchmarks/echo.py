@@ -43,7 +43,7 @@ async def _aio_repeat(request: echo_pb2.EchoRepeatRequest, _context: Any) -> Asy
 
 
 def method_path(number: int) -> str:
-    """Tell the path of one of the many methods."""
+    """Return the path of one of the many methods."""
     return f"/{MANY}/Echo{number}"
 
 

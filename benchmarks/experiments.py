@@ -9,7 +9,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from .plan import STREAM_MESSAGES
-from .trial import Told, percentile
+from .trial import Reported, percentile
 from .variants import STREAMING, UNARY, VARIANTS
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Calls:
     """µs of CPU per unary call."""
     throughput: Costs = field(default_factory=lambda: defaultdict(list))
     """Messages a second."""
-    told: dict[str, Told] = field(default_factory=lambda: defaultdict(Told))
-    """What was told of the unary calls."""
+    reported: dict[str, Reported] = field(default_factory=lambda: defaultdict(Reported))
+    """What was reported of the unary calls."""
 
 
 def calls(laboratory: Laboratory, plan: Plan) -> Calls:
@@ -50,7 +50,7 @@ def calls(laboratory: Laboratory, plan: Plan) -> Calls:
                 for one in measured:
                     trial = one.unary(laboratory.loader, plan.calls)
                     found.costs[one.variant.key].append(trial.microseconds)
-                    found.told[one.variant.key] += one.told
+                    found.reported[one.variant.key] += one.reported
                     laboratory.advance()
                 _streams(laboratory, plan, [one for one in measured if one.variant in STREAMING], found.throughput)
     return found
@@ -66,15 +66,15 @@ def _streams(laboratory: Laboratory, plan: Plan, measured: Sequence[Measured], f
 
 
 def memory(laboratory: Laboratory, plan: Plan) -> tuple[dict[str, int], dict[str, int]]:
-    """Measure our sync server's memory as it serves, and count what it tells of a load that goes on and on."""
+    """Measure our sync server's memory as it serves, and count what it reports of a load that goes on and on."""
     found = {}
     with laboratory.measure([_OURS]) as (ours,):
         for until in plan.memory:
-            while (left := until - ours.told.calls) > 0:
+            while (left := until - ours.reported.calls) > 0:
                 ours.unary(laboratory.loader, min(left, plan.memory[0] // 2))
                 laboratory.advance()
             found[str(until)] = ours.resident_bytes()
-        return found, asdict(ours.told)
+        return found, asdict(ours.reported)
 
 
 def latencies(laboratory: Laboratory, plan: Plan) -> Costs:

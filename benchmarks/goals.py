@@ -22,7 +22,7 @@ _SUSTAINED: Final = VARIANTS["server-sync-ours"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A ratio that should be at most (or at least) so much; without a limit it is told only."""
+    """A ratio that should be at most (or at least) so much; without a limit it is reported only."""
 
     text: str
     ratios: Sequence[float]
@@ -39,7 +39,7 @@ class Goal:
         """The aim, for people."""
         if self.at_most is not None:
             return f"≤ {self.at_most:.2f}"
-        return "told" if self.at_least is None else f"≥ {self.at_least:.2f}"
+        return "reported" if self.at_least is None else f"≥ {self.at_least:.2f}"
 
     @property
     def met(self) -> bool | None:
@@ -48,8 +48,8 @@ class Goal:
             return self.ratio <= self.at_most
         return None if self.at_least is None else self.ratio >= self.at_least
 
-    def told(self) -> dict[str, Any]:
-        """Tell it for results.json."""
+    def reported(self) -> dict[str, Any]:
+        """Return it for results.json."""
         return {"goal": self.text, "ratio": round(self.ratio, 3), "limit": self.limit, "met": self.met}
 
 
@@ -83,7 +83,7 @@ _STREAMED: Final = (
 
 
 def added(results: Results, key: str) -> list[float]:
-    """Tell what a variant adds to the bare call of the same repetition, in µs."""
+    """Return what a variant adds to the bare call of the same repetition, in µs."""
     costs = results["costs"]
     return [cost - bare for cost, bare in zip(costs[key], costs[VARIANTS[key].bare.key], strict=True)]
 
@@ -128,24 +128,24 @@ def _ratios(some: Sequence[float], others: Sequence[float]) -> list[float]:
 
 def losses(results: Results) -> list[str]:
     """
-    Tell, in words, what was not told that should have been.
+    Return, in words, what was not reported that should have been.
 
     Every line and every handled count of ours must be there, once; and of its spans the share that the official
     package got through, or more.
     """
-    told = results["told"]
-    ours = {key: VARIANTS.get(key, _SUSTAINED) for key in told}
+    reported = results["reported"]
+    ours = {key: VARIANTS.get(key, _SUSTAINED) for key in reported}
     return [
-        f"{key}: {told[key][signal]:,} {signal} of {told[key]['calls']:,} calls"
+        f"{key}: {reported[key][signal]:,} {signal} of {reported[key]['calls']:,} calls"
         for key, variant in ours.items()
         for signal in sorted(variant.signals)
-        if variant.stack.startswith("ours") and not _enough(told, key, variant, signal)
+        if variant.stack.startswith("ours") and not _enough(reported, key, variant, signal)
     ]
 
 
-def _enough(told: dict[str, dict[str, int]], key: str, variant: Variant, signal: str) -> bool:
-    share = told[key][signal] / told[key]["calls"]
+def _enough(reported: dict[str, dict[str, int]], key: str, variant: Variant, signal: str) -> bool:
+    share = reported[key][signal] / reported[key]["calls"]
     if signal != "spans":
         return share == 1
-    official = told[variant.key.replace("-ours", "-official")]
+    official = reported[variant.key.replace("-ours", "-official")]
     return min(1.0, official["spans"] / official["calls"]) - _LOST_MORE <= share <= 1

@@ -44,10 +44,10 @@ class Loader(Protocol):
     name: str
 
     def run(self, load: Load) -> float:
-        """Send as fast as the concurrency allows, and tell how many seconds it took."""
+        """Send as fast as the concurrency allows, and return how many seconds it took."""
 
     def paced(self, load: Load, per_second: float) -> list[float]:
-        """Send at a steady pace, and tell how many milliseconds each call took."""
+        """Send at a steady pace, and return how many milliseconds each call took."""
 
 
 class H2Load:
@@ -62,12 +62,12 @@ class H2Load:
         self.name = version.stdout.strip().replace("nghttp2/", "")
 
     def run(self, load: Load) -> float:
-        """Send as fast as the concurrency allows, on one connection, and tell how many seconds it took."""
+        """Send as fast as the concurrency allows, on one connection, and return how many seconds it took."""
         with tempfile.TemporaryDirectory() as folder:
             return seconds_of(self._send(Path(folder), load, "-c1", f"-m{load.concurrency}"))
 
     def paced(self, load: Load, per_second: float) -> list[float]:
-        """Send at a steady pace, and tell how many milliseconds each call took."""
+        """Send at a steady pace, and return how many milliseconds each call took."""
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "log"
             self._send(
@@ -110,13 +110,13 @@ class OwnClient:
     name = "a client of its own (h2load is not installed)"
 
     def run(self, load: Load) -> float:
-        """Send as fast as the concurrency allows, and tell how many seconds it took."""
+        """Send as fast as the concurrency allows, and return how many seconds it took."""
         started = time.perf_counter()
         self._send(load, interval=0.0)
         return time.perf_counter() - started
 
     def paced(self, load: Load, per_second: float) -> list[float]:
-        """Send at a steady pace, and tell how many milliseconds each call took."""
+        """Send at a steady pace, and return how many milliseconds each call took."""
         return self._send(load, interval=1 / per_second)
 
     def _send(self, load: Load, interval: float) -> list[float]:

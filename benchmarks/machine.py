@@ -27,7 +27,7 @@ _PACKAGES = (
 
 
 def about(laboratory: Laboratory, *, quick: bool) -> dict[str, Any]:
-    """Tell when, on what machine and with which versions a run was made."""
+    """Return when, on what machine and with which versions a run was made."""
     return {
         "taken": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,

@@ -10,7 +10,7 @@ from protos import echo_pb2
 from .echo import ECHO, REPEAT
 from .load import Load
 from .plan import CONCURRENCY, STREAM_BYTES, STREAM_MESSAGES
-from .trial import Told, Trial
+from .trial import Reported, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Measured:
 
     def __init__(self, variant: Variant, process: Process, log: Path, spans: Callable[[], int]) -> None:
         self.variant = variant
-        self.told = Told()
+        self.reported = Reported()
         """What there was of all its loads so far."""
         self._process = process
         self._log = log.open("rb")
@@ -78,11 +78,11 @@ class Measured:
         return self._measure(streams, lambda: loader.run(load))
 
     def latencies(self, loader: Loader, calls: int, per_second: float) -> list[float]:
-        """Call at a steady pace, and tell how many milliseconds each call took."""
+        """Call at a steady pace, and return how many milliseconds each call took."""
         return loader.paced(Load(self.address, [ECHO], _HELLO, calls), per_second)
 
     def resident_bytes(self) -> int:
-        """Tell how much of its memory is resident."""
+        """Return how much of its memory is resident."""
         return int(self._process.ask("resident_bytes"))
 
     def _seconds(self, question: str, **arguments: Any) -> float:
@@ -94,12 +94,12 @@ class Measured:
         seconds = work()
         expected = dict.fromkeys(self.variant.signals, calls)
         lines = _reached(expected.get("lines", 0), lambda: self._lines(start))
-        self._process.ask("flush")  # now that every call has ended, as its line tells
+        self._process.ask("flush")  # now that every call has ended, as its line shows
         spent = self._processor_seconds() - spent
         handled = _reached(expected.get("handled", 0), lambda: self._handled() - handled)
-        told = Told(calls, lines, handled, self._spans() - spans)
-        self.told += told
-        return Trial(seconds, spent, told)
+        reported = Reported(calls, lines, handled, self._spans() - spans)
+        self.reported += reported
+        return Trial(seconds, spent, reported)
 
     def _processor_seconds(self) -> float:
         return float(self._process.ask("processor_seconds"))

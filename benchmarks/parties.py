@@ -66,14 +66,14 @@ class SyncClient:
         self.answers: Answers = {"call": self._call, "read": self._read}
 
     def _call(self, calls: int) -> float:
-        """Make so many calls, and tell how many seconds they took."""
+        """Make so many calls, and return how many seconds they took."""
         started = time.perf_counter()
         for _ in range(calls):
             self._echo(_HELLO)
         return time.perf_counter() - started
 
     def _read(self, streams: int, messages: int, text: str) -> float:
-        """Read so many streams to their end, and tell how many seconds they took."""
+        """Read so many streams to their end, and return how many seconds they took."""
         request = echo_pb2.EchoRepeatRequest(msg=text, times=messages)
         started = time.perf_counter()
         for _ in range(streams):

@@ -33,7 +33,7 @@ def pin(core: int | None) -> None:
 
 
 def cores() -> tuple[int | None, int | None]:
-    """Tell the core for what is measured and the core for everything else."""
+    """Return the core for what is measured and the core for everything else."""
     return (_USABLE[0], _USABLE[-1]) if len(_USABLE) > 1 else (None, None)
 
 
@@ -77,7 +77,7 @@ class Process:
         self._wire = Wire(here)
 
     def ready(self) -> Any:
-        """Wait until the process has started, and tell what it says of itself."""
+        """Wait until the process has started, and return what it says of itself."""
         return self._wire.receive()
 
     def ask(self, question: str, **arguments: object) -> Any:

@@ -53,13 +53,16 @@ def _costs(results: Results) -> Table:
         table.add_section()
         table.add_row(f"[bold]{group}[/]")
         for variant in variants:
-            told = results["told"][variant.key]
+            reported = results["reported"][variant.key]
             table.add_row(
                 variant.stack + ("" if variant.sampled else ", not sampled"),
                 spread(results["costs"][variant.key]),
                 "" if variant.stack == "bare" else spread(added(results, variant.key)),
-                f"{told['calls']:,}",
-                *(f"{told[signal]:,}" if signal in variant.signals else "" for signal in ("lines", "handled", "spans")),
+                f"{reported['calls']:,}",
+                *(
+                    f"{reported[signal]:,}" if signal in variant.signals else ""
+                    for signal in ("lines", "handled", "spans")
+                ),
             )
     return table
 
@@ -121,5 +124,5 @@ def _about(results: Results) -> str:
 
 
 def spread(values: Sequence[float], form: str = ",.0f") -> str:
-    """Tell the median, and from where to where the values go."""
+    """Return the median, and from where to where the values go."""
     return f"{median(values):{form}} ({min(values):{form}}-{max(values):{form}})"

@@ -31,8 +31,8 @@ class Results(TypedDict):
     """When, on what machine, with which versions, from which load, how much."""
     costs: dict[str, list[float]]
     """By variant: µs of the measured process's CPU per unary call."""
-    told: dict[str, dict[str, int]]
-    """By variant: how many calls there were, and how many of them lines, counts and spans told of."""
+    reported: dict[str, dict[str, int]]
+    """By variant: how many calls there were, and how many of them lines, counts and spans reported."""
     throughput: dict[str, list[float]]
     """By variant: messages a second of streams of 10,000 messages."""
     memory: dict[str, int]
@@ -44,7 +44,7 @@ class Results(TypedDict):
     goals: list[dict[str, Any]]
     """What is aimed at and what it came to, derived from the above."""
     losses: list[str]
-    """What was not told that should have been, in words; empty when all is well."""
+    """What was not reported that should have been, in words; empty when all is well."""
 
 
 def read(path: Path) -> Results:

@@ -1,7 +1,7 @@
 """
 The measured process: one party to a call, with one stack.
 
-It tells its own processor time, so that nothing but what it does itself is counted: every thread of it, the
+It reports its own processor time, so that nothing but what it does itself is counted: every thread of it, the
 exporter's and the log writer's too.
 """
 
@@ -25,7 +25,7 @@ def _processor_seconds() -> float:
 
 
 def _resident_bytes() -> int:
-    """Tell the memory that is resident now; where the system does not tell, the most that ever was, in its unit."""
+    """Return the memory that is resident now; where the system does not say, the most that ever was, in its unit."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

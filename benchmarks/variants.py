@@ -27,7 +27,7 @@ SIGNALS: Final[dict[Stack, frozenset[LifecycleObserver]]] = {
     "ours-metrics": frozenset({"handled"}),
     "grpcio-observability": frozenset({"handled"}),
 }
-"""What each stack tells of a call: so much of it is counted."""
+"""What each stack reports of a call: so much of it is counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""The client: a person's way to the two services, and to what they tell about their calls."""
+"""The client: a person's way to the two services, and to what they report about their calls."""

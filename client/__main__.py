@@ -1,4 +1,4 @@
-"""``python client COMMAND``: call the services, watch them, and see what they tell about it."""
+"""``python client COMMAND``: call the services, watch them, and see what they report about it."""
 
 from importlib import import_module
 
@@ -38,7 +38,7 @@ class Commands(click.Group):
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def client() -> None:
     """
-    Call the echo services, and see what they tell about it.
+    Call the echo services, and see what they report about it.
 
     Every call prints one line of JSON per answer on stdout. The exit status is 0 when the call succeeded,
     1 when it failed or its answer could not be written, and 2 when the command was wrong.

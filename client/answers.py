@@ -1,4 +1,4 @@
-"""What a call prints: an object of JSON per answer, and one that tells of a failure."""
+"""What a call prints: an object of JSON per answer, and one that reports a failure."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ DOMAIN = "echo.v1"
 REASONS = {"SERVICE_A_UNAVAILABLE": "unavailable", "SERVICE_A_ERROR": "error"}
 
 
-def tell(answers: Generator[Answer], service: str) -> int:
+def report(answers: Generator[Answer], service: str) -> int:
     """
     Print answers as they come, and the failure that ends them if one does; return the exit status.
 
@@ -48,7 +48,7 @@ def failure(error: grpc.RpcError, service: str) -> Answer:
 
 def happened_to_a(error: grpc.RpcError) -> Answer | None:
     """Return what Service B says of Service A; None if B was not even reached, or says nothing."""
-    # A status whose details contradict its code is told as if it had none.
+    # A status whose details contradict its code is reported as if it had none.
     with contextlib.suppress(ValueError):
         status = rpc_status.from_call(cast("grpc.Call", error))
         for detail in status.details if status else ():

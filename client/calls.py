@@ -9,7 +9,7 @@ from typing import Any
 import click
 import grpc
 
-from client.answers import Answer, tell
+from client.answers import Answer, report
 from client.link import Link, at_jaeger
 from observability import ClientInterceptor, Telemetry
 from programs.options import TIMEOUT, Number, PeerAddress, Text, option
@@ -36,7 +36,7 @@ with_verbose = click.option("--verbose", is_flag=True, help="Show the call's log
 
 @contextmanager
 def channel_to(address: str, *, verbose: bool = False, link: Link | None = None) -> Iterator[grpc.Channel]:
-    """Open a channel whose calls are traced, and told on stderr to those who ask for it."""
+    """Open a channel whose calls are traced, and shown on stderr to those who ask for it."""
     with Telemetry.start(
         "client",
         log_name="client",
@@ -71,7 +71,7 @@ def call_echo(msg: str, service_b: str, timeout: float | None, jaeger: str, *, v
         yield called(CallEchoServiceStub(channel).CallEcho(request, timeout=timeout or UNARY_TIMEOUT))
 
     with channel_to(service_b, verbose=verbose, link=Link(jaeger)) as channel:
-        return tell(answers(channel), "service_b")
+        return report(answers(channel), "service_b")
 
 
 @click.command()
@@ -107,7 +107,7 @@ def echo(  # noqa: PLR0913 - an argument per option
             yield echoed(stub.Echo(EchoRequest(msg=msg[0]), timeout=timeout or UNARY_TIMEOUT))
 
     with channel_to(service_a, verbose=verbose) as channel:
-        return tell(answers(channel), "service_a")
+        return report(answers(channel), "service_a")
 
 
 @click.command()
@@ -126,7 +126,7 @@ def chat(service_b: str, timeout: float | None, *, verbose: bool) -> int:
         yield from each(CallEchoServiceStub(channel).CallEchoChat(requests, timeout=timeout), called)
 
     with channel_to(service_b, verbose=verbose) as channel:
-        return tell(answers(channel), "service_b")
+        return report(answers(channel), "service_b")
 
 
 @click.command()
@@ -155,7 +155,7 @@ def health(address: str, service: str, timeout: float | None, *, verbose: bool) 
         yield {"status": response.status}
 
     with channel_to(address, verbose=verbose) as channel:
-        return tell(answers(channel), service)
+        return report(answers(channel), service)
 
 
 def echoed(response: EchoResponse) -> Answer:

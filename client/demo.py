@@ -1,4 +1,4 @@
-"""The demo: both services, a call that succeeds and one that fails, and all that is told about them."""
+"""The demo: both services, a call that succeeds and one that fails, and all that is reported about them."""
 
 import re
 import signal
@@ -62,7 +62,7 @@ class System:
 
 
 def told_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[str]:
-    """Return the metrics that tell of a call: the counts it changed, and the bucket with its exemplar."""
+    """Return the metrics that count a call: the counts it changed, and the bucket with its exemplar."""
     known = set(before)
     return [
         line
@@ -78,7 +78,7 @@ def demo(svg: Path | None) -> int:
     """
     Show everything, with nothing running beforehand.
 
-    Starts both services on free ports, makes a call that succeeds and one that fails, and shows what is told
+    Starts both services on free ports, makes a call that succeeds and one that fails, and shows what is reported
     of each: the answer, the log lines, the trace and the metrics. Then it stops everything.
     """
     console = Console(record=svg is not None)
@@ -102,7 +102,7 @@ def demo(svg: Path | None) -> int:
 
 
 def show_call(system: System, screen: Screen, *, a_runs: bool) -> None:
-    """Make a call and show what everyone tells of it."""
+    """Make a call and show what everyone reports of it."""
     before = system.metrics(of_a=a_runs)
     answer = system.call()
     trace_id = next(iter(TRACE_ID.findall(answer.stderr)), "")

@@ -23,7 +23,7 @@ from protos.echo_pb2_grpc import CallEchoServiceStub
 
 TOO_LONG = "x" * (64 * 1024 + 1)  # bytes: one more than A echoes
 Plan = Sequence[tuple[float, str, grpc.StatusCode]]
-MOST_AT_ONCE = 500  # calls: more tell nothing new about a system that does not keep up
+MOST_AT_ONCE = 500  # calls: more show nothing new about a system that does not keep up
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 

@@ -73,7 +73,7 @@ class NotStartedError(click.ClickException):
 
 class Service:
     """
-    Service A or B, from ``with`` to its end, on free ports unless told otherwise.
+    Service A or B, from ``with`` to its end, on free ports unless they are given.
 
     Its folder is ``service-a`` or ``service-b``; options and variables are those of its command line.
     """

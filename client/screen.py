@@ -84,7 +84,7 @@ class Screen:
     def metrics(self, lines: Mapping[str, Sequence[str]]) -> None:
         """Show metrics, each after the name of the program that has it."""
         self._part("/metrics", "the counts that the call changed, and the bucket with its trace as exemplar")
-        self._beside([(name, line) for name, told in lines.items() for line in told])
+        self._beside([(name, line) for name, shown in lines.items() for line in shown])
 
     def farewell(self) -> None:
         """Show where to go from here."""

@@ -10,7 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as OtlpSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-# The older conventions, which opentelemetry-instrumentation-grpc keeps to, tell a status code by its number.
+# The older conventions, which opentelemetry-instrumentation-grpc keeps to, name a status code by its number.
 CODES: Mapping[Any, str] = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -47,7 +47,7 @@ class Span:
 
     @property
     def code(self) -> str:
-        """The gRPC status code's name, however it is told; empty for a span that is no call."""
+        """The gRPC status code's name, however it is named; empty for a span that is no call."""
         name = self.attributes.get("rpc.status_code")
         number = self.attributes.get("rpc.grpc.status_code", "")
         return str(name or CODES.get(number, number))

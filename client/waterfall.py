@@ -8,7 +8,7 @@ from rich.text import Text
 
 from client.spans import Span
 
-# Colours tell services apart, in the order in which a trace meets them.
+# Colours distinguish services, in the order in which a trace meets them.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 ARROWS = {"client": "→", "server": "←"}
 SLIVER = 0.012  # of the whole width: what even the shortest span shows

@@ -1,4 +1,4 @@
-"""Tells a container engine whether a gRPC server serves: exit status 0 if it says so, else 1."""
+"""Shows a container engine whether a gRPC server serves: exit status 0 if it says so, else 1."""
 
 # ruff: noqa: INP001 - a program, not a package
 
@@ -17,7 +17,7 @@ def main() -> int:
     # The server is in this very container, past the proxy that Docker's client may have put into the environment.
     with grpc.insecure_channel(bracketed(sys.argv[1]), [("grpc.enable_http_proxy", 0)]) as channel:
         try:
-            health: Any = HealthStub(channel)  # whose types do not tell of its methods
+            health: Any = HealthStub(channel)  # whose types do not know its methods
             status = health.Check(HealthCheckRequest(), timeout=TIMEOUT).status
         except grpc.RpcError as error:
             print(error.code(), error.details())  # noqa: T201 - docker inspect shows what a health check says

@@ -1,4 +1,4 @@
-"""Command lines: options are variables too, and a bad value is told in one line that says what is allowed."""
+"""Command lines: options are variables too, and an invalid value is reported in one line that says what is allowed."""
 
 import contextlib
 import os

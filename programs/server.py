@@ -109,7 +109,7 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
 
 
 def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[str]) -> grpc.Server:
-    """Return a server within its limits that tells of every call, and answers ``echo.v1.HealthService``."""
+    """Return a server within its limits that reports every call, and answers ``echo.v1.HealthService``."""
     server = grpc.server(
         ThreadPoolExecutor(options.max_workers),
         interceptors=[HideExceptions(), *telemetry.server_interceptors()],
@@ -148,7 +148,7 @@ def add_reflection(services: Sequence[str], server: grpc.Server) -> None:
 
 
 class HealthService(echo_pb2_grpc.HealthServiceServicer):
-    """Tells that the service answers."""
+    """Reports that the service answers."""
 
     def Check(
         self, _request: echo_pb2.HealthCheckRequest, _context: grpc.ServicerContext

@@ -1,4 +1,4 @@
-"""Service B: answers with what Service A answers, and tells what happened to A when it does not."""
+"""Service B: answers with what Service A answers, and reports what happened to A when it does not."""
 
 # ruff: noqa: N802 - an RPC is a method under its own name
 
@@ -35,7 +35,7 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
     # The time that an attempt to connect may take, so that one into the void makes way for the next.
     ("grpc.min_reconnect_backoff_ms", 500),
-    # A connection on which nothing arrives any more is given up after a second: Linux is told so
+    # A connection on which nothing arrives any more is given up after a second: Linux is asked for that
     # (TCP_USER_TIMEOUT) when there is a keepalive time, here one so long that no server minds the pings.
     ("grpc.keepalive_time_ms", 600_000),
     ("grpc.keepalive_timeout_ms", 1_000),
@@ -44,12 +44,12 @@ CHANNEL_OPTIONS = (
     # A is an inner address: a proxy for the outer world has no business in between.
     ("grpc.enable_http_proxy", 0),
 )
-# These codes mean that A did not answer. The caller is told so in fixed words: grpc's name inner addresses.
+# These codes mean that A did not answer. The caller reads so in fixed words: grpc's name inner addresses.
 NO_ANSWER = {
     grpc.StatusCode.UNAVAILABLE: "failed to connect to all addresses",
     grpc.StatusCode.DEADLINE_EXCEEDED: "Service A did not answer in time",
 }
-# With these codes the text tells of A's inside, if anything.
+# With these codes the text shows A's inside, if anything.
 FAULTS = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
@@ -116,8 +116,8 @@ def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Itera
     with contextlib.suppress(grpc.RpcError):
         for request in requests:
             yield EchoRequest(msg=request.msg)
-    # When the caller leaves, its messages end a moment before grpc says why: to end at once would tell A that it
-    # has them all, and A would end well what was cancelled.
+    # When the caller leaves, its messages end a moment before grpc says why: ended at once, A would believe that it
+    # has them all, and end well what was cancelled.
     over.wait(LAST_WORD)
 
 

@@ -45,7 +45,7 @@ class Program:
     name: str
     """The file in `.tools/`."""
     version: str
-    """The version as the program tells it."""
+    """The version as the program prints it."""
     module: str
     """The Go module's path."""
     module_version: str

@@ -11,7 +11,7 @@ from benchmarks.goals import added, goals, losses
 from benchmarks.load import framed, seconds_of, traceparent
 from benchmarks.plan import FULL, QUICK
 from benchmarks.results import Results
-from benchmarks.trial import Told, Trial, percentile
+from benchmarks.trial import Reported, Trial, percentile
 from benchmarks.variants import STREAMING, VARIANTS
 
 H2LOAD = """
@@ -30,7 +30,7 @@ def found() -> Results:
         if variant.stack != "bare":
             costs[key] = [200.0, 400.0]
     costs["server-sync-ours"] = [140.0, 280.0]
-    told = {
+    reported = {
         key: {"calls": 100} | {signal: 100 * (signal in v.signals) for signal in ("lines", "handled", "spans")}
         for key, v in VARIANTS.items()
     }
@@ -43,7 +43,7 @@ def found() -> Results:
             "pinned": True,
         },
         costs=costs,
-        told=told | {"memory": {"calls": 100, "lines": 100, "handled": 100, "spans": 100}},
+        reported=reported | {"memory": {"calls": 100, "lines": 100, "handled": 100, "spans": 100}},
         throughput={variant.key: [1000.0, 500.0] for variant in STREAMING},
         memory={"100": 1000, "1000": 1040},
         latencies={"bare": [1.0], "live": [2.0], "hung": [3.0], "official": [4.0]},
@@ -84,7 +84,7 @@ def test_goal_without_a_limit_is_neither(found: Results) -> None:
     """
     (latency,) = [goal for goal in goals(found) if "p99" in goal.text]
 
-    assert ("told", None) == (latency.limit, latency.met)
+    assert ("reported", None) == (latency.limit, latency.met)
 
 
 def test_throughput_must_reach_its_limit(found: Results) -> None:
@@ -118,7 +118,7 @@ def test_loss_is_named(found: Results, key: str, signal: str, count: int) -> Non
     """
     A line, a count or a span too few, or one told twice, is a loss of its variant's.
     """
-    found["told"][key][signal] = count
+    found["reported"][key][signal] = count
 
     assert [f"{key}: {count} {signal} of 100 calls"] == losses(found)
 
@@ -127,8 +127,8 @@ def test_spans_that_the_official_package_loses_as_well_are_no_loss(found: Result
     """
     Spans may be lost where the official package loses them too, 2 % aside.
     """
-    found["told"]["server-sync-official"]["spans"] = 90
-    found["told"]["server-sync-ours"]["spans"] = 88
+    found["reported"]["server-sync-official"]["spans"] = 90
+    found["reported"]["server-sync-ours"]["spans"] = 88
 
     assert [] == losses(found)
 
@@ -137,7 +137,7 @@ def test_losses_of_others_are_not_ours(found: Results) -> None:
     """
     Only what ours loses fails a run.
     """
-    found["told"]["server-sync-assembled"]["lines"] = 0
+    found["reported"]["server-sync-assembled"]["lines"] = 0
 
     assert [] == losses(found)
 
@@ -176,7 +176,7 @@ def test_cost_is_per_call() -> None:
     """
     A trial's cost is the processor time of one call, in µs.
     """
-    assert Trial(1.0, 0.5, Told(calls=1000)).microseconds == pytest.approx(500.0)
+    assert Trial(1.0, 0.5, Reported(calls=1000)).microseconds == pytest.approx(500.0)
 
 
 def test_percentile() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.laboratory import Laboratory
 from benchmarks.load import H2Load, Loader, OwnClient
-from benchmarks.trial import Told
+from benchmarks.trial import Reported
 from benchmarks.variants import VARIANTS
 
 CALLS = 40
@@ -44,7 +44,7 @@ def test_every_call_is_counted_once(laboratory: Laboratory, key: str) -> None:
     with laboratory.measure([variant]) as (measured,):
         trial = measured.unary(laboratory.loader, CALLS)
 
-    assert Told(CALLS, **dict.fromkeys(variant.signals, CALLS)) == trial.told
+    assert Reported(CALLS, **dict.fromkeys(variant.signals, CALLS)) == trial.reported
     assert trial.microseconds > 0
 
 
@@ -55,7 +55,7 @@ def test_stream_is_one_call(laboratory: Laboratory) -> None:
     with laboratory.measure([VARIANTS["server-sync-ours"]]) as (measured,):
         trial = measured.streams(laboratory.loader, 2, 50)
 
-    assert Told(2, lines=2, handled=2, spans=2) == trial.told
+    assert Reported(2, lines=2, handled=2, spans=2) == trial.reported
 
 
 @pytest.mark.parametrize(

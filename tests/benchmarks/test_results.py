@@ -20,7 +20,7 @@ def test_goals_follow_from_the_numbers(shown: results.Results) -> None:
     """
     Each goal's ratio is what the numbers beside it come to.
     """
-    assert shown["goals"] == [goal.told() for goal in goals(shown)]
+    assert shown["goals"] == [goal.reported() for goal in goals(shown)]
 
 
 def test_nothing_was_lost(shown: results.Results) -> None:

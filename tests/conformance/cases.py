@@ -94,12 +94,12 @@ class Way(NamedTuple):
 
 
 def requests_stream(arity: Arity) -> bool:
-    """Tell whether requests are a stream."""
+    """Return whether requests are a stream."""
     return arity in _FROM_MANY
 
 
 def responses_stream(arity: Arity) -> bool:
-    """Tell whether responses are a stream."""
+    """Return whether responses are a stream."""
     return arity in _MANY
 
 

@@ -12,7 +12,7 @@ def _level(code: str) -> str:
 
 
 def signals(code: StatusCode | None) -> Observers:
-    """Tell what log and metrics say: everything once, and nothing of a call that this side never sees."""
+    """Return what log and metrics say: everything once, and nothing of a call that this side never sees."""
     if code is None:
         return Observers(lines=[], started=0, handled={}, observed={}, in_flight=0, running=0)
     name = code.name
@@ -34,5 +34,5 @@ def spans(kind: str, code: StatusCode | None, *, error: bool) -> list[Span]:
 
 
 def everything(kind: str, code: StatusCode | None, *, error: bool = False) -> tuple[Observers, list[Span]]:
-    """Tell what all signals of one side say."""
+    """Return what all signals of one side say."""
     return signals(code), spans(kind, code, error=error)

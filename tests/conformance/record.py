@@ -70,7 +70,7 @@ class Record:
             self._told.wait_for(lambda: set(kinds) <= {line["kind"] for line in self.lines}, PATIENCE)
 
     def signals(self, kind: str) -> Observers:
-        """Tell what the log and the metrics of one side say."""
+        """Return what the log and the metrics of one side say."""
         return Observers(
             lines=[(line["code"], line["level"]) for line in self.lines if line["kind"] == kind],
             started=sum(self._values(f"grpc_{kind}_started_total").values()),
@@ -81,14 +81,14 @@ class Record:
         )
 
     def spans(self, kind: str) -> list[Span]:
-        """Tell what the spans of one side say."""
+        """Return what the spans of one side say."""
         return [
             Span(_code(span), span.status.status_code.name, sum(event.name == "exception" for event in span.events))
             for span in self._spans(kind)
         ]
 
     def everything(self, kind: str) -> tuple[Observers, list[Span]]:
-        """Tell what all signals of one side say."""
+        """Return what all signals of one side say."""
         return self.signals(kind), self.spans(kind)
 
     def line(self, kind: str) -> dict[str, Any]:
@@ -97,19 +97,19 @@ class Record:
         return line
 
     def messages(self, kind: str) -> tuple[float, float]:
-        """Tell how many messages one side has sent and received."""
+        """Return how many messages one side has sent and received."""
         sent, received = (self._values(f"grpc_{kind}_msg_{way}_total") for way in ("sent", "received"))
         return sum(sent.values()), sum(received.values())
 
     def durations(self, kind: str) -> list[float]:
-        """Tell how long the call took, in ms, by each signal of one side."""
+        """Return how long the call took, in ms, by each signal of one side."""
         total = sum(self._values(f"grpc_{kind}_handling_seconds_sum").values())
         lengths = [((span.end_time or 0) - (span.start_time or 0)) / 1e6 for span in self._spans(kind)]
         lines = [line["latency_ms"] for line in self.lines if line["kind"] == kind]
         return [total * 1000, *lengths, *lines]
 
     def ancestry(self) -> list[tuple[str, str, str | None]]:
-        """Tell the trace, the span and the parent of the client's span, then of the server's, in hex."""
+        """Return the trace, the span and the parent of the client's span, then of the server's, in hex."""
         return [
             (
                 trace.format_trace_id(span.context.trace_id),

@@ -36,13 +36,13 @@ Recorder = dict[str, tuple[Observers, list[Span]]]
 
 
 def _told(case: Case, way: Way) -> Recorder:
-    """Tell all that the client and the server say."""
+    """Return all that the client and the server say."""
     record = play(case, way).record
     return {kind: record.everything(kind) for kind in ("client", "server")}
 
 
 def _expected(case: Case) -> Recorder:
-    """Tell what they are to say."""
+    """Return what they are to say."""
     return {
         kind: expected.everything(kind, code)
         for kind, code in zip(("client", "server"), CUT_OFF[case.name], strict=True)

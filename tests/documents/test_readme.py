@@ -63,7 +63,7 @@ def default_of(name: str) -> str:
 
 
 def is_same(shown: str, real: str) -> bool:
-    """Tell whether the table shows a default as it is; what follows a semicolon is about other cases."""
+    """Return whether the table shows a default as it is; what follows a semicolon is about other cases."""
     shown, real = shown.partition(";")[0], real.strip("()")
     try:
         return float(shown) == float(real)

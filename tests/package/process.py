@@ -85,7 +85,7 @@ class Words:
         self._do("log", event=event, count=count)
 
     def tracing(self) -> dict[str, str]:
-        """Tell how spans are sampled, carried and sent."""
+        """Return how spans are sampled, carried and sent."""
         return cast("dict[str, str]", self._do("tracing"))
 
     def resource(self) -> dict[str, str]:

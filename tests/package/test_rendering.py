@@ -69,7 +69,7 @@ def kept(text: str) -> str:
 
 
 def is_harmless(character: str) -> bool:
-    """Tell whether a terminal, an encoder and a reader of lines all take a character for text."""
+    """Return whether a terminal, an encoder and a reader of lines all take a character for text."""
     bidirectional = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
     return unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") and character not in bidirectional
 

@@ -145,7 +145,7 @@ def test_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
 
 
 def swallows(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
-    """Tell whether a neighbour, outside ours, awaits the answer in its interceptor: no cancellation gets through."""
+    """Return whether a neighbour, outside ours, awaits the answer in its interceptor: no cancellation gets through."""
     awaits = ("unary", "client_stream") if neighbour is OPENTELEMETRY else ("unary",)
     return place == "inside" and how == "cancel" and arity in awaits
 

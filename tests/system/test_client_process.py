@@ -33,7 +33,7 @@ def import_grpc() -> subprocess.CompletedProcess[str]:
 
 
 def takes_less(seconds: float, system: System, **variables: str) -> bool:
-    """Tell whether the client's start and a call can be had in this time, or longer as other programs slow us."""
+    """Return whether the client's start and a call can be had in this time, or longer as other programs slow us."""
     for _ in range(10):
         slower = max(1.0, seconds_of(import_grpc) / 0.1)
         if seconds_of(lambda: system.client("call-echo", "hello", **variables)) < seconds * slower:

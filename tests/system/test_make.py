@@ -36,7 +36,7 @@ def make(project: Path, *arguments: str) -> int:
 
 
 def is_there(project: Path, environment: str) -> bool:
-    """Tell whether make takes an environment for made."""
+    """Return whether make takes an environment for made."""
     return make(project, "--question", environment) == 0
 
 

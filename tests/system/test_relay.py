@@ -225,7 +225,7 @@ def test_back_after_an_outage(seconds: float) -> None:
 
 
 def answers(stub: CallEchoServiceStub) -> bool:
-    """Tell whether a call succeeds."""
+    """Return whether a call succeeds."""
     with contextlib.suppress(grpc.RpcError):
         stub.CallEcho(CallEchoRequest(msg="hello"), timeout=1)
         return True

@@ -61,7 +61,7 @@ class Words:
             logging.getLogger("words").info(event, extra={"by": "logging"})
 
     def tracing(self) -> dict[str, str]:
-        """Tell how spans are sampled, carried and sent."""
+        """Return how spans are sampled, carried and sent."""
         from opentelemetry import propagate  # noqa: PLC0415 - not before telemetry has started
 
         tracing = self._telemetry.tracing

@@ -38,7 +38,7 @@ def _calls(class_: Any, result: type[AioCallProxy]) -> Any:
         if wrong or not self._enabled():
             return self._observed(*arguments, **named)  # which says what is wrong with them
         metadata = given.get("metadata")
-        observation, request = self._start(self._method, given.pop(first, None), metadata, given.get("timeout"))
+        observation, request = self._start(self._descriptor, given.pop(first, None), metadata, given.get("timeout"))
         if observation.metadata or metadata is not None:
             given["metadata"] = aio_metadata(observation, metadata)
         try:

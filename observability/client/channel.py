@@ -61,7 +61,7 @@ class _MultiCallable(ObservedCallable):
         """Make a call in this way, and return what the caller gets."""
         call: Observation | None = None
         if self._enabled():
-            call, request = self._start(self._method, request, metadata, timeout)
+            call, request = self._start(self._descriptor, request, metadata, timeout)
             if call.metadata or metadata is not None:
                 metadata = call.metadata
         options = _given(timeout, metadata, credentials, wait_for_ready, compression)

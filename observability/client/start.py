@@ -76,7 +76,7 @@ class ObservedCallable:
         self, observed: Any, method: Method, enabled: Callable[[], bool], start: Callable[..., tuple[Observation, Any]]
     ) -> None:
         self._observed = observed
-        self._method = method
+        self._descriptor = method
         self._enabled = enabled
         self._start = start
 

@@ -149,10 +149,13 @@ class AioObservedHandler(ObservedHandler):
             self._refusal, self._refusal_details, self._error = None, "", None
 
     def _failed(self, error: BaseException) -> None:
+        self._decide(grpc.StatusCode.UNKNOWN)
         if isinstance(error, asyncio.CancelledError):
             self._remaining = self._seconds_left()
-            self._cancelled_itself = not self._blocking and not _is_being_cancelled()
-        self._decide(grpc.StatusCode.UNKNOWN)
+            cut_off = not self._blocking and _is_being_cancelled()  # perhaps while its status is being sent
+            self._cancelled_itself = not self._blocking and not cut_off
+            if cut_off:
+                return
         self._error = uncaught(error, self._context, accepts_int_codes=self.accepts_int_codes)
 
     def _alive(self) -> bool:

@@ -1,9 +1,9 @@
 """
 What grpc hides from a server's interceptors, where it takes more than a case of cases.py (HIDDEN) to see.
 
-A call that grpc's core refuses, or that is cut off before its handler starts, has no context that would tell of its
-deadline. One of these that ends within 25 ms is told as CANCELLED, any other as DEADLINE_EXCEEDED (call.py,
-unserved_code).
+A call that grpc's core refuses, or that is cut off before its handler starts, has no context that would show its
+deadline. One of these that ends within 25 ms is reported as CANCELLED, any other as DEADLINE_EXCEEDED (status.py,
+status_before_handler).
 """
 
 import asyncio

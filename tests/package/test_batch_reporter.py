@@ -33,7 +33,7 @@ class Kept:
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
         self.threads: set[str] = set()
-        self.recorder = threading.Event()
+        self.reported = threading.Event()
         self.free = threading.Event()
         self.free.set()
 
@@ -44,7 +44,7 @@ class Kept:
             self.free.wait(10)
             self.threads.add(threading.current_thread().name)
             self.outcomes.append(outcome)
-            self.recorder.set()
+            self.reported.set()
 
         return finish
 
@@ -59,9 +59,9 @@ def test_told_in_a_thread_of_its_own() -> None:
     kept = Kept()
     with connected(ServerInterceptor(BatchReporter(kept)), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
-        assert kept.recorder.wait(5)
+        assert kept.reported.wait(5)
 
-    assert {"observability-teller"} == kept.threads
+    assert {"observability-reporter"} == kept.threads
     assert ["OK"] == [outcome.code.name for outcome in kept.outcomes]
     assert batch_reporter.DELAY_SECONDS < 0.1
 
@@ -72,7 +72,7 @@ def test_beside_another_observer() -> None:
     reporter = BatchReporter(measure_calls(registry), later)
     with connected(ServerInterceptor(reporter, at_once), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
-        assert at_once.recorder.wait(5)
+        assert at_once.reported.wait(5)
         assert reporter.flush(5)
 
     assert (1, 1) == (len(later.outcomes), len(at_once.outcomes))
@@ -87,7 +87,7 @@ def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         method(channel, "unary")(b"a", timeout=10)
         with pytest.raises(grpc.RpcError):
             list(method(channel, "server_stream")(b"a", timeout=10))
-        assert kept.recorder.wait(5)
+        assert kept.reported.wait(5)
 
     assert ["OK", "NOT_FOUND"] == [outcome.code.name for outcome in kept.outcomes]
 

@@ -72,7 +72,7 @@ class Recorded(grpc.Channel):
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
         self.made: list[Any] = []
-        self.recorder: list[Any] = []
+        self.asked: list[Any] = []
 
     def _make(self, *arguments: Any) -> Any:
         self.made.append(arguments)
@@ -85,15 +85,15 @@ class Recorded(grpc.Channel):
 
     def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's signature
         """Note it."""
-        self.recorder.append(("subscribe", callback, try_to_connect))
+        self.asked.append(("subscribe", callback, try_to_connect))
 
     def unsubscribe(self, callback: Any) -> None:
         """Note it."""
-        self.recorder.append(("unsubscribe", callback))
+        self.asked.append(("unsubscribe", callback))
 
     def close(self) -> None:
         """Note it."""
-        self.recorder.append("close")
+        self.asked.append("close")
 
 
 class CalledError(Exception):
@@ -348,7 +348,7 @@ def test_channel_passes_on() -> None:
     channel.unsubscribe(listener)
     channel.close()
     with channel as entered:
-        before = list(inner.recorder)
+        before = list(inner.asked)
 
     assert entered is channel
     assert [
@@ -357,7 +357,7 @@ def test_channel_passes_on() -> None:
         ("unsubscribe", listener),
         "close",
     ] == before
-    assert [*before, "close"] == inner.recorder
+    assert [*before, "close"] == inner.asked
 
 
 def test_ready_future() -> None:

@@ -150,7 +150,7 @@ class Act(NamedTuple):
     details: str | None
     error: BaseException
     hidden: Status
-    recorder: str | None
+    reported: str | None
     """The name of the exception that is told, if any."""
 
 
@@ -233,7 +233,7 @@ def test_what_is_chosen(style: str, arity: str, order: str, name: str) -> None:
 
     assert (act.hidden if "hiding" in order else alone) == found
     if order == "hiding, ours":
-        assert [act.recorder] == [outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes]
+        assert [act.reported] == [outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes]
     if order in ("ours", "ours, hiding"):
         assert [found.code] == recorder.codes
 
@@ -242,7 +242,7 @@ class Wrapped(NamedTuple):
     """How an abort leaves a handler: with what it is told."""
 
     leave: Callable[[Exception], Any]
-    recorder: str | None = None
+    reported: str | None = None
 
 
 class Unlucky(Exception):  # noqa: N818 - not an error of ours
@@ -366,9 +366,35 @@ def test_wrapped_abort(stack: str, arity: str, order: str, name: str) -> None:
         (outcome.code.name, outcome.details) for outcome in recorder.outcomes
     ]
     if order != "ours, hiding":  # where an abort in its place may reach ours
-        assert [way.recorder] * count == [
+        assert [way.reported] * count == [
             outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes
         ]
+
+
+@EACH_ARITY
+@ORDERS
+def test_cut_off_while_its_abort_is_sent(arity: str, order: str) -> None:
+    """A call whose caller leaves while its abort is being sent was aborted; its task's cancellation is no exception."""
+    recorder = Recorder()
+
+    async def once(request: Any, context: Any) -> bytes:
+        _ = request if isinstance(request, bytes) else [message async for message in request]
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()  # as grpc does, which the next await raises
+        answer: bytes = await context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
+        return answer
+
+    async def stream(request: Any, context: Any) -> Any:
+        yield await once(request, context)
+
+    behavior = stream if arity in STREAMS else once
+    found = status_with("aio", arity, behavior, *interceptors("aio", order, recorder))
+    count = 1 if "ours" in order else 0
+    recorder.wait_for(count)
+
+    assert Status("NOT_FOUND", "as asked") == found
+    assert [("NOT_FOUND", None)] * count == [(outcome.code.name, outcome.error) for outcome in recorder.outcomes]
 
 
 @EACH_ARITY

@@ -62,7 +62,7 @@ class Example:
         self.stdout = Output(cast("IO[str]", self._process.stdout))
         self.stderr = Output(cast("IO[str]", self._process.stderr))
 
-    def recorder(self, event: str) -> str:
+    def address(self, event: str) -> str:
         """Return the address that it tells in a line of its own."""
         [line] = self.stdout.wait_for(f" event={event} ") or [""]
         return fields(line)["address"]
@@ -119,10 +119,10 @@ def test_five_lines(before: str, after: str) -> None:
 def test_observed_service(name: str, behind: str) -> None:
     """With them the call that it serves and the call that it makes are told three times each, in one trace."""
     with Receiver() as receiver, example(name, behind, endpoint=receiver.endpoint) as running:
-        status = check(running.recorder("listening"))
+        status = check(running.address("listening"))
         lines = [fields(line) for line in running.stdout.wait_for("code=OK", count=2)]
         spans = receiver.wait_for(2)
-        scrape = metrics(running.recorder("metrics"))
+        scrape = metrics(running.address("metrics"))
 
     assert "ok" == status
     assert {"client", "server"} == {line["kind"] for line in lines} == {span.kind for span in spans}
@@ -142,7 +142,7 @@ def test_observed_service_hides_what_is_behind(name: str) -> None:
     """When nobody is behind, the caller learns that something is wrong, and the log what."""
     with example(name, "127.0.0.1:1") as running:
         with pytest.raises(grpc.RpcError, match="internal error"):
-            check(running.recorder("listening"))
+            check(running.address("listening"))
         [line] = running.stdout.wait_for("kind=server")
 
     assert "UNKNOWN" == fields(line)["code"]
@@ -153,7 +153,7 @@ def test_observed_service_hides_what_is_behind(name: str) -> None:
 def test_observed_service_ends(name: str, behind: str) -> None:
     """SIGTERM ends it with status 0."""
     with example(name, behind) as running:
-        running.recorder("listening")
+        running.address("listening")
         status = running.end()
 
     assert 0 == status

@@ -221,12 +221,12 @@ class Value(values.MutexValue):
 
 values.ValueClass = Value
 from observability import measure_calls
-from observability.calls.call import Observation
+from observability.calls.observation import Observation
 from observability.calls.method import method_at
-from observability.calls.observers import Signals
+from observability.calls.observers import Observers
 
 registry = CollectorRegistry()
-signals = Signals(measure_calls(registry))
+signals = Observers(measure_calls(registry))
 
 
 def call():
@@ -301,18 +301,18 @@ import grpc
 from prometheus_client import CollectorRegistry
 
 from observability import measure_calls
-from observability.calls.call import Observation
+from observability.calls.observation import Observation
 from observability.calls.method import method_at
-from observability.calls.observers import Signals
+from observability.calls.observers import Observers
 
 registry = CollectorRegistry()
-signals = Signals(measure_calls(registry))
+signals = Observers(measure_calls(registry))
 
 
 def start():
     method = method_at("/test.v1.Words/Unary", "unary")
     call = Observation(method, "server", [], signals, time.perf_counter(), time.time_ns())
-    call.entered()
+    call.handler_started()
     return call
 
 
@@ -332,7 +332,7 @@ else:
     call = start()
     if SCRAPED:
         print("child", *going_on())
-    call.left()
+    call.handler_ended()
     call.end(grpc.StatusCode.OK)
     print("child", *going_on())
     sys.stdout.flush()

@@ -104,11 +104,11 @@ def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str
     """Make a call of one kind, bring it to its end, and ask it everything."""
     callable_ = method(channel, arity)
     call = (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=None)
-    recorder: list[Any] = []
+    same: list[Any] = []
     over = threading.Event()
 
     def tell(done: Any) -> None:
-        recorder.append(done is call)
+        same.append(done is call)
         over.set()
 
     call.add_done_callback(tell)
@@ -117,7 +117,7 @@ def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str
     return {
         **found,
         **{question: ask(getattr(call, question)) for question in questions(QUESTIONS, ending)},
-        "told": recorder,
+        "told": same,
         "add_callback": call.add_callback(lambda: None),
         "cancel again": call.cancel(),
         "types": [isinstance(call, type_) for type_ in (grpc.Call, grpc.Future, grpc.RpcContext)],
@@ -206,8 +206,8 @@ async def _aio_everything_about(
     channel: grpc.aio.Channel, arity: str, ending: str, begun: asyncio.Event
 ) -> dict[str, Any]:
     call = method(channel, arity)(requests(arity))
-    recorder: list[Any] = []
-    call.add_done_callback(lambda done: recorder.append(done is call))
+    same: list[Any] = []
+    call.add_done_callback(lambda done: same.append(done is call))
     read = [await call.read()] if arity in STREAMS else []
     if ending == "cancelled":
         await begun.wait()
@@ -218,7 +218,7 @@ async def _aio_everything_about(
     return {
         "read": read,
         **{question: await aio_ask(getattr(call, question)) for question in questions(AIO_QUESTIONS, ending)},
-        "told": recorder,
+        "told": same,
         "cancel again": call.cancel(),
         "types": [isinstance(call, type_) for type_ in AIO_TYPES],
     }

@@ -17,9 +17,11 @@ NAMES = {
     "Call",
     "ClientInterceptor",
     "HideExceptions",
+    "LifecycleObserver",
     "ListenError",
     "ObservedChannel",
     "Observer",
+    "OnEnd",
     "Outcome",
     "ServerInterceptor",
     "SettingError",
@@ -32,7 +34,7 @@ NAMES = {
     "serve_aio",
     "trace_calls",
 }
-CALLABLES = sorted(NAMES - {"Observer"})
+CALLABLES = sorted(NAMES - {"Observer", "OnEnd"})
 
 
 def test_names() -> None:

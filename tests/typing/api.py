@@ -1,7 +1,7 @@
 """Every public name as its users would use it: what mypy lets pass here, it lets pass there."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, assert_type
 
@@ -20,9 +20,11 @@ from observability import (
     Call,
     ClientInterceptor,
     HideExceptions,
+    LifecycleObserver,
     ListenError,
     ObservedChannel,
     Observer,
+    OnEnd,
     Outcome,
     ServerInterceptor,
     SettingError,
@@ -97,7 +99,7 @@ async def aio_main() -> int:
     return status
 
 
-def count_calls(call: Call) -> Callable[[Outcome], None]:
+def count_calls(call: Call) -> OnEnd:
     """Observe calls in one's own way: a plain function."""
     assert_type(call.service, str)
     assert_type(call.method, str)
@@ -121,6 +123,22 @@ def count_calls(call: Call) -> Callable[[Outcome], None]:
     return finish
 
 
+class SlowHandlers(LifecycleObserver):
+    """Observe more than a call's start and end; a call's state is what on_start returns."""
+
+    def on_start(self, call: Call) -> list[str]:
+        """Return the state."""
+        return [call.method]
+
+    def on_handler_end(self, call: Call, state: list[str]) -> None:
+        """Use it."""
+        state.append(call.service)
+
+    def on_end(self, call: Call, state: list[str], outcome: Outcome) -> None:
+        """Use it again."""
+        state.append(f"{call.kind} {outcome.code.name}")
+
+
 def own_parts() -> None:
     """Bring one's own parts: nothing global, everything an argument."""
     provider = TracerProvider()
@@ -131,6 +149,7 @@ def own_parts() -> None:
         log_calls(structlog.get_logger().bind(service="A"), only="failed", baggage_keys=["tenant"]),
         log_calls(structlog.get_logger(), only=250.0),
         count_calls,
+        SlowHandlers(),
     ]
     server: grpc.ServerInterceptor = ServerInterceptor(*observers)
     aio_server: grpc.aio.ServerInterceptor = AioServerInterceptor(*observers)

@@ -47,19 +47,19 @@ class Locked(LifecycleObserver):
             _ = [[] for _ in range(500)]
             self.counts[moment] += 1
 
-    def started(self, _call: Call) -> None:
+    def on_start(self, _call: Call) -> None:
         """Count."""
         self._count("started")
 
-    def entered(self, _call: Call, _state: None) -> None:
+    def on_handler_start(self, _call: Call, _state: None) -> None:
         """Count."""
         self._count("entered")
 
-    def left(self, _call: Call, _state: None) -> None:
+    def on_handler_end(self, _call: Call, _state: None) -> None:
         """Count."""
         self._count("left")
 
-    def ended(self, _call: Call, _state: None, _outcome: Outcome) -> None:
+    def on_end(self, _call: Call, _state: None, _outcome: Outcome) -> None:
         """Count."""
         self._count("ended")
 

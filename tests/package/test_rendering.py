@@ -365,7 +365,7 @@ def test_line_is_bounded(render: Any, character: str, count: int) -> None:
 @given(st.dictionaries(TEXT, TEXT, max_size=60), st.integers(0, 300))
 def test_any_line_is_bounded(render: Any, own: dict[str, str], times: int) -> None:
     """So it is with fields of any names and values, and it can be read."""
-    line = render({"service": "A", **{key: value * times for key, value in own.items()}})
+    line = render({**{key: value * times for key, value in own.items()}, "service": "A"})
 
     assert size(line) <= LIMIT
     assert "A" == parsed(line)["service"]

@@ -60,7 +60,7 @@ def test_wheel_holds_the_package_alone(wheel: Path) -> None:
 def imported_modules() -> set[str]:
     """Return every module that the package imports, wherever it does, but for its own and Python's."""
     found = set()
-    for path in (ROOT / "observability").glob("*.py"):
+    for path in (ROOT / "observability").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}

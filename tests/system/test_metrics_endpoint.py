@@ -1,6 +1,7 @@
 """/metrics of a service that others ask too much of: its calls are served as ever, and so is the scraper."""
 
 import contextlib
+import resource
 import socket
 import urllib.error
 import urllib.request
@@ -22,6 +23,9 @@ DESCRIPTORS = 64
 @contextlib.contextmanager
 def open_connections(service: Service, count: int, sent: bytes) -> Iterator[list[socket.socket]]:
     """Open connections to a service's /metrics, and send this on each of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 4096:  # which not everybody may open from the start
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4096 if hard == resource.RLIM_INFINITY else min(hard, 4096), hard))
     host, _, port = service.metrics_url.removeprefix("http://").removesuffix("/metrics").rpartition(":")
     with contextlib.ExitStack() as ends:
         connections = [ends.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(count)]

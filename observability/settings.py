@@ -7,9 +7,10 @@ import logging
 import os
 import re
 import socket
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import grpc
@@ -248,10 +249,54 @@ def setting(name: str, default: str | None = None) -> str:
     return value.strip()
 
 
-def check_settings() -> None:
-    """Raise SettingError for the first of our own variables that has an invalid value."""
-    for name in OURS:
-        setting(name)
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What our own variables say."""
+
+    log_format: str
+    """keyvalue or json."""
+    log_level: str
+    """The lowest level that is logged, in lower case."""
+    is_contrib: bool
+    """Whether spans are opentelemetry-instrumentation-grpc's."""
+    log_calls: str | float
+    """all, failed, or the milliseconds from which on a call is logged that has succeeded."""
+    log_baggage: tuple[str, ...]
+    """The baggage entries that become fields of a call's line."""
+
+    @classmethod
+    def read(cls, *, log_level: str | None = None) -> Self:
+        """
+        Read the environment; `log_level` is the default of LOG_LEVEL.
+
+        Raises SettingError for the first invalid value.
+        """
+        values = {name: setting(name, log_level if name == "LOG_LEVEL" else None) for name in OURS}
+        only = values["OBSERVABILITY_LOG_CALLS"].lower()
+        return cls(
+            log_format=values["LOG_FORMAT"].lower(),
+            log_level=values["LOG_LEVEL"].lower(),
+            is_contrib=values["OBSERVABILITY_TRACES"].lower() == "contrib",
+            log_calls=only if only in ("all", "failed") else float(only),
+            log_baggage=_listed(values["OBSERVABILITY_LOG_BAGGAGE"]),
+        )
+
+
+def metrics_address(port: int | None) -> tuple[str, int | None]:
+    """Return the host and port at which /metrics listens: `port` where no variable says another, or None."""
+    host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "127.0.0.1"
+    wanted = os.environ.get("OTEL_EXPORTER_PROMETHEUS_PORT")
+    return host, int(wanted) if wanted else port
+
+
+def excluded_services() -> tuple[str, ...]:
+    """Return the full names of the services that are not traced."""
+    return _listed(os.environ.get("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", ""))
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated list that are not blank."""
+    return tuple(part for each in value.split(",") if (part := each.strip()))
 
 
 @contextlib.contextmanager

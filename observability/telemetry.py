@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Self, TextIO, overload
@@ -25,10 +24,18 @@ from .metrics.endpoint import MetricsEndpoint
 from .metrics.observer import add_pre_scrape_hook, measure_calls
 from .metrics.self_metrics import Losses
 from .server.interceptors import AioServerInterceptor, ServerInterceptor
-from .settings import STANDARD, TRACING, SettingError, check_settings, setting, standard_settings
+from .settings import (
+    STANDARD,
+    TRACING,
+    SettingError,
+    Settings,
+    excluded_services,
+    metrics_address,
+    standard_settings,
+)
 from .threads.process import at_fork, before_exit
 from .traces.contrib import Contrib, adopt_current_span
-from .traces.observer import default_filter, trace_calls
+from .traces.observer import default_filter, trace_calls, without_services
 from .traces.provider import configure_tracing, service_attributes
 
 if TYPE_CHECKING:
@@ -105,27 +112,31 @@ class Telemetry:
         Raises SettingError for an invalid value of our own variables and of PROMETHEUS_MULTIPROC_DIR, ListenError where
         the metrics port cannot be had, and ValueError for a service that no imported module defines.
         """
-        check_settings()
+        settings = Settings.read(log_level=log_level if logging else None)
         check_multiprocess()
         name = log_name or service_name
         writer = None
         if logging:
             writer = configure_logging(
                 name,
-                log_format=setting("LOG_FORMAT").lower(),
-                level=setting("LOG_LEVEL", log_level).lower(),
+                log_format=settings.log_format,
+                level=settings.log_level,
                 stream=log_stream or sys.stdout,
             )
         services = tuple(services)
         with standard_settings(STANDARD if serve_metrics else TRACING):
             attributes = service_attributes(service_name, version)
             tracing = configure_tracing(attributes)
-            wanted = _filter(filter_)
-            contrib = Contrib(tracing.provider, wanted or default_filter()) if _is_contrib() else None
+            wanted = without_services(filter_, excluded_services())
+            contrib = Contrib(tracing.provider, wanted or default_filter()) if settings.is_contrib else None
             reporter = BatchReporter(
                 adopt_current_span(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted),
                 measure_calls(registry, services, client_services=client_services),
-                log_calls(structlog.get_logger().bind(service=name), only=_log_calls(), baggage_keys=_log_baggage()),
+                log_calls(
+                    structlog.get_logger().bind(service=name),
+                    only=settings.log_calls,
+                    baggage_keys=settings.log_baggage,
+                ),
             )
             tracing.before_flush(reporter.flush)
             telemetry = cls(
@@ -227,11 +238,10 @@ class Telemetry:
         self._on_close.callback(self.registry.unregister, losses)
 
     def _serve_metrics(self, port: int | None) -> None:
-        host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "127.0.0.1"
-        wanted = os.environ.get("OTEL_EXPORTER_PROMETHEUS_PORT") or port
+        host, wanted = metrics_address(port)
         if wanted is None:
             return
-        endpoint = MetricsEndpoint(self.registry, host, int(wanted))
+        endpoint = MetricsEndpoint(self.registry, host, wanted)
         self._endpoint = endpoint
         self.metrics_address = endpoint.address
         _logger.info("metrics", extra={"address": self.metrics_address})
@@ -242,28 +252,3 @@ class Telemetry:
         if self._endpoint is not None:
             self._endpoint.close()
         self._endpoint = self.metrics_address = None
-
-
-def _is_contrib() -> bool:
-    return setting("OBSERVABILITY_TRACES").lower() == "contrib"
-
-
-def _log_calls() -> str | float:
-    only = setting("OBSERVABILITY_LOG_CALLS").lower()
-    return only if only in ("all", "failed") else float(only)
-
-
-def _log_baggage() -> list[str]:
-    return [key for part in setting("OBSERVABILITY_LOG_BAGGAGE").split(",") if (key := part.strip())]
-
-
-def _filter(filter_: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
-    """Leave out what OTEL_PYTHON_GRPC_EXCLUDED_SERVICES names; None leaves out what is left out by default."""
-    excluded = os.environ.get("OTEL_PYTHON_GRPC_EXCLUDED_SERVICES", "")
-    names = [name for part in excluded.split(",") if (name := part.strip())]
-    if not names:
-        return filter_
-    from opentelemetry.instrumentation.grpc import filters  # noqa: PLC0415 - its import reads OTEL_PROPAGATORS
-
-    not_excluded = filters.negate(filters.any_of(*(filters.service_name(name) for name in names)))
-    return filters.all_of(filter_ or default_filter(), not_excluded)

@@ -21,7 +21,7 @@ from .attributes import ERROR_TYPE, RPC_METHOD, RPC_STATUS_CODE, method_attribut
 from .propagation import W3C, MetadataSetter, carrier_of, fast_extract, getter, set_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.propagators.textmap import TextMapPropagator
@@ -68,6 +68,16 @@ def default_filter() -> Callable[[Any], bool]:
     from opentelemetry.instrumentation.grpc import filters  # noqa: PLC0415 - as in trace_calls
 
     return filters.negate(filters.any_of(*(filters.service_prefix(prefix) for prefix in INFRASTRUCTURE_SERVICES)))
+
+
+def without_services(filter_: Callable[[Any], bool] | None, names: Sequence[str]) -> Callable[[Any], bool] | None:
+    """Return a filter that refuses these services as well; None stands for the default one."""
+    if not names:
+        return filter_
+    from opentelemetry.instrumentation.grpc import filters  # noqa: PLC0415 - as in trace_calls
+
+    refused = filters.any_of(*(filters.service_name(name) for name in names))
+    return filters.all_of(filter_ or default_filter(), filters.negate(refused))
 
 
 def filter_details(call: Call) -> _FilterDetails:

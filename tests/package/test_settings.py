@@ -443,7 +443,7 @@ def test_bad_number_of_milliseconds(monkeypatch: pytest.MonkeyPatch, value: str)
     monkeypatch.setenv("OBSERVABILITY_LOG_CALLS", value)
 
     with pytest.raises(SettingError):
-        settings.check_settings()
+        settings.Settings.read()
 
 
 @pytest.mark.parametrize("name", settings.OURS)

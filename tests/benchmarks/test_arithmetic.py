@@ -99,7 +99,7 @@ def test_throughput_must_reach_its_limit(found: Results) -> None:
 
 def test_nothing_lost(found: Results) -> None:
     """
-    A run in which every call was told has no losses.
+    A run in which every call was reported has no losses.
     """
     assert [] == losses(found)
 
@@ -116,7 +116,7 @@ def test_nothing_lost(found: Results) -> None:
 )
 def test_loss_is_named(found: Results, key: str, signal: str, count: int) -> None:
     """
-    A line, a count or a span too few, or one told twice, is a loss of its variant's.
+    A line, a count or a span too few, or one reported twice, is a loss of its variant's.
     """
     found["reported"][key][signal] = count
 

@@ -50,7 +50,7 @@ def test_every_call_is_counted_once(laboratory: Laboratory, key: str) -> None:
 
 def test_stream_is_one_call(laboratory: Laboratory) -> None:
     """
-    A stream is told once, however many messages it has.
+    A stream is reported once, however many messages it has.
     """
     with laboratory.measure([VARIANTS["server-sync-ours"]]) as (measured,):
         trial = measured.streams(laboratory.loader, 2, 50)

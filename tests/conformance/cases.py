@@ -230,7 +230,7 @@ def not_plain_stream(way: Way) -> bool:
 
 
 def not_plain(way: Way) -> bool:
-    """Leave out plain handlers on asyncio servers, whose context has no abort_with_status."""
+    """Leave out blocking handlers on asyncio servers, whose context has no abort_with_status."""
     return way.server != "aio_plain"
 
 
@@ -261,9 +261,9 @@ def waiting(way: Way) -> bool:
 
 def steady(way: Way) -> bool:
     """
-    Leave out the plain handlers and the single answers of asyncio servers, where the requests of a call are cut off.
+    Leave out the blocking handlers and the single answers of asyncio servers, where the requests of a call are cut off.
 
-    A plain generator then blocks its thread for good, and whether a single answer is told as sent is a matter of luck.
+    A plain generator then blocks its thread for good, and whether a single answer is reported as sent depends on luck.
     """
     return way.server == "sync" or (not_plain(way) and responses_stream(way.arity))
 
@@ -1039,4 +1039,4 @@ HIDDEN: Final = (
         possible=not_plain_stream,
     ),
 )
-"""Outcomes that grpc hides from a server's interceptors, and what is told of them for now."""
+"""Outcomes that grpc hides from a server's interceptors, and what is reported of them for now."""

@@ -31,7 +31,7 @@ class Span(NamedTuple):
 
 
 class Observers(NamedTuple):
-    """What one side's log and metrics say of its call: each list and count has one entry where it was told once."""
+    """What one side's log and metrics say of its call: each list and count has one entry where it was reported once."""
 
     lines: list[tuple[str, str]]
     started: float

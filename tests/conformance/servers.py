@@ -1,4 +1,4 @@
-"""Servers that play a case: one script for four arities, as a plain handler, an async one, and one with a context."""
+"""Servers that play a case: one script for four arities, in a blocking handler, an async one, one with a context."""
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator

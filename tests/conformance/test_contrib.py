@@ -29,7 +29,7 @@ from .messages import FIRST
 from .play import Played, call, play, staged
 from .stage import Stage
 
-# Its asyncio interceptors await what plain handlers return, and iterate what has no __aiter__.
+# Its asyncio interceptors await what blocking handlers return, and iterate what has no __aiter__.
 pytestmark = pytest.mark.expects_errors(r"\[TypeError: .*(__aiter__|_MessageReceiver|'await' expression)")
 
 
@@ -105,7 +105,7 @@ async def _collect() -> None:
     "ignore::pytest.PytestUnraisableExceptionWarning",
 )
 def test_every_other_way(way: Way) -> None:
-    """On every way that the official interceptors know, a call that is answered is OK, and told once on each side."""
+    """On every way that the official interceptors know, an answered call is OK, and reported once on each side."""
     case = replace(OK, timeout=SOON) if way.client == "aio_write" else OK
     played = play(case, way, "contrib")
     run(_collect())

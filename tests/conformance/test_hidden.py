@@ -72,7 +72,7 @@ def assert_told(record: Record, client: StatusCode, *server: StatusCode) -> None
 
 
 def unserved(milliseconds: float) -> list[StatusCode]:
-    """Say what is told of a call that ended after so long, before its handler started; it is decided a bit before."""
+    """Say what is reported of a call that ended after so long, before its handler started; decided a bit before."""
     return [StatusCode.CANCELLED, *([StatusCode.DEADLINE_EXCEEDED] if milliseconds > AT_ONCE else [])]
 
 
@@ -96,7 +96,7 @@ def unsteady_ways(case: Case) -> list[Way]:
     [pytest.param(case, way, id=f"{case}-{'-'.join(way)}") for case in UNSTEADY for way in unsteady_ways(case)],
 )
 def test_stream_of_requests_cut_off(case: Case, way: Way) -> None:
-    """An asyncio handler that answers a stream of requests once may see it end like any other, and be told as OK."""
+    """An asyncio handler that answers a stream of requests once may see it end like others, and be reported as OK."""
     played = play(case, way)
 
     assert case.client
@@ -284,7 +284,7 @@ def test_compression_that_is_disabled(stack: str, arity: Arity) -> None:
 
 
 def sending_initially(arity: str) -> Any:
-    """Return a plain handler that sends initial metadata which grpc's core does not take."""
+    """Return a blocking handler that sends initial metadata which grpc's core does not take."""
 
     def once(request: Any, context: grpc.ServicerContext) -> bytes:
         _ = request if isinstance(request, bytes) else list(request)

@@ -1,5 +1,5 @@
 """
-The outcome matrix: every outcome, on every way to make and to serve a call, is told once on each side, and truly.
+The outcome matrix: every outcome, on every way to make and to serve a call, is reported once on each side, and truly.
 
 The sentences of the cases, in cases.py, are the specification; those here hold for all of them.
 """

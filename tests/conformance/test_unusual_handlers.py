@@ -86,7 +86,7 @@ def test_none_ends_a_stream() -> None:
 
 
 def sets(code: object) -> Any:
-    """Return a plain handler that sets this for a code."""
+    """Return a blocking handler that sets this for a code."""
 
     def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
         context.set_code(code)  # type: ignore[arg-type]  # it may be anything
@@ -106,7 +106,7 @@ def test_code_that_is_a_number(stack: str, code: object) -> None:
 
 
 def test_code_that_grpc_cannot_look_up() -> None:
-    """What cannot even be looked up as a code leaves grpc.server's caller waiting, and the call is told as that."""
+    """What cannot even be looked up as a code leaves grpc.server's caller waiting, and the call is reported as that."""
     recorder = Recorder()
     with connected(ServerInterceptor(*recorder.observers), unary=sets([])) as channel:
         error = method(channel, "unary").future(b"a", timeout=0.25).exception()
@@ -184,7 +184,7 @@ def test_unsendable_status_on_asyncio(behavior: Any) -> None:
 
 
 def test_unsendable_status_without_a_deadline() -> None:
-    """A caller of grpc.server who waits in vain for such a status, until it leaves, is told as that."""
+    """A caller of grpc.server who waits in vain for such a status, until it leaves, is reported as that."""
     recorder, served = Recorder(), threading.Event()
 
     def behavior(request: bytes, context: grpc.ServicerContext) -> bytes:
@@ -214,7 +214,7 @@ async def aio_leaves_a_stream(request: bytes, _context: Any) -> AsyncIterator[by
 
 
 def leaves(_request: bytes, _context: Any) -> bytes:
-    """Do the same in a plain handler."""
+    """Do the same in a blocking handler."""
     raise SystemExit(3)
 
 
@@ -227,7 +227,7 @@ def leaves(_request: bytes, _context: Any) -> bytes:
     ],
 )
 def test_exit_on_asyncio(behavior: Any, arity: str, code: str) -> None:
-    """A SystemExit that nothing hides ends an asyncio server's event loop; the call is told once, with it."""
+    """A SystemExit that nothing hides ends an asyncio server's event loop; the call is reported once, with it."""
     recorder = Recorder()
 
     with pytest.raises(SystemExit):
@@ -239,7 +239,7 @@ def test_exit_on_asyncio(behavior: Any, arity: str, code: str) -> None:
 
 @pytest.mark.parametrize("hiding", [False, True])
 def test_list_of_responses_on_asyncio(hiding: bool) -> None:  # noqa: FBT001 - a parameter
-    """grpc.aio.server takes any iterable of a plain handler's, and so do we."""
+    """grpc.aio.server takes any iterable of a blocking handler's, and so do we."""
     recorder = Recorder()
 
     async def call() -> list[bytes]:
@@ -267,7 +267,7 @@ async def iterates_on(messages: AsyncIterator[bytes], _context: Any) -> bytes:
 
 
 def plainly_on(messages: Iterator[bytes], _context: Any) -> bytes:
-    """Do the same in a plain handler."""
+    """Do the same in a blocking handler."""
     with contextlib.suppress(ValueError):
         _ = list(messages)
     return b"done"

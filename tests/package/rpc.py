@@ -54,7 +54,7 @@ ECHOES: dict[str, Any] = {
     "server_stream": lambda request, _context: iter([request] * 2),
     "bidi_stream": echo,
 }
-"""A behaviour for each arity; on an asyncio server they are plain handlers."""
+"""A behaviour for each arity; on an asyncio server they are blocking handlers."""
 
 
 async def _aio_unary(request: bytes, _context: Any) -> bytes:
@@ -162,7 +162,7 @@ async def aio_serving(
     **behaviors: Any,
 ) -> AsyncIterator[str]:
     """Do the same on asyncio."""
-    with ThreadPoolExecutor(4) as pool:  # for plain handlers
+    with ThreadPoolExecutor(4) as pool:  # for blocking handlers
         server = grpc.aio.server(
             pool, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
         )

@@ -77,7 +77,7 @@ def test_fields_come_after_the_ids_in_the_order_they_were_added() -> None:
 
 
 def test_a_list_or_dict_is_as_it_was_when_it_was_added() -> None:
-    """What a handler does to a list or a dict afterwards, before its call is told, changes nothing."""
+    """What a handler does to a list or a dict afterwards, before its call is reported, changes nothing."""
 
     def step() -> None:
         cups, sizes = [1], {"big": 2}

@@ -55,7 +55,7 @@ def fail(_request: bytes, context: grpc.ServicerContext) -> bytes:
 
 
 def test_told_in_a_thread_of_its_own() -> None:
-    """A call that has succeeded is told without anybody's help, in the teller's thread, within 100 ms."""
+    """A call that has succeeded is reported without anybody's help, in the reporter's thread, within 100 ms."""
     kept = Kept()
     with connected(ServerInterceptor(BatchReporter(kept)), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
@@ -67,7 +67,7 @@ def test_told_in_a_thread_of_its_own() -> None:
 
 
 def test_beside_another_observer() -> None:
-    """What is told later may stand beside an observer that is told at once: both hear of the call, once."""
+    """What is reported later may stand beside an observer that reports at once: both see the call, once."""
     later, at_once, registry = Kept(), Kept(), CollectorRegistry()
     reporter = BatchReporter(measure_calls(registry), later)
     with connected(ServerInterceptor(reporter, at_once), unary=echo) as channel:
@@ -80,7 +80,7 @@ def test_beside_another_observer() -> None:
 
 
 def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that failed waits for no other, and those before it are told with it."""
+    """A call that failed waits for no other, and those before it are reported with it."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     with connected(ServerInterceptor(BatchReporter(kept)), unary=echo, server_stream=fail) as channel:
@@ -110,7 +110,7 @@ def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit whoever ends a call tells it: every call is told, once."""
+    """Beyond the limit whoever ends a call reports it: every call is reported, once."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     reporter = BatchReporter(kept)
@@ -172,7 +172,7 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_metrics_are_those_of_calls_told_one_by_one() -> None:
-    """Counts, sums, buckets and exemplars do not depend on how many calls are told together."""
+    """Counts, sums, buckets and exemplars do not depend on how many calls are reported together."""
     together, one_by_one = CollectorRegistry(), CollectorRegistry()
     reporter = BatchReporter(measure_calls(together))
     for signals in (reporter, Observers(measure_calls(one_by_one))):

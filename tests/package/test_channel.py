@@ -140,7 +140,7 @@ def answers(result: Any, way: str) -> list[Any]:
 
 @EVERY_WAY
 def test_call(arity: str, way: str) -> None:
-    """A call in every way has its responses, and is told once, with its code and the messages both ways."""
+    """A call in every way has its responses, and is reported once, with its code and the messages both ways."""
     recorder = Recorder()
     with connected(**ECHOES) as plain:
         responses = make(method(ObservedChannel(plain, *recorder.observers), arity), way, requests(arity), timeout=10)
@@ -154,7 +154,7 @@ def test_call(arity: str, way: str) -> None:
 
 @EVERY_WAY
 def test_error(arity: str, way: str) -> None:
-    """A call that fails raises what grpc's own raises, and is told once with its code and details."""
+    """A call that fails raises what grpc's own raises, and is reported once with its code and details."""
     recorder, found = Recorder(), []
     with connected(**behaviors("NOT_FOUND")) as plain:
         for channel in (plain, ObservedChannel(plain, *recorder.observers)):
@@ -184,7 +184,7 @@ def test_what_is_raised_passes_through(arity: str, way: str, error: BaseExceptio
 
 @pytest.mark.parametrize("arity", ARITIES)
 def test_cancel(arity: str) -> None:
-    """A call that is cancelled is told once, as CANCELLED."""
+    """A call that is cancelled is reported once, as CANCELLED."""
     recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
         callable_ = method(ObservedChannel(plain, *recorder.observers), arity)
@@ -406,7 +406,7 @@ def test_with_interceptors(arity: str, way: str, stacked: Any, ending: str) -> N
 
 @EVERY_WAY
 def test_interceptor_that_raises(arity: str, way: str) -> None:
-    """What an interceptor inside raises is the caller's, and told once as UNKNOWN with it."""
+    """What an interceptor inside raises is the caller's, and reported once as UNKNOWN with it."""
     recorder, error = Recorder(), CalledError("no bread")
     with connected(**ECHOES) as plain:
         channel = ObservedChannel(grpc.intercept_channel(plain, Through(error)), *recorder.observers)

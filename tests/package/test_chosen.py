@@ -111,7 +111,7 @@ async def ask_base_aio(*interceptors_: Any) -> list[Status]:
 @STACKS
 @HIDING
 def test_method_that_nobody_has_written(stack: str, order: str) -> None:
-    """Where exceptions are hidden, a generated base's status stays, with its text, and is told as no exception."""
+    """Where exceptions are hidden, a generated base's status stays, with its text, and is reported as no exception."""
     recorder = Recorder()
     found = (
         ask_base(*interceptors(stack, order, recorder))
@@ -175,7 +175,7 @@ ACTS = {
 
 
 def raising(act: Act, arity: str) -> Any:
-    """Return a plain handler that does this."""
+    """Return a blocking handler that does this."""
 
     def once(request: Any, context: Any) -> bytes:
         _ = request if isinstance(request, bytes) else list(request)
@@ -316,7 +316,7 @@ WAYS = {
 
 
 def aborting(way: Wrapped, arity: str) -> Any:
-    """Return a plain handler whose abort leaves it in this way."""
+    """Return a blocking handler whose abort leaves it in this way."""
 
     def once(request: Any, context: Any) -> bytes:
         _ = request if isinstance(request, bytes) else list(request)

@@ -336,8 +336,8 @@ def test_handler_kept_for_other_calls(stack: str, arity: str) -> None:
     """
     A handler that an interceptor before ours keeps from one call for others serves them all, at once as well.
 
-    One call is told with its end; of the others, whose handlers were not even looked at, nothing better is known
-    than of those that grpc refuses. What is running is told truly.
+    One call is reported with its end; of the others, whose handlers were not even looked at, nothing better is known
+    than of those that grpc refuses. What is running is reported truly.
     """
     recorder, together = Recorder(), threading.Barrier(2)
     interceptors = [changing(stack, Kept()), *ours(stack, "observing", recorder)]

@@ -108,7 +108,7 @@ def crash(_request: bytes, _context: grpc.ServicerContext, send: Callable[[Any],
 @ORDERS
 @pytest.mark.parametrize(("behavior", "code"), [(send_and_end, "OK"), (crash, "UNKNOWN")])
 def test_handler_with_three_arguments(order: str, behavior: Any, code: str) -> None:
-    """A non-blocking handler gets its function to send with, and its end is told as it was."""
+    """A non-blocking handler gets its function to send with, and its end is reported as it was."""
     recorder = Recorder()
     server = grpc.server(
         ThreadPoolExecutor(1), [service(server_stream=non_blocking(behavior))], interceptors(order, recorder)

@@ -139,7 +139,7 @@ def code_of(stack: str, arity: str, behavior: Any, *interceptors: Any) -> str:
 def test_context_with_the_abstract_methods_alone(
     stack: str, giving: Callable[[], Any], arity: str, kind: str, ending: str
 ) -> None:
-    """Behind an interceptor that gives handlers such a context a call is what it is without us, and told as that."""
+    """Behind an interceptor that gives handlers such a context a call is as without us, and reported as that."""
     recorder = Recorder()
     behavior = (behaviors(ending) if stack == "sync" else aio_behaviors(ending))[arity]
     alone = code_of(stack, arity, behavior, giving())

@@ -13,7 +13,7 @@ from tests.package.programs.collected import ROUNDS, WATCHDOG
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_no_thread_waits_for_itself(stack: str) -> None:
     """
-    Each call is told once, and no thread hangs, where the collector finds calls in the midst of an observer's work.
+    Each call is reported once, and no thread hangs, where the collector finds calls in the midst of an observer's work.
 
     The observers are given by hand, so they are called where a call ends.
     """

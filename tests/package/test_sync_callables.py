@@ -60,7 +60,7 @@ def test_signature_of_a_callable(way: str, arity: str, name: str) -> None:
 @every_call
 @pytest.mark.parametrize("wrong", ["nothing", "other name", "unknown name", "too many"])
 def test_wrong_arguments(way: str, arity: str, name: str, wrong: str) -> None:
-    """Who calls it wrongly gets grpc's own TypeError, at once, and no call is told."""
+    """Who calls it wrongly gets grpc's own TypeError, at once, and no call is reported."""
     recorder, found = Recorder(), []
     many = arity in REQUEST_STREAMS
     arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
@@ -84,7 +84,7 @@ def test_wrong_arguments(way: str, arity: str, name: str, wrong: str) -> None:
 @every_call
 @pytest.mark.parametrize("options", [{"metadata": 5}, {"metadata": (("k", 5),)}, {"timeout": "soon"}], ids=str)
 def test_unusable_options(way: str, arity: str, name: str, options: dict[str, Any]) -> None:
-    """What grpc cannot make a call with raises grpc's own error at once, and is told as UNKNOWN with it."""
+    """What grpc cannot make a call with raises grpc's own error at once, and is reported as UNKNOWN with it."""
     recorder, found = Recorder(), []
 
     def call(channel: grpc.Channel) -> None:

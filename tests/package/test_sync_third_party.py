@@ -86,7 +86,7 @@ def test_list_for_a_stream(way: str, arity: str) -> None:
 @ways
 @streams
 def test_iterable_is_iterated_again(way: str, arity: str) -> None:
-    """What can be iterated again can be, and is told once."""
+    """What can be iterated again can be, and is reported once."""
     recorder = Recorder()
 
     with connected(**ECHOES) as plain:

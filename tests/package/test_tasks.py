@@ -98,7 +98,7 @@ async def talk(kind: Kind, step: Callable[[], None], *interceptors: Any) -> None
 @pytest.mark.parametrize("kind", AIO_KINDS, ids=str)
 @EACH_BEFORE
 def test_call_behind_a_task(before: str, kind: Kind) -> None:
-    """A call is told as it ended, once, and is current in its handler, whoever awaits the chain in another task."""
+    """A call is reported as it ended, once, and is current in its handler, whoever awaits the chain in another task."""
     recorder, seen = Recorder(), []
     interceptors = [*BEFORE[before](), AioServerInterceptor(*recorder.observers)]
 
@@ -170,7 +170,7 @@ def test_cut_off_behind_a_task(before: str, arity: str, how: str) -> None:
 )
 def test_plain_handler_cut_off_behind_a_task(before: str, arity: str) -> None:
     """
-    So is one with a plain handler, which runs on.
+    So is one with a blocking handler, which runs on.
 
     Where the chain was awaited in a task, and requests are a stream, such a call is over for us with its handler.
     """
@@ -193,7 +193,7 @@ def test_plain_handler_cut_off_behind_a_task(before: str, arity: str) -> None:
 
 @pytest.mark.parametrize("before", ["create_task", "late"])
 def test_limit_behind_a_task(before: str) -> None:
-    """A call over the limit of concurrent calls is told as that, there as well."""
+    """A call over the limit of concurrent calls is reported as that, there as well."""
     recorder = Recorder()
 
     async def ask() -> grpc.StatusCode:
@@ -220,7 +220,7 @@ def test_limit_behind_a_task(before: str) -> None:
 
 
 class Threads:
-    """Notes in which threads a plain handler is called and iterated, and whether the loop runs there."""
+    """Notes in which threads a blocking handler is called and iterated, and whether the loop runs there."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bool, bool]] = []
@@ -253,7 +253,7 @@ class Threads:
 
 
 def where(arity: str, kind: str, *interceptors: Any) -> tuple[list[bytes], list[tuple[str, bool, bool]]]:
-    """Call a plain handler of this kind, and return its responses and where its steps are taken."""
+    """Call a blocking handler of this kind, and return its responses and where its steps are taken."""
     threads = Threads()
 
     async def ask() -> list[bytes]:

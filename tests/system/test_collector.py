@@ -131,7 +131,7 @@ def test_no_collector_makes_no_call_slower() -> None:
 
 
 def test_spans_flow_again() -> None:
-    """When the collector comes, spans flow, and that is told once too."""
+    """When the collector comes, spans flow, and that is reported once too."""
     [port] = free_ports(1)
     with Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}", **QUICKLY) as service:
         make_calls(service, 1)

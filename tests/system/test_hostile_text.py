@@ -1,4 +1,4 @@
-"""Whatever a caller sends, a call is told on one line, which says what was sent and parses."""
+"""Whatever a caller sends, a call is reported on one line, which says what was sent and parses."""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""What is told of a call, in the three places: log lines, a trace, metrics."""
+"""What is reported of a call, in the three places: log lines, a trace, metrics."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Streams are told as one call each, with the messages that went each way."""
+"""Streams are reported as one call each, with the messages that went each way."""
 
 from dataclasses import dataclass
 

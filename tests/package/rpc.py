@@ -19,6 +19,8 @@ NAMES = {
     "server_stream": "ServerStream",
     "bidi_stream": "BidiStream",
 }
+OLD_AIO = tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 85)
+"""Whether grpc.aio's channel does not know its calls, and so ends no stream when it is closed."""
 LOCAL = "127.0.0.1:0"
 
 _HANDLERS: dict[str, Callable[..., Any]] = {

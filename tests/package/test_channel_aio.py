@@ -26,7 +26,18 @@ from tests.package.aio_interceptors import THROUGH
 from tests.package.aio_ways import EACH_WAY, aio_observed
 from tests.package.outcomes import aio_behaviors
 from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, ARITIES, NAMES, RESPONSES, SERVICE, STREAMS, aio_connected, method, requests
+from tests.package.rpc import (
+    AIO_ECHOES,
+    ARITIES,
+    NAMES,
+    OLD_AIO,
+    RESPONSES,
+    SERVICE,
+    STREAMS,
+    aio_connected,
+    method,
+    requests,
+)
 from tests.package.seen import PATIENCE, read, seen
 
 EVERY_ARITY: Final = pytest.mark.parametrize("arity", ARITIES)
@@ -231,7 +242,8 @@ def test_reading_on(arity: str) -> None:
     recorder.wait_for()
 
     assert bare == observed
-    assert ["CANCELLED" if arity in STREAMS else "OK"] == recorder.codes
+    assert len(recorder.codes) == 1
+    assert set(recorder.codes) <= ({"CANCELLED", *(["UNAVAILABLE"] if OLD_AIO else [])} if arity in STREAMS else {"OK"})
 
 
 async def endless(_request: Any, _context: Any) -> AsyncIterator[bytes]:

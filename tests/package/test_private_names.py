@@ -1,5 +1,6 @@
 """The names that are not public and that the package leans on: what an installed version lacks is named here."""
 
+import asyncio
 import inspect
 import re
 from collections.abc import Callable
@@ -13,9 +14,34 @@ from opentelemetry.exporter.otlp.proto.grpc import exporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from prometheus_client import values
 
-from tests.package.rpc import OLD_AIO
+from tests.package.rpc import OLD_AIO, aio_connected, connected, method
 
 PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
+
+
+async def name_of_task() -> str:
+    """Return the name of the task in which grpc.aio.server runs an async handler."""
+
+    async def behavior(_request: bytes, _context: Any) -> bytes:
+        task = asyncio.current_task()
+        return task.get_name().encode() if task else b""
+
+    async with aio_connected(unary=behavior) as channel:
+        name: bytes = await method(channel, "unary")(b"", timeout=10)
+    return name.decode()
+
+
+def module_of_requests() -> str:
+    """Return the module of what grpc.server gives a handler as its stream of requests."""
+
+    def behavior(requests: Any, _context: Any) -> bytes:
+        return type(requests).__module__.encode()
+
+    with connected(client_stream=behavior) as channel:
+        name: bytes = method(channel, "client_stream")(iter([b""]), timeout=10)
+    return name.decode()
+
+
 NAMES: dict[str, Callable[[], Any]] = {
     "OTLPSpanExporter._translate_data": lambda: OTLPSpanExporter._translate_data,
     "OTLPSpanExporter._initialize_channel_and_stub": lambda: OTLPSpanExporter._initialize_channel_and_stub,
@@ -23,6 +49,8 @@ NAMES: dict[str, Callable[[], Any]] = {
     "prometheus_client.values.ValueClass._multiprocess": lambda: hasattr(values.ValueClass, "_multiprocess"),
     "UnaryUnaryCall._loop": lambda: re.search(r"self\._loop\b", inspect.getsource(_call))[0],  # type: ignore[index]
     "WeakSet": lambda: re.search(r"self\._calls\b|WeakSet", inspect.getsource(_channel))[0],  # type: ignore[index]
+    "HandleExceptions[": lambda: asyncio.run(name_of_task()).startswith("HandleExceptions["),
+    "grpc._server": lambda: module_of_requests() == "grpc._server",
     "grpc.unary_unary_rpc_method_handler": lambda: type(grpc.unary_unary_rpc_method_handler(None))._fields,  # type: ignore[arg-type, attr-defined]
 }
 """Each name of the page, and how it is found."""

@@ -32,7 +32,7 @@ class AioObservedHandler(ObservedHandler):
     await the chain, or run the handler, in tasks of their own.
     """
 
-    __slots__ = ("_cancelled_itself", "_over", "_plain", "_remaining", "_task")
+    __slots__ = ("_blocking", "_cancelled_itself", "_over", "_remaining", "_task")
 
     codec_error_code = grpc.StatusCode.UNKNOWN
     none_is_error = False

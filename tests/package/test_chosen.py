@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -174,6 +174,24 @@ ACTS = {
 }
 
 
+def of_arity(arity: str, once: Callable[[Any, Any], bytes]) -> Any:
+    """Return a blocking handler of this arity that answers once, so."""
+
+    def stream(request: Any, context: Any) -> Iterator[bytes]:
+        yield once(request, context)
+
+    return stream if arity in STREAMS else once
+
+
+def of_arity_aio(arity: str, once: Callable[[Any, Any], Awaitable[bytes]]) -> Any:
+    """Return an async handler of this arity that answers once, so."""
+
+    async def stream(request: Any, context: Any) -> Any:
+        yield await once(request, context)
+
+    return stream if arity in STREAMS else once
+
+
 def raising(act: Act, arity: str) -> Any:
     """Return a blocking handler that does this."""
 
@@ -185,10 +203,7 @@ def raising(act: Act, arity: str) -> Any:
             context.set_details(act.details)
         raise act.error
 
-    def stream(request: Any, context: Any) -> Iterator[bytes]:
-        yield once(request, context)
-
-    return stream if arity in STREAMS else once
+    return of_arity(arity, once)
 
 
 def raising_aio(act: Act, arity: str) -> Any:
@@ -199,10 +214,7 @@ def raising_aio(act: Act, arity: str) -> Any:
         answer: bytes = raising(act, "unary")(b"", context)
         return answer
 
-    async def stream(request: Any, context: Any) -> Any:
-        yield await once(request, context)
-
-    return stream if arity in STREAMS else once
+    return of_arity_aio(arity, once)
 
 
 def status_with(style: str, arity: str, behavior: Any, *interceptors_: Any) -> Status:
@@ -326,10 +338,7 @@ def aborting(way: Wrapped, arity: str) -> Any:
             answer: bytes = way.leave(abort)
         return answer
 
-    def stream(request: Any, context: Any) -> Iterator[bytes]:
-        yield once(request, context)
-
-    return stream if arity in STREAMS else once
+    return of_arity(arity, once)
 
 
 def aborting_aio(way: Wrapped, arity: str) -> Any:
@@ -343,10 +352,7 @@ def aborting_aio(way: Wrapped, arity: str) -> Any:
             answer: bytes = way.leave(abort)
         return answer
 
-    async def stream(request: Any, context: Any) -> Any:
-        yield await once(request, context)
-
-    return stream if arity in STREAMS else once
+    return of_arity_aio(arity, once)
 
 
 @STACKS
@@ -385,10 +391,7 @@ def test_cut_off_while_its_abort_is_sent(arity: str, order: str) -> None:
         answer: bytes = await context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
         return answer
 
-    async def stream(request: Any, context: Any) -> Any:
-        yield await once(request, context)
-
-    behavior = stream if arity in STREAMS else once
+    behavior = of_arity_aio(arity, once)
     found = status_with("aio", arity, behavior, *interceptors("aio", order, recorder))
     count = 1 if "ours" in order else 0
     recorder.wait_for(count)
@@ -419,10 +422,7 @@ def test_abort_in_a_task_group(arity: str, order: str, beside: bool) -> None:  #
             group.create_task(abort())
         return b""
 
-    async def stream(request: Any, context: Any) -> Any:
-        yield await once(request, context)
-
-    behavior = stream if arity in STREAMS else once
+    behavior = of_arity_aio(arity, once)
     found = status_with("aio", arity, behavior, *interceptors("aio", order, recorder))
     count = 1 if "ours" in order else 0
     recorder.wait_for(count)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.errors import HOLDING, LOGGERS, ErrorLines
+from tests.support.errors import HOLDING, LOGGERS, ErrorLines
 
 # What a script starts in the background ignores SIGINT, and so does all that it starts in turn: our programs, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

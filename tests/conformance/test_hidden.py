@@ -20,8 +20,8 @@ import pytest
 from grpc import StatusCode
 
 from observability import AioServerInterceptor, ServerInterceptor
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     AIO_ECHOES,
     ECHOES,
     NAMES,
@@ -32,8 +32,8 @@ from tests.package.rpc import (
     method,
     serving,
 )
-from tests.package.rpc import requests as some_requests
-from tests.system.wire import raw_call, received
+from tests.support.rpc import requests as some_requests
+from tests.support.wire import raw_call, received
 
 from . import expected
 from .cases import AGREED, ARITIES, DIVERGING, HIDDEN, Arity, Case, Way, agreed, requests_stream, responses_stream, ways

@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from observability import AioHideExceptions, AioServerInterceptor, ServerInterceptor, aio_client_interceptors
-from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, RESPONSES, aio_connected, connected, method, requests
+from tests.support.recorder import Recorder
+from tests.support.rpc import AIO_ECHOES, RESPONSES, aio_connected, connected, method, requests
 
 from .messages import FIRST, UNPARSEABLE, UNSERIALISABLE, parse, serialize
 

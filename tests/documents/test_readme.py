@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace.sampling import _KNOWN_SAMPLERS
 
 from observability.settings import OURS, STANDARD
-from tests.package.process import Words
+from tests.support.process import Words
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

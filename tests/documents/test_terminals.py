@@ -17,7 +17,7 @@ import pytest
 
 from client.lines import fields
 from client.processes import ROOT, Output, environment
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL))
 NOBODY = "http://127.0.0.1:1"

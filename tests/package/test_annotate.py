@@ -15,9 +15,9 @@ from observability import Call, ServerInterceptor, current_call
 from observability.logs import observer as logs
 from observability.logs import render as rendering
 from observability.logs.render import render_json, render_keyvalue
-from tests.package.handlers import KINDS, Kind
-from tests.package.recorder import Recorder
-from tests.package.rpc import method, serving
+from tests.support.handlers import KINDS, Kind
+from tests.support.recorder import Recorder
+from tests.support.rpc import method, serving
 
 
 def here() -> Call:

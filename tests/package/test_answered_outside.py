@@ -15,9 +15,9 @@ import grpc_interceptor
 import pytest
 
 from observability import AioServerInterceptor, ServerInterceptor
-from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
-from tests.package.third_party import AioPassing, Passing
+from tests.support.recorder import Recorder
+from tests.support.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, aio_connected, connected, method, requests
+from tests.support.third_party import AioPassing, Passing
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 ELSEWHERE = "Ended before its handler started, by another interceptor"

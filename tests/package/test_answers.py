@@ -17,9 +17,9 @@ from client.processes import ROOT
 from observability.redaction import Redactor
 from observability.traces.answers import TEXT_LIMIT, Answer, Answers
 from observability.traces.otlp_grpc import GrpcExporter
-from tests.bad_values import NEVER_SHOWN
-from tests.package.process import NOWHERE, Words, sending
-from tests.receiver import AnsweringReceiver, HttpAnswer, HttpReceiver, HungReceiver, partial_success
+from tests.support.bad_values import NEVER_SHOWN
+from tests.support.process import NOWHERE, Words, sending
+from tests.support.receiver import AnsweringReceiver, HttpAnswer, HttpReceiver, HungReceiver, partial_success
 
 PROTOBUF = {"Content-Type": "application/x-protobuf"}
 LOST = "spans cannot be exported and are lost"

@@ -12,11 +12,11 @@ import grpc.aio
 import pytest
 
 from observability import aio_client_interceptors
-from tests.package.aio_interceptors import aio_interceptor
-from tests.package.aio_ways import EACH_WAY, aio_observed
-from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, ARITIES, STREAMS, aio_connected, method, requests
-from tests.package.seen import read, seen
+from tests.support.aio_interceptors import aio_interceptor
+from tests.support.aio_ways import EACH_WAY, aio_observed
+from tests.support.recorder import Recorder
+from tests.support.rpc import AIO_ECHOES, ARITIES, STREAMS, aio_connected, method, requests
+from tests.support.seen import read, seen
 
 Answer: TypeAlias = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """What an interceptor returns; it may go on with the call, by what it is given."""

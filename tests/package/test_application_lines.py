@@ -11,8 +11,8 @@ from client.lines import fields
 from observability import current_call
 from observability.logs.setup import LineHandler, configure_logging
 from tests.package.conftest import Log
-from tests.package.handlers import KINDS, Kind
-from tests.package.recorder import Recorder
+from tests.support.handlers import KINDS, Kind
+from tests.support.recorder import Recorder
 
 IDS = ("trace_id", "span_id")
 

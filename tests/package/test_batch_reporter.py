@@ -22,7 +22,7 @@ from observability.calls.observation import Observation
 from observability.calls.observers import Observers
 from observability.metrics.collectors import APPLY_AFTER
 from observability.metrics.observer import add_pre_scrape_hook
-from tests.package.rpc import NAMES, SERVICE, connected, echo, method
+from tests.support.rpc import NAMES, SERVICE, connected, echo, method
 
 LABELS = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": NAMES["unary"]}
 

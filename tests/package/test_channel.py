@@ -14,9 +14,9 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from observability.client.channel import ObservedChannel
 from protos.echo_pb2 import EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceServicer, EchoServiceStub, add_EchoServiceServicer_to_server
-from tests.package.outcomes import behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.outcomes import behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     ARITIES,
     ECHOES,
     NAMES,

@@ -22,11 +22,11 @@ from observability.client.aio_channel import AioObservedChannel
 from observability.settings import SettingError
 from protos.echo_pb2 import EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceStub
-from tests.package.aio_interceptors import THROUGH
-from tests.package.aio_ways import EACH_WAY, aio_observed
-from tests.package.outcomes import aio_behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.aio_interceptors import THROUGH
+from tests.support.aio_ways import EACH_WAY, aio_observed
+from tests.support.outcomes import aio_behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     AIO_ECHOES,
     ARITIES,
     NAMES,
@@ -38,7 +38,7 @@ from tests.package.rpc import (
     method,
     requests,
 )
-from tests.package.seen import PATIENCE, read, seen
+from tests.support.seen import PATIENCE, read, seen
 
 EVERY_ARITY: Final = pytest.mark.parametrize("arity", ARITIES)
 KINDS: Final = {

@@ -12,8 +12,8 @@ import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor
 from protos import echo_pb2, echo_pb2_grpc
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, LOCAL, STREAMS, aio_connected, connected, method, requests
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, LOCAL, STREAMS, aio_connected, connected, method, requests
 
 pytestmark = pytest.mark.expects_errors(
     r"\[(LookupError|ValueError|Unlucky|KeyError|\w*ExceptionGroup|NotImplementedError)\b"

@@ -15,11 +15,11 @@ import pytest
 from client.processes import ROOT, environment
 from observability import Call, Outcome
 from observability.threads.finalizers import finalizers
-from tests.package.aio_interceptors import aio_interceptor
-from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
-from tests.package.outcomes import aio_behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, method, requests
+from tests.support.aio_interceptors import aio_interceptor
+from tests.support.aio_ways import EACH_WAY, aio_channel, aio_observed
+from tests.support.outcomes import aio_behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, method, requests
 
 LONG = 300.0
 """Seconds that the stress may take on a busy machine; one that stands still ends long before."""
@@ -167,7 +167,7 @@ def test_stress(way: str) -> None:
     With a collection at every turn, thousands of dropped streams hang nothing, and each call is reported.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "tests.package.programs.collected_aio", way, "0"],
+        [sys.executable, "-m", "tests.support.programs.collected_aio", way, "0"],
         cwd=ROOT,
         env=environment(GRPC_VERBOSITY="NONE"),
         capture_output=True,

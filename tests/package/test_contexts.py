@@ -20,8 +20,8 @@ from observability import (
     aio_client_interceptors,
     current_call,
 )
-from tests.package.recorder import Recorder
-from tests.package.rpc import LOCAL, aio_connected, connected, echo, method, service
+from tests.support.recorder import Recorder
+from tests.support.rpc import LOCAL, aio_connected, connected, echo, method, service
 
 INVALID = trace.INVALID_SPAN_CONTEXT
 

@@ -12,11 +12,11 @@ import grpc.aio
 import pytest
 
 from observability.threads.finalizers import finalizers
-from tests.package.aio_ways import EACH_WAY, aio_channel, aio_observed
-from tests.package.outcomes import aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, ARITIES, RESPONSES, STREAMS, method, requests, serving
 from tests.package.test_lifetimes import Endless
+from tests.support.aio_ways import EACH_WAY, aio_channel, aio_observed
+from tests.support.outcomes import aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import AIO_ECHOES, ARITIES, RESPONSES, STREAMS, method, requests, serving
 
 EACH_STREAM: Final = pytest.mark.parametrize("arity", STREAMS)
 BEHAVIORS: Final = {"OK": AIO_ECHOES, "NOT_FOUND": aio_behaviors("NOT_FOUND"), "UNKNOWN": aio_behaviors("UNKNOWN")}

@@ -29,9 +29,9 @@ from observability import (
 from observability.calls.errors import ObserverErrors, observer_errors
 from observability.calls.observer import LifecycleObserver
 from observability.metrics import collectors
-from tests.package.handlers import KINDS, Kind
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
+from tests.support.handlers import KINDS, Kind
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, ECHOES, RESPONSES, connected, method, talk
 
 pytestmark = pytest.mark.expects_errors("^observability: observer .* failed")
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])

@@ -19,9 +19,9 @@ from client.lines import fields
 from client.processes import ROOT, Output, environment
 from protos.echo_pb2 import HealthCheckRequest, HealthCheckResponse
 from protos.echo_pb2_grpc import HealthServiceServicer, HealthServiceStub, add_HealthServiceServicer_to_server
-from tests.package.process import NOWHERE, sending
-from tests.package.rpc import LOCAL
-from tests.receiver import Receiver
+from tests.support.process import NOWHERE, sending
+from tests.support.receiver import Receiver
+from tests.support.rpc import LOCAL
 
 EXAMPLES = ROOT / "examples"
 PAIRS = [("gate.py", "gate_observed.py"), ("aio_gate.py", "aio_gate_observed.py")]

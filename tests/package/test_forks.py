@@ -18,10 +18,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from client.lines import fields
 from client.processes import ROOT, environment
 from client.spans import Span, spans_of
-from tests.package.process import sending
-from tests.package.programs.forking import OWN, WAYS
-from tests.package.rpc import echo, serving
-from tests.receiver import HungReceiver, Receiver
+from tests.support.process import sending
+from tests.support.programs.forking import OWN, WAYS
+from tests.support.receiver import HungReceiver, Receiver
+from tests.support.rpc import echo, serving
 
 
 class Ended(NamedTuple):
@@ -47,7 +47,7 @@ def address() -> Iterator[str]:
 
 def run(way: str, address: str, folder: Path, variables: dict[str, str], **options: object) -> Ended:
     """Run the program `forking`; its processes keep their counts in this folder."""
-    program = [sys.executable, "-m", "tests.package.programs.forking", way, address, json.dumps(options)]
+    program = [sys.executable, "-m", "tests.support.programs.forking", way, address, json.dumps(options)]
     variables = {"PROMETHEUS_MULTIPROC_DIR": str(folder), "OTEL_BSP_SCHEDULE_DELAY": "60000", **variables}
     ended = subprocess.run(
         program, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=60, check=True

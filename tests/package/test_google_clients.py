@@ -16,9 +16,9 @@ from google.protobuf.empty_pb2 import Empty
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from observability import Call, Outcome
-from tests.package.recorder import Recorder
-from tests.package.rpc import LOCAL, connected, method
-from tests.package.without_us import WAYS, ways
+from tests.support.recorder import Recorder
+from tests.support.rpc import LOCAL, connected, method
+from tests.support.without_us import WAYS, ways
 
 bidi: Any = bidi_  # it has no types
 grpc_helpers: Any = grpc_helpers_  # nor this

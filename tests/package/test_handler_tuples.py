@@ -13,9 +13,9 @@ import grpc.experimental
 import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor
-from tests.package.outcomes import aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.outcomes import aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     AIO_ECHOES,
     ARITIES,
     ECHOES,

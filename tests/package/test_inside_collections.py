@@ -14,11 +14,11 @@ import pytest
 from client.processes import ROOT, environment
 from observability import Call, Outcome
 from observability.threads.finalizers import finalizers
-from tests.package.less_than_calls import Answering
-from tests.package.outcomes import behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, connected, serving
-from tests.package.without_us import WAYS, expect, start, streams, ways
+from tests.support.less_than_calls import Answering
+from tests.support.outcomes import behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, connected, serving
+from tests.support.without_us import WAYS, expect, start, streams, ways
 
 
 class Locked:
@@ -144,7 +144,7 @@ def test_generator_ends_where_it_is_dropped(way: str, arity: str) -> None:
 KEEPING: Final = """
 import sys
 import grpc
-from tests.package.programs.dropping import WAYS, observers
+from tests.support.programs.dropping import WAYS, observers
 from prometheus_client import CollectorRegistry
 plain = grpc.insecure_channel(sys.argv[1])
 channel = WAYS[sys.argv[2]](plain, observers(CollectorRegistry())) if sys.argv[2] in WAYS else plain
@@ -185,7 +185,7 @@ def test_dropping_under_stress(way: str) -> None:
     own for what is found it did in each of its runs.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "tests.package.programs.dropping", way, "20"],
+        [sys.executable, "-m", "tests.support.programs.dropping", way, "20"],
         cwd=ROOT,
         env=environment(GRPC_VERBOSITY="NONE"),
         capture_output=True,

@@ -14,10 +14,10 @@ import pytest
 
 from observability import ClientInterceptor, aio_client_interceptors
 from observability.client.channel import ObservedChannel
-from tests.package.aio_interceptors import THROUGH
-from tests.package.outcomes import METADATA, aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
+from tests.support.aio_interceptors import THROUGH
+from tests.support.outcomes import METADATA, aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 
 ENDINGS = ("OK", "NOT_FOUND", "cancelled")
 # Both ways to observe a sync channel.

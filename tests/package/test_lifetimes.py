@@ -28,9 +28,9 @@ from observability import (
     measure_calls,
     trace_calls,
 )
-from tests.package.aio_ways import EACH_WAY, OURS, aio_observed
-from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, connected, method, requests
+from tests.support.aio_ways import EACH_WAY, OURS, aio_observed
+from tests.support.recorder import Recorder
+from tests.support.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, connected, method, requests
 
 
 class Endless:

@@ -15,8 +15,8 @@ from client.lines import fields
 from observability import AioServerInterceptor, Call, ClientInterceptor, Outcome, ServerInterceptor
 from observability.calls.method import kebab
 from observability.logs.render import render_keyvalue
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     AIO_ECHOES,
     ARITIES,
     ECHOES,

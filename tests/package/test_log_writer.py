@@ -26,7 +26,7 @@ from observability.logs import writer as log_writer
 from observability.logs.render import render_keyvalue
 from observability.logs.setup import LineLogger
 from observability.logs.writer import LINE_LIMIT, LogWriter
-from tests.package.rpc import connected, method
+from tests.support.rpc import connected, method
 
 
 class Pipe:

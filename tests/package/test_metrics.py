@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from client.processes import ROOT
 from observability import ClientInterceptor, ServerInterceptor, measure_calls
 from protos import echo_pb2
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     ARITIES,
     ECHOES,
     NAMES,

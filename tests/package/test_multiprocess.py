@@ -22,7 +22,7 @@ import sys
 from prometheus_client import CollectorRegistry
 
 from observability import ServerInterceptor, measure_calls
-from tests.package.rpc import connected, echo, method
+from tests.support.rpc import connected, echo, method
 
 with connected(ServerInterceptor(measure_calls(CollectorRegistry())), unary=echo) as channel:
     for _ in range(3):
@@ -44,7 +44,7 @@ from prometheus_client import CollectorRegistry
 from observability import (
     AioServerInterceptor, ClientInterceptor, ServerInterceptor, aio_client_interceptors, measure_calls
 )
-from tests.package.rpc import aio_connected, connected, echo, method
+from tests.support.rpc import aio_connected, connected, echo, method
 
 measure = measure_calls(CollectorRegistry())
 stack, arity = sys.argv[1:]

@@ -11,8 +11,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from observability import HideExceptions, ServerInterceptor
-from tests.package.recorder import Recorder
-from tests.package.rpc import LOCAL, method, service
+from tests.support.recorder import Recorder
+from tests.support.rpc import LOCAL, method, service
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

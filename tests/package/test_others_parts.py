@@ -15,9 +15,9 @@ import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor, current_call
 from protos import echo_pb2, echo_pb2_grpc
-from tests.package.outcomes import aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.outcomes import aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     AIO_ECHOES,
     ARITIES,
     ECHOES,

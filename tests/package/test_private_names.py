@@ -14,7 +14,7 @@ from opentelemetry.exporter.otlp.proto.grpc import exporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from prometheus_client import values
 
-from tests.package.rpc import OLD_AIO, aio_connected, connected, method
+from tests.support.rpc import OLD_AIO, aio_connected, connected, method
 
 PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
 

@@ -22,8 +22,8 @@ from observability import (
 )
 from observability.client.aio_channel import AioObservedChannel
 from observability.client.channel import ObservedChannel
-from tests.package.recorder import Recorder
-from tests.package.rpc import AIO_ECHOES, ARITIES, ECHOES, RESPONSES, STREAMS, aio_serving, method, requests, serving
+from tests.support.recorder import Recorder
+from tests.support.rpc import AIO_ECHOES, ARITIES, ECHOES, RESPONSES, STREAMS, aio_serving, method, requests, serving
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PLAIN = ("sent", "as it is")

@@ -4,9 +4,9 @@ import pytest
 
 from client.lines import fields
 from observability.traces.proxies import grpc_proxy, host_of, is_inner
-from tests.bad_values import NEVER_SHOWN
-from tests.package.process import Words, sending
-from tests.receiver import HttpReceiver, Proxy, Receiver
+from tests.support.bad_values import NEVER_SHOWN
+from tests.support.process import Words, sending
+from tests.support.receiver import HttpReceiver, Proxy, Receiver
 
 # No host is excluded from the proxy, as it is for the other processes of these tests.
 EVERYTHING = {"no_grpc_proxy": "", "no_proxy": "", "NO_PROXY": ""}

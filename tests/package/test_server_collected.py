@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from client.processes import ROOT, environment
-from tests.package.programs.collected import ROUNDS, WATCHDOG
+from tests.support.programs.collected import ROUNDS, WATCHDOG
 
 
 @pytest.mark.parametrize("stack", ["sync", "aio"])
@@ -18,7 +18,7 @@ def test_no_thread_waits_for_itself(stack: str) -> None:
     The observers are given by hand, so they are called where a call ends.
     """
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.package.programs.collected", stack],
+        [sys.executable, "-m", "tests.support.programs.collected", stack],
         cwd=ROOT,
         env=environment(GRPC_VERBOSITY="NONE"),
         capture_output=True,

@@ -24,9 +24,9 @@ from client.lines import fields
 from client.processes import ROOT, Output, environment
 from observability import ListenError
 from observability.address import check_address
-from tests.package.process import NOWHERE, sending
-from tests.package.rpc import LOCAL, method
-from tests.receiver import Receiver
+from tests.support.process import NOWHERE, sending
+from tests.support.receiver import Receiver
+from tests.support.rpc import LOCAL, method
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -52,7 +52,7 @@ class Served:
         **options: Any,
     ) -> None:
         self._process = subprocess.Popen(
-            [*before, sys.executable, "-m", "tests.package.programs.served", stack, address, json.dumps(options)],
+            [*before, sys.executable, "-m", "tests.support.programs.served", stack, address, json.dumps(options)],
             cwd=ROOT,
             env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_TRACES_EXPORTER": "none", **(variables or {})}),
             stdout=subprocess.PIPE,

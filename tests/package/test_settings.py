@@ -16,10 +16,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from client.lines import fields
 from client.spans import spans_of
 from observability import SettingError, Telemetry, settings
-from tests.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
-from tests.certificate import CERTIFICATE, KEY
-from tests.package.process import NOWHERE, Words, sending
-from tests.receiver import Receiver
+from tests.support.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
+from tests.support.certificate import CERTIFICATE, KEY
+from tests.support.process import NOWHERE, Words, sending
+from tests.support.receiver import Receiver
 
 BAD = {name: value for name, (value, _) in STANDARD.items()}
 

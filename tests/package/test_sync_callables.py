@@ -11,9 +11,9 @@ from google.api_core import grpc_helpers as grpc_helpers_
 from observability.client.channel import ObservedChannel
 from protos import echo_pb2
 from protos.echo_pb2_grpc import EchoServiceStub
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, method, requests
-from tests.package.without_us import REQUEST_STREAMS, WAYS, end, expect, ways
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, method, requests
+from tests.support.without_us import REQUEST_STREAMS, WAYS, end, expect, ways
 
 grpc_helpers: Any = grpc_helpers_  # its functions have no types
 KINDS: Final = {

@@ -15,11 +15,11 @@ from google.api_core import exceptions as exceptions_
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no types
 
-from tests.package.less_than_calls import Answering
-from tests.package.outcomes import behaviors, reporter
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, ECHOES, RESPONSES, STREAMS, connected
-from tests.package.without_us import SINGLE, WAYS, end, expect, singles, start, streams, ways
+from tests.support.less_than_calls import Answering
+from tests.support.outcomes import behaviors, reporter
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, ECHOES, RESPONSES, STREAMS, connected
+from tests.support.without_us import SINGLE, WAYS, end, expect, singles, start, streams, ways
 
 exceptions: Any = exceptions_  # its functions have no types
 

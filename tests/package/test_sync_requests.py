@@ -7,10 +7,10 @@ import grpc
 import pytest
 
 from observability import ClientInterceptor
-from tests.package.less_than_calls import Default
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, ECHOES, RESPONSES, STREAMS, connected, method, requests
-from tests.package.without_us import REQUEST_STREAMS, WAYS, Around, end, expect, ways
+from tests.support.less_than_calls import Default
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, ECHOES, RESPONSES, STREAMS, connected, method, requests
+from tests.support.without_us import REQUEST_STREAMS, WAYS, Around, end, expect, ways
 
 
 class Asking(Around):

@@ -7,11 +7,11 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.package.less_than_calls import ANSWERED_FUTURES, ANSWERED_STREAMS, Answering, Kept, Pending, WithStatusError
-from tests.package.outcomes import behaviors, reporter
-from tests.package.recorder import Recorder
-from tests.package.rpc import ECHOES, RESPONSES, connected, method, requests
-from tests.package.without_us import WAYS, expect, singles, start, streams, ways
+from tests.support.less_than_calls import ANSWERED_FUTURES, ANSWERED_STREAMS, Answering, Kept, Pending, WithStatusError
+from tests.support.outcomes import behaviors, reporter
+from tests.support.recorder import Recorder
+from tests.support.rpc import ECHOES, RESPONSES, connected, method, requests
+from tests.support.without_us import WAYS, expect, singles, start, streams, ways
 
 
 @ways

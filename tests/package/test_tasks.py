@@ -12,10 +12,10 @@ import grpc.experimental
 import pytest
 
 from observability import AioHideExceptions, AioServerInterceptor, current_call
-from tests.package.handlers import KINDS, Kind
-from tests.package.outcomes import aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, aio_connected, method, requests
+from tests.support.handlers import KINDS, Kind
+from tests.support.outcomes import aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, aio_connected, method, requests
 
 wrap_handler: Any = grpc.experimental.wrap_server_method_handler  # it has no types
 PATIENCE = 10.0

@@ -17,9 +17,9 @@ from client.lines import fields
 from client.processes import environment
 from observability import ListenError
 from observability.logs.writer import LINE_LIMIT
-from tests.package.process import NOWHERE, Words, sending
-from tests.ports import free_ports
-from tests.receiver import HungReceiver, Receiver
+from tests.support.ports import free_ports
+from tests.support.process import NOWHERE, Words, sending
+from tests.support.receiver import HungReceiver, Receiver
 
 
 def value(scrape: str, name: str) -> float:

@@ -19,11 +19,11 @@ from observability import (
     aio_client_interceptors,
 )
 from observability.client.channel import ObservedChannel
-from tests.package.aio_ways import aio_observed
-from tests.package.outcomes import aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
-from tests.package.third_party import (
+from tests.support.aio_ways import aio_observed
+from tests.support.outcomes import aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
+from tests.support.third_party import (
     EXCEPTIONS,
     NEIGHBOURS,
     OPENTELEMETRY,

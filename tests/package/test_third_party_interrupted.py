@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 
 from observability import AioServerInterceptor, ClientInterceptor, ServerInterceptor, aio_client_interceptors
-from tests.package.outcomes import aio_behaviors, behaviors
-from tests.package.recorder import Recorder
-from tests.package.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
-from tests.package.third_party import NEIGHBOURS, OPENTELEMETRY, PROMETHEUS, SENTRY, Neighbour, intercepted
+from tests.support.outcomes import aio_behaviors, behaviors
+from tests.support.recorder import Recorder
+from tests.support.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
+from tests.support.third_party import NEIGHBOURS, OPENTELEMETRY, PROMETHEUS, SENTRY, Neighbour, intercepted
 
 PATIENCE = 10.0
 SOON = 0.2

@@ -31,8 +31,8 @@ from observability import (
     trace_calls,
 )
 from observability.traces.propagation import fast_extract
-from tests.package.recorder import Recorder
-from tests.package.rpc import (
+from tests.support.recorder import Recorder
+from tests.support.rpc import (
     ARITIES,
     ECHOES,
     NAMES,

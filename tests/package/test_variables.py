@@ -20,8 +20,8 @@ from opentelemetry.util.re import parse_env_headers
 from client.lines import fields
 from client.processes import ROOT, environment
 from observability import settings
-from tests.bad_values import NEVER_SHOWN, STANDARD
-from tests.package.process import NOWHERE, Words, sending
+from tests.support.bad_values import NEVER_SHOWN, STANDARD
+from tests.support.process import NOWHERE, Words, sending
 
 COVERED = {*settings.STANDARD, *settings.ANY_VALUE}
 # What is about other signals than traces, or read by `opentelemetry-instrument` alone, which comes before us.
@@ -197,7 +197,7 @@ def test_tracer_made_later() -> None:
     A tracer that the application makes later needs no variable that was bad.
     """
     made = (
-        "import tests.package.programs.words as program\n"
+        "import tests.support.programs.words as program\n"
         "def tracer(self): self._telemetry.tracing.provider.get_tracer('app').start_span('one').end()\n"
         "program.Words.tracer = tracer\n"
     )

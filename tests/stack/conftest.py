@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from client.processes import Service
-from tests.ports import free_ports
 from tests.stack.images import UPSTREAM
 from tests.stack.jaeger import Jaeger
 from tests.stack.programs import TOOLS
 from tests.stack.prometheus import Prometheus
 from tests.stack.stack import Stack, targets
 from tests.stack.traffic import Traffic
+from tests.support.ports import free_ports
 
 HERE = Path(__file__).parent
 

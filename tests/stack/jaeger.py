@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
-from tests.ports import free_ports
 from tests.stack.programs import DEPLOY, Program
 from tests.stack.waiting import eventually, get
+from tests.support.ports import free_ports
 
 MINUTE = 60_000  # milliseconds
 

@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from client.processes import ROOT
-from tests.ports import free_ports
 from tests.stack.engine import Engine, said
 from tests.stack.images import UPSTREAM
 from tests.stack.jaeger import JaegerApi
 from tests.stack.programs import TOOLS
 from tests.stack.prometheus import COMPOSE_FILE, PrometheusApi
+from tests.support.ports import free_ports
 
 README = (ROOT / "README.md").read_text()
 # Grafana's program cannot be built here: with images of our own, it is left out.

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_ports
 from tests.stack.dashboards import Annotation, annotations
 from tests.stack.prometheus import Prometheus
 from tests.stack.waiting import eventually
+from tests.support.ports import free_ports
 
 # Prometheus scrapes five times as often as it is configured to, and every time below is shortened as much.
 PACE = 5

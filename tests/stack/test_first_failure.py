@@ -13,12 +13,12 @@ import pytest
 from client.processes import Service
 from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
-from tests.ports import free_ports
 from tests.stack.dashboards import Panel, linked_queries, panels
 from tests.stack.prometheus import Labels, Prometheus
 from tests.stack.stack import CALL_ECHO, ECHO, targets
 from tests.stack.traffic import TOO_LONG
 from tests.stack.waiting import eventually
+from tests.support.ports import free_ports
 
 NOWHERE = "127.0.0.1:1"
 TOO_LARGE = b"x" * (4 * 1024 * 1024 + 1)

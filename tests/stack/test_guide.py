@@ -10,11 +10,11 @@ import pytest
 
 from client.lines import PAIR, fields
 from client.processes import ROOT, Service
-from tests.freezing import freeze
-from tests.ports import free_ports
 from tests.stack.prometheus import Prometheus
 from tests.stack.stack import Stack, call_echo, client, targets
 from tests.stack.waiting import eventually
+from tests.support.freezing import freeze
+from tests.support.ports import free_ports
 
 GUIDE = (ROOT / "docs" / "observability.md").read_text()
 # A row of a trace: its branch, who calls or serves what, the code, and start and length in milliseconds.

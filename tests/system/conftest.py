@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from client.processes import ROOT, Service, environment
-from tests.receiver import Receiver
+from tests.support.receiver import Receiver
 
 Client = Callable[..., subprocess.CompletedProcess[str]]
 

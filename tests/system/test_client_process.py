@@ -14,7 +14,7 @@ import pytest
 
 from client.lines import fields
 from client.processes import ROOT, environment
-from tests.receiver import HungReceiver
+from tests.support.receiver import HungReceiver
 from tests.system.conftest import System
 
 

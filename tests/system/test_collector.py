@@ -13,8 +13,8 @@ from client.lines import fields
 from client.processes import ROOT, Service, environment
 from protos.echo_pb2 import EchoRequest
 from protos.echo_pb2_grpc import EchoServiceStub
-from tests.ports import free_ports
-from tests.receiver import AnsweringReceiver, HungReceiver, Proxy, Receiver
+from tests.support.ports import free_ports
+from tests.support.receiver import AnsweringReceiver, HungReceiver, Proxy, Receiver
 from tests.system.conftest import System
 
 GIVEN_UP = "spans are given up at the end"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.processes import ROOT, Service, environment
-from tests.ports import free_ports
+from tests.support.ports import free_ports
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 COMMANDS = dict(

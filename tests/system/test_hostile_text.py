@@ -13,8 +13,8 @@ from client.lines import fields
 from client.processes import Service
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
+from tests.support.wire import raw_call
 from tests.system.scripted import scripted_a
-from tests.system.wire import raw_call
 
 HOSTILE = {
     "forged-line": "x\n2026-01-01 00:00:00,000 service=A endpoint=/echo status=ok",

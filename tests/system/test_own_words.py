@@ -7,7 +7,7 @@ import pytest
 
 from client.lines import fields
 from client.processes import Service
-from tests.receiver import Receiver
+from tests.support.receiver import Receiver
 from tests.system.conftest import System
 
 

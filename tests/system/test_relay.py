@@ -18,8 +18,8 @@ from client.lines import fields
 from client.processes import Service
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub
-from tests.freezing import freeze
-from tests.ports import free_ports
+from tests.support.freezing import freeze
+from tests.support.ports import free_ports
 from tests.system.conftest import System
 from tests.system.scripted import ScriptedA, scripted_a, until_over
 

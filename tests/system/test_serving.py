@@ -23,7 +23,7 @@ from client.processes import ROOT, Service, environment
 from client.web import metrics
 from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest, EchoResponse, HealthCheckRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
-from tests.receiver import HungReceiver, Receiver
+from tests.support.receiver import HungReceiver, Receiver
 from tests.system.conftest import System
 from tests.system.scripted import scripted_a, until_over
 

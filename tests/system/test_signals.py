@@ -9,7 +9,7 @@ import pytest
 
 from client.lines import fields
 from client.web import metrics
-from tests.receiver import Span
+from tests.support.receiver import Span
 from tests.system.conftest import System, running_system
 
 COMMON = ("service", "endpoint", "status", "latency_ms", "level", "kind", "method", "code")

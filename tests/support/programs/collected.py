@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 from observability import AioServerInterceptor, Call, Outcome, ServerInterceptor, measure_calls
 from observability.calls.observer import LifecycleObserver
 from observability.threads.finalizers import finalizers
-from tests.package.rpc import CatchAll, aio_connected, connected, method
+from tests.support.rpc import CatchAll, aio_connected, connected, method
 
 ROUNDS = 30
 METHODS = 30

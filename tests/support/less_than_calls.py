@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import grpc
 
-from tests.package.without_us import Around
+from tests.support.without_us import Around
 
 
 class Answering(Around):

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from observability import AioServerInterceptor, Observer, ServerInterceptor
-from tests.package.rpc import STREAMS, aio_connected, connected, method, requests
+from tests.support.rpc import STREAMS, aio_connected, connected, method, requests
 
 Step = Callable[[], None]
 """What a handler does at each of its steps: at its start, and for each message."""

@@ -19,7 +19,7 @@ import grpc
 import structlog
 
 from observability import HideExceptions, Telemetry
-from tests.package.rpc import as_asked, method, serving
+from tests.support.rpc import as_asked, method, serving
 
 
 class Words:

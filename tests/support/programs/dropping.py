@@ -4,7 +4,7 @@ Drops streams into the garbage collector's hands, on many channels at once, and 
 Its first argument is the way to observe a channel, the second how many calls each channel makes, the third, if there
 is one, for how many seconds it starts over. Where nothing moves for a minute, it ends with every thread's stack trace:
 
-    python -m tests.package.programs.dropping interceptor 200 600
+    python -m tests.support.programs.dropping interceptor 200 600
 """
 
 import faulthandler
@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry
 from observability import Call, ClientInterceptor, Observer, Outcome, log_calls, measure_calls, trace_calls
 from observability.client.channel import ObservedChannel
 from observability.threads.finalizers import finalizers
-from tests.package.rpc import LOCAL
+from tests.support.rpc import LOCAL
 
 CHANNELS: Final = 16
 METHODS: Final = 450

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from observability import AioHideExceptions, HideExceptions, ListenError, Telemetry, serve, serve_aio
 from protos import echo_pb2
-from tests.package.rpc import service
+from tests.support.rpc import service
 
 SERVICE = echo_pb2.DESCRIPTOR.services_by_name["EchoService"].full_name
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

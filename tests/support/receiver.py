@@ -27,7 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import add_Tr
 
 from client.collector import Collector
 from client.spans import Event, Span, spans_of
-from tests.certificate import CERTIFICATE, KEY
+from tests.support.certificate import CERTIFICATE, KEY
 
 __all__ = [
     "AnsweringReceiver",

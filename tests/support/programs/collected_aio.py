@@ -1,7 +1,7 @@
 """
 Makes asyncio calls whose streams are found by the garbage collector alone, which runs all the time.
 
-    python -m tests.package.programs.collected_aio interceptors|channel SECONDS
+    python -m tests.support.programs.collected_aio interceptors|channel SECONDS
 
 For at least SECONDS, and one round at least: six channels make 600 pairs of calls each, under many names: a stream
 that is read once and dropped in a reference cycle, then a unary call. Prints, as JSON, how many were made, and how many
@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry
 
 from observability import log_calls, measure_calls
 from observability.threads.finalizers import finalizers
-from tests.package.aio_ways import aio_channel
+from tests.support.aio_ways import aio_channel
 
 CHANNELS = 6
 CALLS = 600

@@ -37,7 +37,7 @@ class Words:
     def __init__(self, variables: Mapping[str, str] = {}, *, before: str = "", **options: Any) -> None:
         self._options = {"metrics_port": 0, **options}
         replies, its_replies = os.pipe()
-        program = f"import sys\n{before}\nfrom tests.package.programs import words\nwords.main()"
+        program = f"import sys\n{before}\nfrom tests.support.programs import words\nwords.main()"
         self._process = subprocess.Popen(
             [sys.executable, "-c", program, str(its_replies)],
             cwd=ROOT,

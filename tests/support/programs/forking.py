@@ -25,7 +25,7 @@ import grpc
 from observability import Telemetry
 from observability.calls.method import method_at
 from observability.calls.observation import Observation
-from tests.package.rpc import NAMES, SERVICE, method
+from tests.support.rpc import NAMES, SERVICE, method
 
 logger = logging.getLogger("forking")
 forked: Any = multiprocessing.get_context("fork")

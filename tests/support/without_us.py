@@ -8,8 +8,8 @@ import pytest
 
 from observability import ClientInterceptor
 from observability.client.channel import ObservedChannel
-from tests.package.recorder import Recorder
-from tests.package.rpc import STREAMS, method, requests
+from tests.support.recorder import Recorder
+from tests.support.rpc import STREAMS, method, requests
 
 SINGLE: Final = ("unary", "client_stream")
 REQUEST_STREAMS: Final = ("client_stream", "bidi_stream")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import grpc.aio
 
-from tests.package.rpc import STREAMS
+from tests.support.rpc import STREAMS
 
 PATIENCE: Final = 10.0
 """Seconds that a test waits for what must come."""

@@ -9,7 +9,7 @@ import pytest
 
 from observability import Observer, aio_client_interceptors
 from observability.client.aio_channel import AioObservedChannel
-from tests.package.rpc import aio_serving
+from tests.support.rpc import aio_serving
 
 OURS: Final = ("interceptors", "channel")
 EACH_WAY: Final = pytest.mark.parametrize("way", OURS)

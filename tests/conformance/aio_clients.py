@@ -10,20 +10,20 @@ import grpc
 import grpc.aio
 from grpc import StatusCode
 
-from .cases import requests_stream, responses_stream
 from .clients import OPTIONS, requests, stub
 from .stage import Stage
+from .vocabulary import requests_stream, responses_stream
 
 
 async def call(stage: Stage) -> StatusCode:
     """Make the call, and return the code that its caller gets."""
     case = stage.case
     async with contextlib.AsyncExitStack() as channels:
-        if case.limited:
+        if case.environment.obstacle == "limited":
             _holding = _hold(await channels.enter_async_context(grpc.aio.insecure_channel(stage.address)))
             await asyncio.to_thread(stage.wait)
         channel = await channels.enter_async_context(_channel(stage))
-        if case.timeout:
+        if case.caller.timeout:
             await channel.channel_ready()
         conversation = asyncio.create_task(_converse(stage, stub(channel, stage)))
         interruption = asyncio.create_task(_interrupt_later(stage, channel, conversation))
@@ -35,13 +35,13 @@ async def call(stage: Stage) -> StatusCode:
             return error.code()
         finally:
             await interruption
-            if case.dropped:
+            if case.caller.drops:
                 gc.collect()  # a call that is dropped stands in cycles of grpc's
 
 
 def _channel(stage: Stage) -> grpc.aio.Channel:
     """Return a channel whose calls are reported, one of our own if the way says so."""
-    options = (*OPTIONS, *stage.case.channel_options)
+    options = (*OPTIONS, *stage.case.environment.channel_options)
     if "channel" in stage.way.client:
         plain = grpc.aio.insecure_channel(stage.address, options)
         return stage.telemetry.intercept_channel(plain, target=stage.address)
@@ -55,13 +55,13 @@ def _hold(channel: Any) -> Any:
 
 
 async def _interrupt_later(stage: Stage, channel: grpc.aio.Channel, conversation: asyncio.Task[Any]) -> None:
-    if stage.case.end in ("cancel_task", "stop_server", "close_channel"):
+    if stage.case.caller.end in ("cancel_task", "stop_server", "close_channel"):
         await asyncio.to_thread(stage.wait)
-    if stage.case.end == "cancel_task":
+    if stage.case.caller.end == "cancel_task":
         conversation.cancel()
-    elif stage.case.end == "stop_server":
+    elif stage.case.caller.end == "stop_server":
         await asyncio.to_thread(stage.stop)
-    elif stage.case.end == "close_channel":
+    elif stage.case.caller.end == "close_channel":
         await channel.close()
 
 
@@ -69,23 +69,23 @@ async def _converse(stage: Stage, method: Any) -> StatusCode:
     call = await _start(stage, method)
     if not responses_stream(stage.way.arity):
         await _interrupt(stage, call)
-        if not stage.case.dropped:
+        if not stage.case.caller.drops:
             await call
-        return StatusCode.CANCELLED if stage.case.dropped else StatusCode.OK
-    if stage.case.end == "drop_unread" or stage.case.unserved:
+        return StatusCode.CANCELLED if stage.case.caller.drops else StatusCode.OK
+    if stage.case.caller.end == "drop_unread" or stage.case.environment.waits_unserved:
         await _interrupt(stage, call)
-    if stage.case.end != "drop_unread":
+    if stage.case.caller.end != "drop_unread":
         async for _ in _reading(call) if "read" in stage.way.client else call:
             await _interrupt(stage, call)
-            if stage.case.dropped:
+            if stage.case.caller.drops:
                 break
-    return StatusCode.CANCELLED if stage.case.dropped else StatusCode.OK
+    return StatusCode.CANCELLED if stage.case.caller.drops else StatusCode.OK
 
 
 async def _start(stage: Stage, method: Any) -> Any:
-    timeout = stage.case.timeout
+    timeout = stage.case.caller.timeout
     if not requests_stream(stage.way.arity):
-        return method(stage.case.request, timeout=timeout)
+        return method(stage.case.messages.request, timeout=timeout)
     if "write" not in stage.way.client:
         return method(_aio_requests(stage), timeout=timeout)
     call = method(timeout=timeout)
@@ -108,7 +108,7 @@ async def _reading(call: Any) -> AsyncIterator[Any]:
 
 
 async def _interrupt(stage: Stage, call: Any) -> None:
-    if stage.case.interrupted:
+    if stage.case.caller.interrupts:
         await asyncio.to_thread(stage.wait)
-    if stage.case.cancelled:
+    if stage.case.caller.cancels:
         call.cancel()

@@ -7,11 +7,12 @@ from typing import Any
 import grpc
 from grpc import StatusCode
 
-from .cases import Arity, requests_stream
+from tests.support.recorder import PATIENCE
+
 from .messages import FIRST, parse, serialize
-from .record import PATIENCE
 from .servers import SERVICE
 from .stage import Stage
+from .vocabulary import Arity, requests_stream
 
 OPTIONS = (("grpc.use_local_subchannel_pool", 1),)
 _KINDS: dict[Arity, str] = {
@@ -25,28 +26,28 @@ _KINDS: dict[Arity, str] = {
 def stub(channel: Any, stage: Stage) -> Any:
     """Return what calls the case's method."""
     kind = getattr(channel, _KINDS[stage.way.arity])
-    return kind(f"/{SERVICE}/{stage.case.method}", request_serializer=serialize, response_deserializer=parse)
+    return kind(f"/{SERVICE}/{stage.case.caller.method}", request_serializer=serialize, response_deserializer=parse)
 
 
 def requests(stage: Stage) -> Iterator[Any]:
     """Give the requests of a stream."""
-    yield stage.case.request
-    yield stage.case.second
-    while stage.case.endless and not stage.over.is_set():
+    yield stage.case.messages.request
+    yield stage.case.messages.second
+    while stage.case.messages.endless and not stage.over.is_set():
         yield FIRST
 
 
 def call(stage: Stage) -> StatusCode:
     """Make the call, and return the code that its caller gets."""
-    with grpc.insecure_channel(stage.address, (*OPTIONS, *stage.case.channel_options)) as plain:
-        if stage.case.limited:
+    with grpc.insecure_channel(stage.address, (*OPTIONS, *stage.case.environment.channel_options)) as plain:
+        if stage.case.environment.obstacle == "limited":
             hold(plain)
             stage.wait()
-        if stage.case.timeout:
+        if stage.case.caller.timeout:
             grpc.channel_ready_future(plain).result(PATIENCE)
         channel = stage.telemetry.intercept_channel(plain, target=stage.address)
         _interrupt_later(stage, {"stop_server": stage.stop, "close_channel": plain.close})
-        request = requests(stage) if requests_stream(stage.way.arity) else stage.case.request
+        request = requests(stage) if requests_stream(stage.way.arity) else stage.case.messages.request
         try:
             return _WAYS[stage.way.client](stage, stub(channel, stage), request)
         except grpc.FutureCancelledError:
@@ -63,9 +64,9 @@ def hold(channel: Any) -> None:
 def _interrupt_later(stage: Stage, ends: dict[str, Callable[[], object]]) -> None:
     def interrupt() -> None:
         stage.wait()
-        ends[stage.case.end]()
+        ends[stage.case.caller.end]()
 
-    if stage.case.end in ends:
+    if stage.case.caller.end in ends:
         threading.Thread(target=interrupt).start()
 
 
@@ -75,40 +76,40 @@ def _code(call: Any) -> StatusCode:
 
 
 def _blocking(stage: Stage, method: Any, request: Any) -> StatusCode:
-    method(request, timeout=stage.case.timeout)
+    method(request, timeout=stage.case.caller.timeout)
     return StatusCode.OK
 
 
 def _with_call(stage: Stage, method: Any, request: Any) -> StatusCode:
-    return _code(method.with_call(request, timeout=stage.case.timeout)[1])
+    return _code(method.with_call(request, timeout=stage.case.caller.timeout)[1])
 
 
 def _future(stage: Stage, method: Any, request: Any) -> StatusCode:
-    future = method.future(request, timeout=stage.case.timeout)
+    future = method.future(request, timeout=stage.case.caller.timeout)
     _interrupt(stage, future)
-    if stage.case.dropped:
+    if stage.case.caller.drops:
         return StatusCode.CANCELLED
     future.result()
     return _code(future)
 
 
 def _iterate(stage: Stage, method: Any, request: Any) -> StatusCode:
-    responses = method(request, timeout=stage.case.timeout)
-    if stage.case.end == "drop_unread" or stage.case.unserved:
+    responses = method(request, timeout=stage.case.caller.timeout)
+    if stage.case.caller.end == "drop_unread" or stage.case.environment.waits_unserved:
         _interrupt(stage, responses)
-    if stage.case.end == "drop_unread":
+    if stage.case.caller.end == "drop_unread":
         return StatusCode.CANCELLED
     for _ in responses:
         _interrupt(stage, responses)
-        if stage.case.dropped:
+        if stage.case.caller.drops:
             return StatusCode.CANCELLED
     return StatusCode.OK
 
 
 def _interrupt(stage: Stage, call: Any) -> None:
-    if stage.case.interrupted:
+    if stage.case.caller.interrupts:
         stage.wait()
-    if stage.case.cancelled:
+    if stage.case.caller.cancels:
         call.cancel()
 
 

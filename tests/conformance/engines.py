@@ -6,17 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
+from tests.support.recorder import Span
+
 from . import expected
-from .cases import AGREED, ARITIES, DIVERGING, HIDDEN, Arity, Case, Way, requests_stream, ways
+from .cases import CASES
 from .play import Played, play
-from .record import Span
+from .vocabulary import ARITIES, Arity, Case, Way, requests_stream
+from .ways import ways
 
 Verdicts: TypeAlias = dict[tuple[Arity, str], dict[str, str]]
 """What the spans say, by arity and case, then by column of the table."""
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 RIGHT: Final = "✓"
-_CASES: Final = (*AGREED, *DIVERGING, *HIDDEN)
 _COLUMNS: Final = ("native", "sync client", "sync server", "asyncio client", "asyncio server")
 _PLAINEST: Final = {"sync": ("call", "iterate", "future"), "aio": ("aio_await", "aio_iterate")}
 _TITLES: Final[dict[Arity, str]] = {
@@ -32,11 +34,11 @@ What the spans of a call say, with `OBSERVABILITY_TRACES=native` and with `contr
 opentelemetry-instrumentation-grpc's own interceptors: those are the last four columns. The tests write this page
 (`python -m tests.conformance --write`) and hold it against what they see.
 
-Log lines and metrics are ours under both, and right in every case below, except `limit`: a call over the limit is told
-as CANCELLED by a server with `contrib`, whose interceptor stands before ours and reads the handler of a call that is
-refused. Some calls the official interceptors break themselves: on asyncio servers those of plain handlers, and streams
-of handlers that use `context.write`; on asyncio channels client-streaming calls that are written by hand, which wait
-for their answer first. What they are told as is what came of them.
+Log lines and metrics are ours under both, and right in every case below, except `limit`: a call over the limit is
+reported as CANCELLED by a server with `contrib`, whose interceptor stands before ours and reads the handler of a call
+that is refused. Some calls the official interceptors break themselves: on asyncio servers those of plain handlers, and
+streams of handlers that use `context.write`; on asyncio channels client-streaming calls that are written by hand, which
+wait for their answer first. What is reported of them is what came of them.
 
 ✓ is one span, with the code of the call, a status by the conventions, and an exception where the handler raised one;
 the official client also records the error that its caller gets, which is no fault. Else the cell says what there is:
@@ -74,10 +76,9 @@ class Cell(NamedTuple):
 
     def verdict(self, kind: str, spans: list[Span]) -> str:
         """Say in a few words what the spans of a side say, or that they are right."""
-        code = self.case.client if kind == "client" else self.case.server
         if kind == "client":
             spans = [span._replace(exceptions=max(span.exceptions - 1, 0)) for span in spans]
-        if spans == expected.spans(kind, code, error=self.case.error):
+        if spans == expected.spans(kind, self.case.codes[kind], error=self.case.error):
             return RIGHT
         return "; ".join(map(_words, spans)) or "no span"
 
@@ -101,11 +102,11 @@ def cells() -> Iterator[Cell]:
 
     While requests are still being written the end of an asyncio call is a matter of luck.
     """
-    for case in _CASES:
+    for case in CASES:
         for arity in ARITIES:
             for server in _PLAINEST:
                 way = plainest(case, arity, server)
-                racy = case.early and server == "aio" and requests_stream(arity)
+                racy = case.caller.still_writing and server == "aio" and requests_stream(arity)
                 if way and not racy and (case.name, arity, server) not in UNPLAYABLE:
                     yield Cell(case, way)
 
@@ -128,12 +129,12 @@ def see() -> Verdicts:
     verdicts: Verdicts = {}
     for cell in cells():
         row = verdicts.setdefault((cell.way.arity, cell.case.name), {"native": RIGHT})
-        native, official = play_with("native", cell).record, play_with("contrib", cell).record
+        native, official = play_with("native", cell).recorder, play_with("contrib", cell).recorder
         for kind in ("client", "server"):
             if not cell.lucky(kind):
-                row[cell.column(kind)] = cell.verdict(kind, official.spans(kind))
+                row[cell.column(kind)] = cell.verdict(kind, official.side(kind).spans)
             if row["native"] == RIGHT:
-                row["native"] = cell.verdict(kind, native.spans(kind))
+                row["native"] = cell.verdict(kind, native.side(kind).spans)
     for (name, arity, server), reason in UNPLAYABLE.items():
         row = verdicts.setdefault((arity, name), {"native": RIGHT})
         row[f"{'asyncio' if server == 'aio' else 'sync'} client"] = reason
@@ -149,7 +150,7 @@ def _section(arity: Arity, verdicts: Verdicts) -> str:
     header = ["Case", "", "Code", *_COLUMNS]
     rows = [
         [f"`{case}`", case.says, _codes(case), *(verdicts[arity, case.name].get(name, "") for name in _COLUMNS)]
-        for case in _CASES
+        for case in CASES
         if (arity, case.name) in verdicts
     ]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
@@ -157,7 +158,7 @@ def _section(arity: Arity, verdicts: Verdicts) -> str:
 
 
 def _codes(case: Case) -> str:
-    client, server = (code.name if code else "(none)" for code in (case.client, case.server))
+    client, server = (code.name if code else "(none)" for code in case.codes.values())
     return client if client == server else f"{client}, server {server}"
 
 

@@ -1,4 +1,4 @@
-"""Plays a case on one way: a server, a caller and what their telemetry told."""
+"""Plays a case on one way: a server, a caller and what their telemetry reported."""
 
 import time
 from collections.abc import Iterator
@@ -7,18 +7,24 @@ from typing import NamedTuple
 
 from grpc import StatusCode
 
+from tests.support.recorder import Recorder
+
 from . import aio_clients, clients
-from .cases import Case, Way
 from .loop import run
-from .record import Record
 from .servers import serving
 from .stage import Stage
+from .vocabulary import Case, Way
 
 
 class Played(NamedTuple):
-    """What came of it: what was told, the code that the caller got, and how long it took until both sides had told."""
+    """
+    What came of it.
 
-    record: Record
+    `recorder` has what was reported, `got` is the code that the caller got, and `milliseconds` how long it took until
+    both sides had reported.
+    """
+
+    recorder: Recorder
     got: StatusCode
     milliseconds: float
 
@@ -26,9 +32,9 @@ class Played(NamedTuple):
 @contextmanager
 def staged(case: Case, way: Way, engine: str = "native") -> Iterator[Stage]:
     """Serve a case, for a caller still to come."""
-    record = Record()
-    with record.telemetry(engine) as telemetry:
-        stage = Stage(case, way, record, telemetry)
+    recorder = Recorder()
+    with recorder.telemetry(engine) as telemetry:
+        stage = Stage(case, way, recorder, telemetry)
         with serving(stage):
             yield stage
 
@@ -41,10 +47,10 @@ def call(stage: Stage) -> StatusCode:
 def play(case: Case, way: Way, engine: str = "native") -> Played:
     """Play a case, until everything of it is over."""
     with staged(case, way, engine) as stage:
-        if case.absent:
+        if case.environment.obstacle == "absent":
             stage.stop()
         began = time.perf_counter()
         got = call(stage)
-        stage.record.wait(*(kind for kind, code in (("client", case.client), ("server", case.server)) if code))
+        stage.recorder.wait_for_lines(*(side for side, code in case.codes.items() if code))
         milliseconds = (time.perf_counter() - began) * 1000
-    return Played(stage.record, got, milliseconds)
+    return Played(stage.recorder, got, milliseconds)

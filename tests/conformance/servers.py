@@ -10,12 +10,12 @@ import grpc
 import grpc.aio
 
 from observability import AioHideExceptions, HideExceptions
+from tests.support.recorder import PATIENCE
 
-from .cases import Arity, requests_stream, responses_stream
 from .loop import run
 from .messages import parse, serialize
-from .record import PATIENCE
 from .stage import Stage
+from .vocabulary import Arity, requests_stream, responses_stream
 
 SERVICE = "conformance.Service"
 _OPTIONS = (("grpc.so_reuseport", 0),)
@@ -37,13 +37,13 @@ def _plain(stage: Stage) -> Callable[[Any, Any], Any]:
         if stage.over.is_set():
             return
         for _ in request if requests_stream(arity) else ():
-            if case.endless:
+            if case.messages.endless:
                 break
-        if case.first:
-            yield case.first
-        case.act(context, stage.pause)
+        if case.messages.first:
+            yield case.messages.first
+        case.handler.act(context, stage.pause)
         if not stage.over.is_set():
-            yield case.last
+            yield case.messages.last
 
     def response(request: Any, context: Any) -> Any:
         last = None
@@ -55,7 +55,7 @@ def _plain(stage: Stage) -> Callable[[Any, Any], Any]:
 
 
 async def _act(stage: Stage, context: Any) -> None:
-    result = stage.case.act(context, stage.pause_aio)
+    result = stage.case.handler.act(context, stage.pause_aio)
     if inspect.isawaitable(result):
         await result
 
@@ -66,12 +66,12 @@ def _async(stage: Stage) -> Callable[[Any, Any], Any]:
     async def responses(request: Any, context: Any) -> AsyncIterator[Any]:
         if requests_stream(arity):
             async for _ in request:
-                if case.endless:
+                if case.messages.endless:
                     break
-        if case.first:
-            yield case.first
+        if case.messages.first:
+            yield case.messages.first
         await _act(stage, context)
-        yield case.last
+        yield case.messages.last
 
     async def response(request: Any, context: Any) -> Any:
         async for answer in responses(request, context):
@@ -86,15 +86,15 @@ def _with_context(stage: Stage) -> Callable[[Any, Any], Any]:
 
     async def response(_request: Any, context: Any) -> Any:
         while requests_stream(arity) and await context.read() is not grpc.aio.EOF:
-            if case.endless:
+            if case.messages.endless:
                 break
-        if case.first and responses_stream(arity):
-            await context.write(case.first)
+        if case.messages.first and responses_stream(arity):
+            await context.write(case.messages.first)
         await _act(stage, context)
         if responses_stream(arity):
-            await context.write(case.last)
+            await context.write(case.messages.last)
             return None
-        return case.last
+        return case.messages.last
 
     return response
 
@@ -103,7 +103,7 @@ _STYLES = {"sync": _plain, "aio": _async, "aio_context": _with_context, "aio_pla
 
 
 def _handlers(stage: Stage) -> list[grpc.GenericRpcHandler]:
-    serializer = None if stage.case.raw else serialize
+    serializer = serialize if stage.case.handler.serialises else None
     handler = _MAKERS[stage.way.arity](_STYLES[stage.way.server](stage), parse, serializer)
     return [grpc.method_handlers_generic_handler(SERVICE, {"Method": handler})]
 
@@ -156,7 +156,7 @@ def serving(stage: Stage) -> Iterator[None]:
     """Serve the case."""
     serve = _serving_sync if stage.way.server == "sync" else _serving_aio
     with ThreadPoolExecutor(_THREADS) as pool:
-        if stage.case.pool_busy:
+        if stage.case.environment.obstacle == "pool_busy":
             for _ in range(_THREADS):
                 pool.submit(stage.over.wait, PATIENCE)
         with serve(stage, pool):
@@ -169,9 +169,13 @@ def _serving_sync(stage: Stage, pool: ThreadPoolExecutor) -> Iterator[None]:
     server = grpc.server(
         pool,
         _handlers(stage),
-        [Gate(stage), *([HideExceptions()] if case.hide else []), *stage.telemetry.server_interceptors()],
-        (*_OPTIONS, *case.server_options),
-        maximum_concurrent_rpcs=1 if case.limited else None,
+        [
+            Gate(stage),
+            *([HideExceptions()] if case.environment.hides_exceptions else []),
+            *stage.telemetry.server_interceptors(),
+        ],
+        (*_OPTIONS, *case.environment.server_options),
+        maximum_concurrent_rpcs=1 if case.environment.obstacle == "limited" else None,
     )
     stage.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     stage.stop = lambda: server.stop(0).wait(_STOPPED)
@@ -201,12 +205,12 @@ async def _start_aio(stage: Stage, pool: ThreadPoolExecutor) -> grpc.aio.Server:
         _handlers(stage),
         [
             AioGate(stage),
-            *([AioHideExceptions()] if case.hide else []),
+            *([AioHideExceptions()] if case.environment.hides_exceptions else []),
             *stage.telemetry.aio_server_interceptors(),
-            *([AioDelay(stage)] if case.delayed else []),
+            *([AioDelay(stage)] if case.environment.obstacle == "delayed" else []),
         ],
-        (*_OPTIONS, *case.server_options),
-        maximum_concurrent_rpcs=1 if case.limited else None,
+        (*_OPTIONS, *case.environment.server_options),
+        maximum_concurrent_rpcs=1 if case.environment.obstacle == "limited" else None,
     )
     stage.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

@@ -5,9 +5,9 @@ import threading
 from collections.abc import Callable
 
 from observability import Telemetry
+from tests.support.recorder import PATIENCE, Recorder
 
-from .cases import Case, Way
-from .record import PATIENCE, Record
+from .vocabulary import Case, Way
 
 AT_LAST = 0.1
 """Seconds before its deadline at which a caller cancels at last."""
@@ -28,10 +28,10 @@ class Stage:
     address: str
     stop: Callable[[], object]
 
-    def __init__(self, case: Case, way: Way, record: Record, telemetry: Telemetry) -> None:
+    def __init__(self, case: Case, way: Way, recorder: Recorder, telemetry: Telemetry) -> None:
         self.case = case
         self.way = way
-        self.record = record
+        self.recorder = recorder
         self.telemetry = telemetry
         self.arrived = threading.Event()
         self.serving = threading.Event()
@@ -52,13 +52,13 @@ class Stage:
 
     def wait(self) -> None:
         """Wait for the moment at which the caller ends the call: a handler waits, unless the case says otherwise."""
-        if self.case.end in ("cancel_late", "drop_late"):
-            self.record.wait("server")
-        elif self.case.pool_busy:
+        if self.case.caller.end in ("cancel_late", "drop_late"):
+            self.recorder.wait_for_lines("server")
+        elif self.case.environment.obstacle == "pool_busy":
             self.arrived.wait(PATIENCE)
         else:
             self.serving.wait(PATIENCE)
-        if self.case.unserved:
+        if self.case.environment.waits_unserved:
             self.over.wait(UNSERVED)
-        elif self.case.end == "cancel_at_last":
-            self.over.wait((self.case.timeout or 0) - AT_LAST)
+        elif self.case.caller.end == "cancel_at_last":
+            self.over.wait((self.case.caller.timeout or 0) - AT_LAST)

@@ -6,47 +6,39 @@ from dataclasses import replace
 import pytest
 from grpc import StatusCode
 
+from tests.support.recorder import Side
+
 from . import expected
-from .cases import AGREED, Case, Way
+from .cases import BY_NAME
 from .play import play
-from .record import Observers, Span
+from .vocabulary import Caller, Case, Way
 
 WAYS = (Way("unary", "sync", "future"), Way("server_stream", "aio", "aio_iterate"))
 """One for each side of each stack."""
-DEADLINE, CANCEL = (next(case for case in AGREED if case.name == name) for name in ("deadline", "cancel"))
+DEADLINE, CANCEL = BY_NAME["deadline"], BY_NAME["cancel"]
 LATE = Case(
     "cancel_at_last",
-    "A caller that cancels by hand within the last 2 % of its time is CANCELLED, and the server cannot tell.",
+    "A caller that cancels by hand within the last 2 % of its time is CANCELLED, and the server cannot know.",
     client=StatusCode.CANCELLED,
     server=StatusCode.DEADLINE_EXCEEDED,
-    act=DEADLINE.act,
-    end="cancel_at_last",
-    timeout=9.0,  # 10 s would be 10.1 on the wire, which is half of the margin
+    caller=Caller(end="cancel_at_last", timeout=9.0),  # 10 s would be 10.1 on the wire, which is half of the margin
+    handler=DEADLINE.handler,
 )
 
 
-CUT_OFF = {
-    "cancel": (StatusCode.CANCELLED, StatusCode.CANCELLED),
-    "deadline": (StatusCode.DEADLINE_EXCEEDED, StatusCode.DEADLINE_EXCEEDED),
-    "cancel_at_last": (StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED),
-}
-"""The codes that the client and the server are to tell, by case."""
-
-Recorder = dict[str, tuple[Observers, list[Span]]]
+def _seen(case: Case, way: Way) -> dict[str, Side]:
+    """Play a case; return all that the client and the server report."""
+    recorder = play(case, way).recorder
+    return {side: recorder.side(side) for side in case.codes}
 
 
-def _told(case: Case, way: Way) -> Recorder:
-    """Return all that the client and the server say."""
-    record = play(case, way).record
-    return {kind: record.everything(kind) for kind in ("client", "server")}
+def _expected(case: Case) -> dict[str, Side]:
+    """Return what they are to report."""
+    return {side: expected.side(side, code) for side, code in case.codes.items()}
 
 
-def _expected(case: Case) -> Recorder:
-    """Return what they are to say."""
-    return {
-        kind: expected.everything(kind, code)
-        for kind, code in zip(("client", "server"), CUT_OFF[case.name], strict=True)
-    }
+def _within(case: Case, seconds: float) -> Case:
+    return replace(case, caller=replace(case.caller, timeout=seconds))
 
 
 def test_long_deadlines() -> None:
@@ -55,21 +47,23 @@ def test_long_deadlines() -> None:
 
     On the wire they are 1.51 and 10.1 s. A caller that cancels by hand just before is taken for one that gave up.
     """
-    cases = (replace(DEADLINE, timeout=1.501), replace(DEADLINE, timeout=10.03), LATE)
+    cases = (_within(DEADLINE, 1.501), _within(DEADLINE, 10.03), LATE)
 
     with ThreadPoolExecutor(len(cases) * len(WAYS)) as side_by_side:
-        recorder = {
-            (case.name, case.timeout, way): side_by_side.submit(_told, case, way) for case in cases for way in WAYS
+        seen = {
+            (case.name, case.caller.timeout, way): side_by_side.submit(_seen, case, way)
+            for case in cases
+            for way in WAYS
         }
 
-    assert {(case.name, case.timeout, way): _expected(case) for case in cases for way in WAYS} == {
-        key: future.result() for key, future in recorder.items()
+    assert {(case.name, case.caller.timeout, way): _expected(case) for case in cases for way in WAYS} == {
+        key: future.result() for key, future in seen.items()
     }
 
 
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
 def test_cancelled_in_time(way: Way) -> None:
     """A caller that cancels by hand well before its deadline is CANCELLED for the server as well."""
-    case = replace(CANCEL, timeout=30.0)
+    case = _within(CANCEL, 30.0)
 
-    assert _expected(case) == _told(case, way)
+    assert _expected(case) == _seen(case, way)

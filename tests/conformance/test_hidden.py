@@ -20,7 +20,7 @@ import pytest
 from grpc import StatusCode
 
 from observability import AioServerInterceptor, ServerInterceptor
-from tests.support.recorder import Recorder
+from tests.support.recorder import PATIENCE, Recorder
 from tests.support.rpc import (
     AIO_ECHOES,
     ECHOES,
@@ -36,39 +36,50 @@ from tests.support.rpc import requests as some_requests
 from tests.support.wire import raw_call, received
 
 from . import expected
-from .cases import AGREED, ARITIES, DIVERGING, HIDDEN, Arity, Case, Way, agreed, requests_stream, responses_stream, ways
+from .cases import BY_NAME, CASES, HIDDEN
 from .clients import hold, requests, stub
 from .messages import LARGE
 from .play import play, staged
-from .record import PATIENCE, Record
 from .stage import UNSERVED
+from .vocabulary import (
+    ARITIES,
+    ONE_REQUEST,
+    Arity,
+    Case,
+    Environment,
+    Messages,
+    Way,
+    agreed,
+    requests_stream,
+    responses_stream,
+)
+from .ways import ways
 
 TOO_LARGE = Case(
     "request_too_large",
     "A request larger than the server accepts is refused by grpc's core, which says nothing of it.",
     client=StatusCode.RESOURCE_EXHAUSTED,
     server=StatusCode.CANCELLED,
-    request=LARGE,
-    server_options=(("grpc.max_receive_message_length", 100),),
-    arities=("unary", "server_stream"),
+    messages=Messages(request=LARGE),
+    environment=Environment(server_options=(("grpc.max_receive_message_length", 100),)),
+    arities=ONE_REQUEST,
 )
 AT_ONCE = 25.0
 """Milliseconds within which a call that ends before its handler starts has ended at once."""
 UNSTEADY = [
-    case
-    for case in (*DIVERGING, *HIDDEN)
-    if case.name
-    in ("request_of_stream_unserialisable", "request_of_stream_too_large_to_send", "request_of_stream_too_large")
+    BY_NAME["request_of_stream_unserialisable"],
+    BY_NAME["request_of_stream_too_large_to_send"],
+    BY_NAME["request_of_stream_too_large"],
 ]
 
 
-def assert_told(record: Record, client: StatusCode, *server: StatusCode) -> None:
-    """Let each side tell its call once, with the same code everywhere: the client's, and one of the server's."""
-    code = StatusCode[record.line("server")["code"]]
+def assert_reported(recorder: Recorder, client: StatusCode, *server: StatusCode) -> None:
+    """Assert that each side has reported its call once, with one code everywhere: the client's, one of the server's."""
+    code = StatusCode[recorder.line("server")["code"]]
 
     assert code in server
-    assert expected.everything("client", client) == record.everything("client")
-    assert expected.everything("server", code) == record.everything("server")
+    assert expected.side("client", client) == recorder.side("client")
+    assert expected.side("server", code) == recorder.side("server")
 
 
 def unserved(milliseconds: float) -> list[StatusCode]:
@@ -79,9 +90,10 @@ def unserved(milliseconds: float) -> list[StatusCode]:
 @pytest.mark.parametrize("way", list(ways(TOO_LARGE)), ids="-".join)
 def test_request_too_large(way: Way) -> None:
     """A request larger than the server accepts is RESOURCE_EXHAUSTED for its caller, and cut off on the server."""
-    record = play(TOO_LARGE, way).record
+    recorder = play(TOO_LARGE, way).recorder
 
-    assert_told(record, StatusCode.RESOURCE_EXHAUSTED, *unserved(record.line("server")["latency_ms"]))
+    cut_off = unserved(recorder.line("server")["latency_ms"])
+    assert_reported(recorder, StatusCode.RESOURCE_EXHAUSTED, *cut_off)
 
 
 def unsteady_ways(case: Case) -> list[Way]:
@@ -100,7 +112,7 @@ def test_stream_of_requests_cut_off(case: Case, way: Way) -> None:
     played = play(case, way)
 
     assert case.client
-    assert_told(played.record, case.client, StatusCode.CANCELLED, StatusCode.OK)
+    assert_reported(played.recorder, case.client, StatusCode.CANCELLED, StatusCode.OK)
 
 
 def test_caller_that_cancels_while_its_requests_are_read() -> None:
@@ -131,7 +143,7 @@ def test_caller_that_cancels_while_its_requests_are_read() -> None:
 
 
 class Waiting(grpc.aio.ServerInterceptor):
-    """Waits until the call is cancelled, and tells when it does."""
+    """Waits until the call is cancelled, and sets `waiting` when it does."""
 
     def __init__(self) -> None:
         self.waiting = asyncio.Event()
@@ -163,18 +175,18 @@ def test_cut_off_at_once() -> None:
     assert [sorted(recorder.codes)] * 4 == recorder.everywhere()
 
 
-def _queue(arity: Arity, *, timeout: float | None) -> Record:
+def _queue(arity: Arity, *, timeout: float | None) -> Recorder:
     """
     Let a call wait for a thread of grpc.server until its deadline, or until its caller cancels it without one.
 
-    Returns the record of it. grpc.server tells nothing before the pool has
-    a thread for the call; it gets one when a later call on the same connection shows that the cut-off has arrived.
+    Return what has recorded it. grpc.server reports nothing before the pool has a thread for the call; it gets one when
+    a later call on the same connection shows that the cut-off has arrived.
     """
-    case = agreed("queued", "", StatusCode.CANCELLED, timeout=timeout, pool_busy=True)
+    case = agreed("queued", "", StatusCode.CANCELLED, environment=Environment(obstacle="pool_busy"))
     with staged(case, Way(arity, "sync", "future")) as stage, grpc.insecure_channel(stage.address) as plain:
         method = stub(stage.telemetry.intercept_channel(plain), stage)
         start = getattr(method, "future", method)
-        call = start(requests(stage) if requests_stream(arity) else case.request, timeout=timeout)
+        call = start(requests(stage) if requests_stream(arity) else case.messages.request, timeout=timeout)
         stage.arrived.wait(PATIENCE)
         stage.over.wait(UNSERVED)
         if timeout is None:
@@ -185,26 +197,26 @@ def _queue(arity: Arity, *, timeout: float | None) -> Record:
         hold(plain)
         stage.arrived.wait(PATIENCE)
         stage.over.set()
-        stage.record.wait("client", "server")
-    return stage.record
+        stage.recorder.wait_for_lines("client", "server")
+    return stage.recorder
 
 
 @pytest.mark.parametrize("arity", ARITIES)
 def test_deadline_in_queue(arity: Arity) -> None:
     """A call whose deadline comes while it waits for a thread is DEADLINE_EXCEEDED on both sides."""
-    assert_told(_queue(arity, timeout=0.25), StatusCode.DEADLINE_EXCEEDED, StatusCode.DEADLINE_EXCEEDED)
+    assert_reported(_queue(arity, timeout=0.25), StatusCode.DEADLINE_EXCEEDED, StatusCode.DEADLINE_EXCEEDED)
 
 
 @pytest.mark.parametrize("arity", ["unary", "server_stream"])
 def test_unary_request_cancelled_in_queue(arity: Arity) -> None:
     """A call with one request that its caller cancels there looks the same to the server."""
-    assert_told(_queue(arity, timeout=None), StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
+    assert_reported(_queue(arity, timeout=None), StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED)
 
 
 @pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
 def test_stream_of_requests_cancelled_in_queue(arity: Arity) -> None:
     """The handler of a stream of requests starts even then, and so the server knows better."""
-    assert_told(_queue(arity, timeout=None), StatusCode.CANCELLED, StatusCode.CANCELLED)
+    assert_reported(_queue(arity, timeout=None), StatusCode.CANCELLED, StatusCode.CANCELLED)
 
 
 STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
@@ -212,7 +224,7 @@ NO_COMPRESSION = (("grpc.compression_enabled_algorithms_bitset", 1),)
 
 
 def serve(stack: str, recorder: Recorder, arity: str, behavior: Any, ask: Callable[[str], Any], **how: Any) -> Any:
-    """Serve this behaviour until this has asked it, by its address, and the call's end is told."""
+    """Serve this behaviour until this has asked it, by its address, and the call's end is reported."""
     if stack == "sync":
         with serving(ServerInterceptor(*recorder.observers), **{arity: behavior}, **how) as address:
             answer = ask(address)
@@ -336,7 +348,7 @@ def test_table_of_what_grpc_hides() -> None:
         for path in (root / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
     }
-    cases = {case.name for case in (*AGREED, *DIVERGING, *HIDDEN)}
+    cases = {case.name for case in CASES}
 
     assert all(named)
     assert {case.name for case in HIDDEN} <= set(chain(*named)) <= cases | tests

@@ -6,19 +6,22 @@ from typing import Any
 import grpc
 import pytest
 
-from .cases import AGREED, ARITIES, SERVERS, Arity, Case, Way, requests_stream, responses_stream
+from tests.support.recorder import PATIENCE
+
+from .cases import BY_NAME
 from .clients import requests, stub
 from .play import staged
-from .record import PATIENCE
 from .stage import Stage
+from .vocabulary import ARITIES, Arity, Case, Way, requests_stream, responses_stream
+from .ways import SERVERS
 
-RAISING = [case for case in AGREED if case.name in ("exception_hidden", "exit", "own_cancellation")]
+RAISING = [BY_NAME["exception_hidden"], BY_NAME["exit"], BY_NAME["own_cancellation"]]
 AT_ONCE = 5.0
 """Seconds within which an answer has come at once, on a busy machine; the call's own deadline is later."""
 
 
 def _ask(method: Any, stage: Stage) -> None:
-    request = requests(stage) if requests_stream(stage.way.arity) else stage.case.request
+    request = requests(stage) if requests_stream(stage.way.arity) else stage.case.messages.request
     answer = method(request, timeout=PATIENCE)  # so that a caller who is left waiting fails, and does not hang
     if responses_stream(stage.way.arity):
         list(answer)

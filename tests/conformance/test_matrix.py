@@ -1,7 +1,7 @@
 """
 The outcome matrix: every outcome, on every way to make and to serve a call, is reported once on each side, and truly.
 
-The sentences of the cases, in cases.py, are the specification; those here hold for all of them.
+The sentences of the cases, in cases.py, are the specification; what is expected here holds for all of them.
 """
 
 from typing import NamedTuple
@@ -11,93 +11,96 @@ import pytest
 from grpc import StatusCode
 
 from observability.client.channel import ObservedChannel
+from tests.support.recorder import Recorder, Side
 
 from . import expected
-from .cases import AGREED, DIVERGING, HIDDEN, Case, Way, requests_stream, ways
+from .cases import CASES
 from .play import Played, play
-from .record import Record
+from .vocabulary import Case, Way, requests_stream, responses_stream
+from .ways import ways
 
 AGREEMENT = 0.01
 """Milliseconds by which two signals may differ: a line and a span have been rounded."""
 
 
-class Cell(NamedTuple):
-    """One case on one way, and what came of it."""
-
-    case: Case
-    way: Way
-    played: Played
-
-    @property
-    def codes(self) -> dict[str, StatusCode | None]:
-        """What each side is to tell."""
-        return {"client": self._client, "server": self.case.server}
-
-    @property
-    def _client(self) -> StatusCode | None:
-        # While requests are still being written grpc.aio may tell its caller INTERNAL, whatever the server sends.
-        way, got = self.way, self.played.got
-        racy = self.case.early and way.client.startswith("aio_") and requests_stream(way.arity)
-        return got if racy and got is StatusCode.INTERNAL else self.case.client
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((case, way), id=f"{case}-{'-'.join(way)}")
-        for case in (*AGREED, *DIVERGING, *HIDDEN)
-        for way in ways(case)
-    ],
-)
-def cell(request: pytest.FixtureRequest) -> Cell:
-    """Play one case on one way; every test below looks at the same call."""
-    case, way = request.param
-    return Cell(case, way, play(case, way))
-
-
-def test_log_and_metrics(cell: Cell) -> None:
+class Report(NamedTuple):
     """
-    Each side has one line, one handled count and one observation, with one code, and nothing is left in flight.
+    All that is reported of one call.
 
-    The client's code is the one that its caller gets.
+    `got` is the code that its caller gets, `client` and `server` are what each side reports. `ancestry` is the trace,
+    the span and the parent of each span: one trace, in which the server's span is the child of the client's, and both
+    are those of the lines. `uneven_durations` are those of a side whose signals disagree, or that say that the call
+    took longer than it did. `messages` are how many each side has sent and received, where all of them arrive.
     """
-    record = cell.played.record
 
-    assert cell.codes["client"] is cell.played.got
-    assert {kind: expected.signals(code) for kind, code in cell.codes.items()} == {
-        kind: record.signals(kind) for kind in cell.codes
-    }
-
-
-def test_spans(cell: Cell) -> None:
-    """Each side has one span, with that code, a status by the conventions, and at most one exception."""
-    record, error = cell.played.record, cell.case.error
-
-    assert {kind: expected.spans(kind, code, error=error) for kind, code in cell.codes.items()} == {
-        kind: record.spans(kind) for kind in cell.codes
-    }
+    got: StatusCode | None
+    client: Side
+    server: Side
+    ancestry: list[tuple[str, str, str | None]]
+    uneven_durations: dict[str, list[float]]
+    messages: dict[str, tuple[float, float]]
 
 
-def test_trace(cell: Cell) -> None:
-    """The lines and spans of both sides belong to one trace, where the server's span is the child of the client's."""
-    record = cell.played.record
-    lines = sorted(record.lines, key=lambda line: line["kind"])
+def expect(case: Case, way: Way, played: Played) -> Report:
+    """Return what is to be reported of a case on this way."""
+    client = _client(case, way, played.got)
+    sent, received = (2 if stream(way.arity) else 1 for stream in (requests_stream, responses_stream))
+    return Report(
+        got=client,
+        client=expected.side("client", client, error=case.error),
+        server=expected.side("server", case.server, error=case.error),
+        ancestry=_ancestry_of_lines(played.recorder),
+        uneven_durations={},
+        messages={"client": (sent, received), "server": (received, sent)} if case.delivers_all else {},
+    )
+
+
+def see(case: Case, played: Played) -> Report:
+    """Return what was reported."""
+    recorder = played.recorder
+    return Report(
+        got=played.got,
+        client=recorder.side("client"),
+        server=recorder.side("server"),
+        ancestry=recorder.ancestry(),
+        uneven_durations=_uneven_durations(case, played),
+        messages={side: recorder.messages(side) for side in case.codes if case.delivers_all},
+    )
+
+
+def _client(case: Case, way: Way, got: StatusCode) -> StatusCode | None:
+    """Return the client's code: while it is still writing grpc.aio may report INTERNAL, whatever the server sends."""
+    racy = case.caller.still_writing and way.client.startswith("aio_") and requests_stream(way.arity)
+    return got if racy and got is StatusCode.INTERNAL else case.client
+
+
+def _ancestry_of_lines(recorder: Recorder) -> list[tuple[str, str, str | None]]:
+    lines = sorted(recorder.lines, key=lambda line: line["kind"])
     parents = [None, *(line["span_id"] for line in lines)]
-
-    assert record.ancestry() == [
-        (lines[0]["trace_id"], line["span_id"], parent) for line, parent in zip(lines, parents, strict=False)
-    ]
+    return [(lines[0]["trace_id"], line["span_id"], parent) for line, parent in zip(lines, parents, strict=False)]
 
 
-def test_durations(cell: Cell) -> None:
-    """The signals of a side agree on how long the call took, which is no longer than it did take."""
-    durations = [cell.played.record.durations(kind) for kind, code in cell.codes.items() if code]
+def _uneven_durations(case: Case, played: Played) -> dict[str, list[float]]:
+    durations = {side: played.recorder.durations(side) for side, code in case.codes.items() if code}
+    return {
+        side: lengths
+        for side, lengths in durations.items()
+        if max(lengths) - min(lengths) >= AGREEMENT or max(lengths) > played.milliseconds
+    }
 
-    assert all(max(side) - min(side) < AGREEMENT for side in durations)
-    assert max(map(max, durations)) <= cell.played.milliseconds
+
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [pytest.param(case, way, id=f"{case}-{'-'.join(way)}") for case in CASES for way in ways(case)],
+)
+def test_call(case: Case, way: Way) -> None:
+    """A call is reported as its case says, by all signals of both sides, which agree with each other."""
+    played = play(case, way)
+
+    assert expect(case, way, played) == see(case, played)
 
 
 def test_sync_channel() -> None:
     """The sync callers call through our own channel, which Telemetry puts around grpc's."""
-    with Record().telemetry("native") as telemetry, grpc.insecure_channel("localhost:1") as plain:
+    with Recorder().telemetry("native") as telemetry, grpc.insecure_channel("localhost:1") as plain:
         assert isinstance(telemetry.intercept_channel(plain), ObservedChannel)

@@ -1,4 +1,4 @@
-"""Handlers and interceptors of odd shapes, on both servers: what comes of them is told like any other outcome."""
+"""Handlers and interceptors of odd shapes, on both servers: what comes of them is reported like any other outcome."""
 
 import asyncio
 import contextlib
@@ -98,7 +98,7 @@ def sets(code: object) -> Any:
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("code", [*range(18), -1, 5.0, "NOT_FOUND", (5, "not found")])
 def test_code_that_is_a_number(stack: str, code: object) -> None:
-    """A number is a code on grpc.aio.server alone, and not every one; what grpc makes of it is what is told."""
+    """A number is a code on grpc.aio.server alone, and not every one; what grpc makes of it is what is reported."""
     recorder = Recorder()
     got = serve(stack, recorder, "unary", sets(code))
 
@@ -160,7 +160,7 @@ async def aio_unsendable_text(request: bytes, context: Any) -> bytes:
 @pytest.mark.parametrize("behavior", [aio_unsendable, aio_unsendable_text, unsendable])
 def test_unsendable_status_on_asyncio(behavior: Any) -> None:
     """
-    A status that grpc.aio cannot send is told when the caller's deadline comes; without one, as UNKNOWN at once.
+    A status that grpc.aio cannot send is reported when the caller's deadline comes; without one, as UNKNOWN at once.
 
     Whether the caller leaves before, nobody says.
     """
@@ -397,7 +397,7 @@ def test_span_lies_within_its_callers(fails: bool) -> None:  # noqa: FBT001 - a 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_suppressed_aio_server(fails: bool) -> None:  # noqa: FBT001 - a parameter
-    """A server that is started where instrumentation is suppressed tells nothing, nor where an interceptor fails."""
+    """A server that is started where instrumentation is suppressed reports nothing, nor where an interceptor fails."""
     recorder = Recorder()
 
     with suppress_instrumentation():

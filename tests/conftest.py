@@ -16,12 +16,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def collectable() -> Iterator[None]:
-    """Let the garbage collector look at what the tests make, not at twelve thousand tests each time."""
+@pytest.fixture(scope="module", autouse=True)
+def collectable() -> None:
+    """Let the garbage collector look at what a module's tests make, not at all tests and what they left each time."""
+    gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -294,36 +294,36 @@ def test_twice_on_one_registry() -> None:
 
 
 def test_unknown_methods_share_one_series() -> None:
-    """10,000 unknown method names add one series, and grow no cache."""
+    """3,000 unknown method names add one series, and grow no cache."""
     recorder = Recorder(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
     interceptor = ServerInterceptor(*recorder.observers)
     with serving(interceptor, unary=echo) as address:
         call_unary(address, *(f"/nobody.v1.Knows/Method{number}" for number in range(10)))
         recorder.wait_for(10)
         size = len(scrape(recorder.registry))
-        flood(address, "/nobody.v1.Knows/Other", 9_990)
-        recorder.wait_for(10_000)
+        flood(address, "/nobody.v1.Knows/Other", 2_990)
+        recorder.wait_for(3_000)
 
     assert {("unary", "unknown", "unknown")} == series(recorder)
-    assert 10_000 == recorder.total("grpc_server_handled_total")
+    assert 3_000 == recorder.total("grpc_server_handled_total")
     assert abs(len(scrape(recorder.registry)) - size) < 500
     assert {} == interceptor._methods
 
 
 def test_catch_all_adds_a_thousand_series() -> None:
-    """10,000 names through a catch-all handler add 1,000 series and then one for the rest, and grow no cache more."""
+    """3,000 names through a catch-all handler add 1,000 series and then one for the rest, and grow no cache more."""
     recorder = Recorder(log={"only": 60_000.0}, sampler=ALWAYS_OFF)
     interceptor = ServerInterceptor(*recorder.observers)
     with serving(interceptor, handlers=[CatchAll(echo)]) as address:
-        flood(address, "/made.v1.Up/Method", 2_000)
-        recorder.wait_for(2_000)
+        flood(address, "/made.v1.Up/Method", 1_200)
+        recorder.wait_for(1_200)
         size = len(scrape(recorder.registry))
-        flood(address, "/made.v1.Up/Other", 8_000)
-        recorder.wait_for(10_000)
+        flood(address, "/made.v1.Up/Other", 1_800)
+        recorder.wait_for(3_000)
 
     assert 1001 == len(series(recorder))
     assert ("unary", "unknown", "unknown") in series(recorder)
-    assert 10_000 == recorder.total("grpc_server_handled_total")
+    assert 3_000 == recorder.total("grpc_server_handled_total")
     assert abs(len(scrape(recorder.registry)) - size) < 1000
     assert 1000 == len(interceptor._methods)
     assert 2 >= max(len(known.extensions) for known in interceptor._methods.values())

@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -71,19 +70,12 @@ class Recorder:
         self._spans = InMemorySpanExporter()
         self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._spans))
-        self._options = (trace or {}, measure or {}, log or {})
-        self._extra = extra
-
-    @cached_property
-    def observers(self) -> list[Observer]:
-        """The three observers, and what keeps calls and outcomes."""
-        trace, measure, log = self._options
         logger = structlog.wrap_logger(None, processors=[self._keep_line]).bind(service="A")
-        return [
-            *self._extra,
-            trace_calls(self.provider, **trace),
-            measure_calls(self.registry, **measure),
-            log_calls(logger, **log),
+        self.observers: list[Observer] = [
+            *extra,
+            trace_calls(self.provider, **trace or {}),
+            measure_calls(self.registry, **measure or {}),
+            log_calls(logger, **log or {}),
             self._keep_call,
         ]
 

@@ -211,10 +211,11 @@ def test_bad_standard_variables_are_warned_of(system: System, folder: str) -> No
         assert warning.endswith(": the default is used instead")
 
 
-@pytest.mark.parametrize("name", STANDARD)
-def test_bad_standard_variables_stay_out_of_the_clients_way(system: System, name: str) -> None:
-    """The client says nothing of a bad value of OpenTelemetry's variables."""
-    result = system.client("echo", "hello", **{name: STANDARD[name][0]})
+@pytest.mark.parametrize("family", sorted({"_".join(name.split("_")[:2]) for name in STANDARD}))
+def test_bad_standard_variables_stay_out_of_the_clients_way(system: System, family: str) -> None:
+    """The client says nothing of a bad value of OpenTelemetry's variables, be it in the company of its family's."""
+    variables = {name: value for name, (value, _) in STANDARD.items() if name.startswith(family)}
+    result = system.client("echo", "hello", **variables)
 
     assert ('{"echo": "hello"}\n', "", 0) == (result.stdout, result.stderr, result.returncode)
 

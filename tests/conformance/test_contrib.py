@@ -10,7 +10,7 @@ What the official spans say of each case stands in docs/conformance.md. Where th
 import gc
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -19,7 +19,6 @@ from opentelemetry.instrumentation.grpc import aio_client_interceptors as offici
 from opentelemetry.instrumentation.grpc import filters
 
 from observability import Call, Outcome, aio_client_interceptors
-from tests.support.recorder import Side
 
 from . import engines, expected
 from .cases import BY_NAME, SOON
@@ -28,6 +27,7 @@ from .engines import PAGE, RIGHT, UNPLAYABLE, Cell, plainest
 from .loop import run
 from .messages import FIRST
 from .play import call, play, staged
+from .report import report
 from .stage import Stage
 from .vocabulary import Way, responses_stream
 from .ways import ways
@@ -36,58 +36,38 @@ from .ways import ways
 pytestmark = pytest.mark.expects_errors(r"\[TypeError: .*(__aiter__|_MessageReceiver|'await' expression)")
 
 
-class Report(NamedTuple):
-    """
-    All that is reported of one call through the official interceptors.
-
-    `client` and `server` are what our log and metrics say, without spans; `spans` is what the official spans say, in
-    the words of the page, by its columns.
-    """
-
-    got: StatusCode | None
-    client: Side
-    server: Side
-    spans: dict[str, str]
-
-
 @pytest.fixture(scope="module")
 def page() -> engines.Verdicts:
     """Return what the page says."""
     return engines.read()
 
 
-def _without_spans(side: Side) -> Side:
-    return side._replace(spans=[])
-
-
-def expect(cell: Cell, page: engines.Verdicts) -> Report:
+def expect(cell: Cell, page: engines.Verdicts) -> dict[str, object]:
     """
-    Return what is to be reported: log and metrics as ever, spans as the page has them, and none where luck decides.
+    Return what is to be reported: log and metrics as ever, spans in the words of the page, None where luck decides.
 
     A call over the limit is CANCELLED for the server, since the official interceptor, before ours, reads its handler.
     """
     case, row = cell.case, page[cell.way.arity, cell.case.name]
-    server = StatusCode.CANCELLED if case.name == "limit" else case.server
-    return Report(
-        got=case.client,
-        client=_without_spans(expected.side("client", case.client)),
-        server=_without_spans(expected.side("server", server)),
-        spans={cell.column(side): row[cell.column(side)] for side in case.codes if cell.column(side) in row},
-    )
+    codes = case.codes | ({"server": StatusCode.CANCELLED} if case.name == "limit" else {})
+    spans = {f"{side} spans": row.get(cell.column(side)) for side in codes}
+    return report(case.client, {side: expected.side(side, code) for side, code in codes.items()}) | spans
+
+
+def see(cell: Cell) -> dict[str, object]:
+    """Play a cell with the official interceptors; return what was reported."""
+    played = engines.play_with("contrib", cell)
+    sides = {side: played.recorder.side(side) for side in cell.case.codes}
+    spans = {
+        f"{side} spans": None if cell.lucky(side) else cell.verdict(side, seen.spans) for side, seen in sides.items()
+    }
+    return report(played.got, sides) | spans
 
 
 @pytest.mark.parametrize("cell", list(engines.cells()), ids=str)
 def test_call(cell: Cell, page: engines.Verdicts) -> None:
     """Log and metrics are right, whatever the official spans say; and those say what the page says that they do."""
-    played = engines.play_with("contrib", cell)
-    client, server = (played.recorder.side(side) for side in cell.case.codes)
-    verdicts = {
-        cell.column(kind): cell.verdict(kind, side.spans)
-        for kind, side in {"client": client, "server": server}.items()
-        if not cell.lucky(kind)
-    }
-
-    assert expect(cell, page) == Report(played.got, _without_spans(client), _without_spans(server), verdicts)
+    assert expect(cell, page) == see(cell)
 
 
 OK = BY_NAME["ok"]
@@ -130,13 +110,13 @@ def test_every_other_way(way: Way) -> None:
     case = replace(OK, caller=replace(OK.caller, timeout=SOON)) if way.client == "aio_write" else OK
     played = play(case, way, "contrib")
     run(_collect())
-    client, server = (played.recorder.side(side) for side in case.codes)
-    [(code, _)] = server.lines
+    sides = {side: played.recorder.side(side)._replace(spans=[]) for side in case.codes}
+    [(code, _)] = sides["server"].lines
+    codes = {"client": played.got, "server": StatusCode[code]}
 
     assert _is_broken(way) == (played.got is not StatusCode.OK)
-    assert _without_spans(expected.side("client", played.got)) == _without_spans(client)
-    assert _without_spans(expected.side("server", StatusCode[code])) == _without_spans(server)
-    assert _is_broken(way) or code == "OK"
+    assert _is_broken(way) or codes["server"] is StatusCode.OK
+    assert {side: expected.side(side, code)._replace(spans=[]) for side, code in codes.items()} == sides
 
 
 def test_page_is_up_to_date(page: engines.Verdicts) -> None:

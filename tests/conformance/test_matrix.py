@@ -4,18 +4,17 @@ The outcome matrix: every outcome, on every way to make and to serve a call, is 
 The sentences of the cases, in cases.py, are the specification; what is expected here holds for all of them.
 """
 
-from typing import NamedTuple
-
 import grpc
 import pytest
 from grpc import StatusCode
 
 from observability.client.channel import ObservedChannel
-from tests.support.recorder import Recorder, Side
+from tests.support.recorder import Recorder
 
 from . import expected
 from .cases import CASES
 from .play import Played, play
+from .report import report
 from .vocabulary import Case, Way, requests_stream, responses_stream
 from .ways import ways
 
@@ -23,45 +22,31 @@ AGREEMENT = 0.01
 """Milliseconds by which two signals may differ: a line and a span have been rounded."""
 
 
-class Report(NamedTuple):
-    """
-    All that is reported of one call.
-
-    `got` is the code that its caller gets, `client` and `server` are what each side reports. `ancestry` is the trace,
-    the span and the parent of each span: one trace, in which the server's span is the child of the client's, and both
-    are those of the lines. `uneven_durations` are those of a side whose signals disagree, or that say that the call
-    took longer than it did. `messages` are how many each side has sent and received, where all of them arrive.
-    """
-
-    got: StatusCode | None
-    client: Side
-    server: Side
-    ancestry: list[tuple[str, str, str | None]]
-    uneven_durations: dict[str, list[float]]
-    messages: dict[str, tuple[float, float]]
-
-
-def expect(case: Case, way: Way, played: Played) -> Report:
+def expect(case: Case, way: Way, played: Played) -> dict[str, object]:
     """Return what is to be reported of a case on this way."""
-    client = _client(case, way, played.got)
+    codes = case.codes | {"client": _client(case, way, played.got)}
     sent, received = (2 if stream(way.arity) else 1 for stream in (requests_stream, responses_stream))
-    return Report(
-        got=client,
-        client=expected.side("client", client, error=case.error),
-        server=expected.side("server", case.server, error=case.error),
+    return report(
+        codes["client"],
+        {side: expected.side(side, code, error=case.error) for side, code in codes.items()},
         ancestry=_ancestry_of_lines(played.recorder),
         uneven_durations={},
         messages={"client": (sent, received), "server": (received, sent)} if case.delivers_all else {},
     )
 
 
-def see(case: Case, played: Played) -> Report:
-    """Return what was reported."""
+def see(case: Case, played: Played) -> dict[str, object]:
+    """
+    Return what was reported.
+
+    `ancestry` is the trace, the span and the parent of each span: one trace, in which the server's span is the child of
+    the client's, and both are those of the lines. `uneven_durations` are those of a side whose signals disagree, or say
+    that the call took longer than it did. `messages` are how many a side has sent and received, where all arrive.
+    """
     recorder = played.recorder
-    return Report(
-        got=played.got,
-        client=recorder.side("client"),
-        server=recorder.side("server"),
+    return report(
+        played.got,
+        {side: recorder.side(side) for side in case.codes},
         ancestry=recorder.ancestry(),
         uneven_durations=_uneven_durations(case, played),
         messages={side: recorder.messages(side) for side in case.codes if case.delivers_all},

@@ -87,7 +87,7 @@ def unserved(milliseconds: float) -> list[StatusCode]:
     return [StatusCode.CANCELLED, *([StatusCode.DEADLINE_EXCEEDED] if milliseconds > AT_ONCE else [])]
 
 
-@pytest.mark.parametrize("way", list(ways(TOO_LARGE)), ids="-".join)
+@pytest.mark.parametrize("way", ways(TOO_LARGE), ids="-".join)
 def test_request_too_large(way: Way) -> None:
     """A request larger than the server accepts is RESOURCE_EXHAUSTED for its caller, and cut off on the server."""
     recorder = play(TOO_LARGE, way).recorder

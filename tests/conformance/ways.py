@@ -1,6 +1,6 @@
 """The ways to make and to serve a call, the filters that leave some of them out, and a case's own ways."""
 
-from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 from .vocabulary import (
@@ -124,15 +124,18 @@ def all_but_the_plainest_clients(way: Way) -> bool:
     return way.client not in _PLAINEST
 
 
-def ways(case: Case) -> Iterator[Way]:
-    """Yield the ways on which a case can come to pass."""
-    for arity in case.arities:
-        for server in SERVERS:
-            for client, arities in CLIENTS.items():
-                way = Way(arity, server, client)
-                left_out = (_nothing_to_read, _same_call, *case.without)
-                if arity in arities and _can_end(case.caller.end, way) and not any(leaves(way) for leaves in left_out):
-                    yield way
+@cache
+def ways(case: Case) -> tuple[Way, ...]:
+    """Return the ways on which a case can come to pass."""
+    left_out = (_nothing_to_read, _same_call, *case.without)
+    every = (Way(arity, server, client) for arity in case.arities for server in SERVERS for client in CLIENTS)
+    return tuple(
+        way
+        for way in every
+        if way.arity in CLIENTS[way.client]
+        and _can_end(case.caller.end, way)
+        and not any(leaves_out(way) for leaves_out in left_out)
+    )
 
 
 def _nothing_to_read(way: Way) -> bool:

@@ -74,6 +74,7 @@ def cut_off(how: str, arity: str, recorder: Recorder, server: Any, client: Any =
     """Cut off a call of a server and through a client with these interceptors, and wait until that is told."""
     leave, begun = threading.Event(), threading.Event()
     with connected(*server, **{arity: behaviors("cancelled", leave, begun)[arity]}) as channel:
+        grpc.channel_ready_future(channel).result(PATIENCE)  # before a deadline that a busy machine could miss
         interrupt(client(channel), how, arity, begun)
         recorder.wait_for()
         leave.set()
@@ -83,6 +84,7 @@ async def aio_cut_off(how: str, arity: str, recorder: Recorder, server: Any, cli
     """Do the same on asyncio, where nothing is over when the channel is closed."""
     begun = asyncio.Event()
     async with aio_connected(*server, client=client, **{arity: aio_behaviors("cancelled", begun)[arity]}) as channel:
+        await channel.channel_ready()
         await aio_interrupt(channel, how, arity, begun)
         if how == "drop":
             gc.collect()

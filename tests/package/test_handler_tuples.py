@@ -353,8 +353,11 @@ def test_handler_kept_for_other_calls(stack: str, arity: str) -> None:
         async with aio_connected(*interceptors, **hold(together)) as channel:
             calls = [method(channel, arity)(requests(arity), timeout=10) for _ in range(2)]
             if arity in STREAMS:
-                return [b"|".join([response async for response in call]) for call in calls]
-            return [await call for call in calls]
+                answers = [b"|".join([response async for response in call]) for call in calls]
+            else:
+                answers = [await call for call in calls]
+            await asyncio.to_thread(recorder.wait_for, 2)  # a server that stops would cut off the tasks of both
+            return answers
 
     if stack == "sync":
         with connected(*interceptors, **hold(together)) as channel:

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+import grpc.aio
 
 from .behaviors import UNGUARDED, Guard, aio_guarded, is_blocking
 from .call import AIO_BLOCKING
@@ -18,8 +19,6 @@ from .uncaught import uncaught
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import grpc.aio
 
     from .call import ServerCall
 
@@ -34,7 +33,7 @@ class AioObservedHandler(ObservedHandler):
 
     `_task` is the one whose end is the call's: the RPC's own, as far as anything shows it. Interceptors before us may
     await the chain, or run the handler, in tasks of their own. `_ended_itself` is whether the handler has ended the
-    call, whatever its task and its context show.
+    call, whatever its task and its context show: a server that stops cancels the task of a call that is answered, too.
     """
 
     __slots__ = ("_ended_itself", "_over", "_remaining_then", "_run", "_task")
@@ -116,6 +115,8 @@ class AioObservedHandler(ObservedHandler):
                     self.call.handler_interrupted()
                     return
                 self._ended_itself = True  # and is never answered
+        elif isinstance(error, grpc.aio.AbortError):
+            self._ended_itself = True  # grpc raises it when the status is sent
         error_left = uncaught(error, self._context, accepts_int_codes=self.call.rules.accepts_int_codes)
         self.call.handler_raised(error_left)
 

@@ -17,7 +17,7 @@ from client.processes import ROOT
 from observability.redaction import Redactor
 from observability.traces.answers import TEXT_LIMIT, Answer, Answers
 from observability.traces.otlp_grpc import GrpcExporter
-from tests.bad_values import NEVER_SHOWN
+from tests.invalid_values import NEVER_SHOWN
 from tests.package.process import NOWHERE, Words, sending
 from tests.receiver import AnsweringReceiver, HttpAnswer, HttpReceiver, HungReceiver, partial_success
 

@@ -4,7 +4,7 @@ import pytest
 
 from client.lines import fields
 from observability.traces.proxies import grpc_proxy, host_of, is_inner
-from tests.bad_values import NEVER_SHOWN
+from tests.invalid_values import NEVER_SHOWN
 from tests.package.process import Words, sending
 from tests.receiver import HttpReceiver, Proxy, Receiver
 

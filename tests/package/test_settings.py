@@ -16,8 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from client.lines import fields
 from client.spans import spans_of
 from observability import SettingError, Telemetry, settings
-from tests.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.certificate import CERTIFICATE, KEY
+from tests.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.package.process import NOWHERE, Words, sending
 from tests.receiver import Receiver
 

@@ -20,7 +20,7 @@ from opentelemetry.util.re import parse_env_headers
 from client.lines import fields
 from client.processes import ROOT, environment
 from observability import settings
-from tests.bad_values import NEVER_SHOWN, STANDARD
+from tests.invalid_values import NEVER_SHOWN, STANDARD
 from tests.package.process import NOWHERE, Words, sending
 
 COVERED = {*settings.STANDARD, *settings.ANY_VALUE}

@@ -16,7 +16,7 @@ from client.load import Duration, Share
 from client.processes import ROOT, Service, environment
 from observability import settings
 from programs.options import ListenHost, NewFile, Number, PeerAddress, Text, Url
-from tests.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
+from tests.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.system.conftest import System, run_client
 
 FOLDERS = ("service-a", "service-b")

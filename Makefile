@@ -41,11 +41,11 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-format: .venv ## Format the code and mend what ruff can
+format: .venv ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Two programs are called app.py, so each service has a run of its own.
+# Two programs are called app.py, so each service has its own run.
 types: .venv
 	$(BIN)/mypy observability programs protos tests examples benchmarks tools/install.py tools/lowest.py deploy/healthcheck.py
 	$(BIN)/mypy service-a/app.py
@@ -68,7 +68,7 @@ install-test: .venv ## The package in somebody else's environment, with what it 
 
 # Made anew each time: what could be installed yesterday may not be today. The stubs are those of the lowest generator,
 # since newer ones refuse older packages; nothing else of this folder may come before them. Warnings that an older
-# package gives of its own are not ours to mend.
+# package gives are not ours to fix.
 check-lowest: ## The package's tests with the lowest of what it says it depends on
 	$(PYTHON) -m venv --clear .venv-lowest
 	$(PYTHON) tools/lowest.py > .venv-lowest/requirements.txt
@@ -82,7 +82,7 @@ check-lowest: ## The package's tests with the lowest of what it says it depends 
 		-W ignore::DeprecationWarning -W ignore::FutureWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning tests/package
 
-# An environment of its own: one of the peers works with the grpcio of exactly its own version alone.
+# A separate environment: one of the peers works with the grpcio of exactly its own version alone.
 .venv-bench: .venv-bench/made
 
 .venv-bench/made: benchmarks/requirements.txt

@@ -27,7 +27,7 @@ _BETWEEN_LOOKS = 0.005
 """Seconds."""
 _HELLO = echo_pb2.EchoRequest(msg="hello").SerializeToString()
 _OF_A_CALL = b"/Echo"
-"""What a line about a call has in it, whoever wrote it."""
+"""What every logger's line about a call has in it."""
 
 
 class Measured:

@@ -32,7 +32,7 @@ SIGNALS: Final[dict[Stack, frozenset[LifecycleObserver]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One thing that is measured, in a process of its own. `sampled` is what the caller's traceparent says."""
+    """One thing that is measured, in a separate process. `sampled` is what the caller's traceparent says."""
 
     side: Side
     style: Style

@@ -21,7 +21,7 @@ def report(answers: Generator[Answer], service: str) -> int:
     """
     Print answers as they come, and the failure that ends them if one does; return the exit status.
 
-    ``service`` is the one that is called: ``service_a`` or ``service_b``.
+    `service` is the one that is called: `service_a` or `service_b`.
     """
     with contextlib.closing(answers):
         try:
@@ -34,7 +34,7 @@ def report(answers: Generator[Answer], service: str) -> int:
 
 
 def show(answer: Answer) -> None:
-    """Print one object on a line of its own, at once."""
+    """Print one object on one line, at once."""
     print(json.dumps(answer, ensure_ascii=False), flush=True)  # noqa: T201 - what the program is for
 
 

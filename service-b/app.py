@@ -41,7 +41,7 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 1_000),
     # A new address behind A's name is looked up at once, not after 30 seconds.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
-    # A is an inner address: a proxy for the outer world has no business in between.
+    # A is an inner address: no proxy stands in between.
     ("grpc.enable_http_proxy", 0),
 )
 # These codes mean that A did not answer. The caller reads so in fixed words: grpc's name inner addresses.

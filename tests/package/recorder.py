@@ -1,4 +1,4 @@
-"""What the three observers tell of calls, kept where a test can look at it."""
+"""What the three observers report of calls, kept for a test to look at."""
 
 import threading
 from typing import Any
@@ -16,7 +16,7 @@ class Recorder:
     """
     The log lines, spans, metrics, calls and outcomes of one side.
 
-    `observers` tell them; the options are those of the three observers. `wait_for(2)` waits for the ends of two
+    `observers` report them; the options are those of the three observers. `wait_for(2)` waits for the ends of two
     calls, which a server's may be a little after its caller's.
     """
 

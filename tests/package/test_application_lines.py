@@ -161,7 +161,7 @@ def test_unprintable_field(log: Log) -> None:
 
 
 def test_lines_that_look_like_a_calls(log: Log) -> None:
-    """The application's own line may have the event call, or a call's keys, and is its own line all the same."""
+    """A line of the application may have the event `call`, or a call's keys, and remains its own line."""
     structlog.get_logger().info("call", endpoint="/mother", kind="long")
 
     expected = {"service": "A", "level": "info", "event": "call", "endpoint": "/mother", "kind": "long"}

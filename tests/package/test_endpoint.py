@@ -1,4 +1,4 @@
-"""/metrics as a server: what it responds to whom, and what a scraper that is slow, rude or one of too many can do."""
+"""/metrics as a server: its responses, and its limits for scrapers that are slow, invalid or too many."""
 
 import contextlib
 import gzip
@@ -46,7 +46,7 @@ class Failing:
 
 
 class Held:
-    """A collector, of the metric `held`, that takes until `go_on`, once somebody has cleared it."""
+    """A collector, of the metric `held`, that takes until `go_on`, once a test has cleared it."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -261,7 +261,7 @@ def test_silent_connections_are_bounded(served: Served) -> None:
 def test_request_has_a_time(
     served: Served, sent: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
-    """A request that is not whole in time is never responded to, and not a word is said of it."""
+    """A request that is not whole in time is never responded to, and nothing is logged of it."""
     monkeypatch.setattr(endpoint, "REQUEST_SECONDS", 0.3)
     caplog.set_level(logging.INFO)
     data = end_of(served.connect(sent))
@@ -351,7 +351,7 @@ def test_headers_of_five_megabytes(served: Served) -> None:
     "sent", [b"", b"\r\n", b"HELO\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\n", b"PRI * HTTP/2.0\r\n\r\n"]
 )
 def test_what_is_no_request(served: Served, sent: bytes, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
-    """Whatever is no request of HTTP is refused or cut off, and not a word is said of it."""
+    """Whatever is no request of HTTP is refused or cut off, and nothing is logged of it."""
     caplog.set_level(logging.INFO)
     connection = served.connect(sent)
     connection.shutdown(socket.SHUT_WR)
@@ -365,7 +365,7 @@ def test_what_is_no_request(served: Served, sent: bytes, caplog: pytest.LogCaptu
     "sent", [b"GET /metrics HTTP/1.0\r\n", b"GET /metrics HTTP/1.0\r\n\r\n"], ids=["request", "response"]
 )
 def test_reset(served: Served, sent: bytes, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
-    """Not a word is said of a connection that its scraper resets, before or after its request."""
+    """Nothing is logged of a connection that its scraper resets, before or after its request."""
     caplog.set_level(logging.INFO)
     connection = served.connect(sent, small=True)
     if sent.endswith(b"\r\n\r\n"):

@@ -1,4 +1,4 @@
-"""Forks: what a child tells arrives, however it ends, what waits in its parent once, and neither waits for long."""
+"""Forks: what a child reports arrives, however it ends, what waits in its parent once, and neither waits for long."""
 
 import json
 import subprocess
@@ -84,7 +84,7 @@ def test_a_forked_process(way: str, address: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", OWN)
 def test_a_process_with_telemetry_of_its_own(way: str, address: str, tmp_path: Path) -> None:
     """
-    What a child tells that has started telemetry itself arrives, in whatever way `multiprocessing` has started it.
+    What a child that has started telemetry itself reports arrives, in whatever way `multiprocessing` has started it.
     """
     with Receiver() as receiver:
         variables = sending(receiver.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000")
@@ -226,12 +226,12 @@ from observability.calls.method import method_at
 from observability.calls.observers import Observers
 
 registry = CollectorRegistry()
-signals = Observers(measure_calls(registry))
+observers = Observers(measure_calls(registry))
 
 
 def call():
     method = method_at("/test.v1.Words/Unary", "unary")
-    Observation(method, "client", [], signals, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
+    Observation(method, "client", [], observers, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
 
 
 def count(name):
@@ -306,12 +306,12 @@ from observability.calls.method import method_at
 from observability.calls.observers import Observers
 
 registry = CollectorRegistry()
-signals = Observers(measure_calls(registry))
+observers = Observers(measure_calls(registry))
 
 
 def start():
     method = method_at("/test.v1.Words/Unary", "unary")
-    call = Observation(method, "server", [], signals, time.perf_counter(), time.time_ns())
+    call = Observation(method, "server", [], observers, time.perf_counter(), time.time_ns())
     call.handler_started()
     return call
 

@@ -170,7 +170,7 @@ def test_propagator_that_fails(way: Call) -> None:
 @pytest.mark.expects_errors("^observability: observer Failing failed")
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_propagator_that_fails_to_read(stack: str) -> None:
-    """A server's call whose context cannot be read has its span all the same."""
+    """A server's call whose context cannot be read has its span."""
     server = Recorder(trace={"propagator": Failing()})
 
     async def main() -> None:
@@ -247,7 +247,7 @@ def test_beside_the_official_instrumentor(way: Call, outer: bool, monkeypatch: p
     """
     Beside the official client instrumentor, whose span the server sees, ours is in its trace under a span alone.
 
-    Without a span around the call both begin a trace of their own.
+    Without a span around the call each begins its own trace.
     """
     client, server = Recorder(), Recorder()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))  # it takes the global one

@@ -1,4 +1,4 @@
-"""/metrics of a service that others ask too much of: its calls are served as ever, and so is the scraper."""
+"""/metrics under too many requests: the service's calls are served as ever, and so is the scraper."""
 
 import contextlib
 import resource
@@ -43,7 +43,7 @@ def is_over(connection: socket.socket) -> bool:
 
 
 def echoes(service: Service, count: int) -> list[str]:
-    """Make this many calls, each on a connection of its own."""
+    """Make this many calls, each on a new connection."""
     answers = []
     for number in range(count):
         with grpc.insecure_channel(service.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:

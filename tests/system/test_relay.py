@@ -1,4 +1,4 @@
-"""Service B is a good caller of Service A: in what it asks, how long it waits, and what it tells of a failure."""
+"""Service B is a good caller of Service A: in what it asks, how long it waits, and what it says of a failure."""
 
 import contextlib
 import itertools
@@ -69,7 +69,7 @@ def aborting() -> Iterator[tuple[Service, CallEchoServiceStub]]:
 
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
 def test_codes_of_a(aborting: tuple[Service, CallEchoServiceStub], code: grpc.StatusCode) -> None:
-    """B passes on A's code, and A's text but for the codes whose text would tell of A's inside."""
+    """B passes on A's code, and A's text but for the codes whose text would show A's inside."""
     service_b, stub = aborting
 
     failure = failure_of(stub, code.name)
@@ -262,7 +262,7 @@ def test_deadline_reaches_a() -> None:
 
 
 def test_cancelled_chat_reaches_a() -> None:
-    """A chat that its caller cancels is cancelled for A too, within 0.2 s: A is not told that it has all messages."""
+    """A chat that its caller cancels is cancelled for A too, within 0.2 s: A does not get the end of its requests."""
     more = threading.Event()
     with scripted_a(chat=echo_each) as service_a, b_before(service_a.address) as (_, stub):
         answers = stub.CallEchoChat(itertools.chain([CallEchoRequest(msg="one")], waiting(more)))

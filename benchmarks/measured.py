@@ -62,7 +62,7 @@ class Measured:
         paths: Sequence[str] = (ECHO,),
         concurrency: int = CONCURRENCY,
     ) -> Trial:
-        """Measure unary calls. A client makes them in its own way, a server gets them as is said here."""
+        """Measure unary calls: a client makes them in its own way, a server gets them from the load."""
         if self.variant.side == "client":
             return self._measure(calls, lambda: self._seconds("call", calls=calls))
         load = Load(self.address, paths, message, calls, concurrency, self.variant.sampled)

@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from grpc_status import rpc_status
 
 Answer = Mapping[str, Any]
-# These codes mean that nobody answered; with every other one somebody did.
+# With these codes the service did not answer; with every other one it did.
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # How Service B says what happened between it and Service A.
 DOMAIN = "echo.v1"

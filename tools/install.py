@@ -179,7 +179,7 @@ def _build(program: Program, title: str) -> None:
     Build `program` within a copy of its module's own folder.
 
     `go install MODULE@VERSION` refuses modules that replace or exclude others (Jaeger, Compose, Prometheus),
-    and a module of one's own that requires them misses their checksums. Their own go.mod and go.sum say
+    and another module that requires them misses their checksums. Their own go.mod and go.sum say
     exactly what they are built of.
     """
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{program.name}-") as scratch:

@@ -58,7 +58,7 @@ stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (nee
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
 	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
 
-install-test: .venv ## The package in somebody else's environment, with what it says it depends on, and its types
+install-test: .venv ## The package in a fresh environment, with what it says it depends on, and its types
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 		$(PYTHON) -m venv "$$folder/venv" && \
 		"$$folder/venv/bin/pip" install --quiet --disable-pip-version-check . && \

@@ -116,8 +116,8 @@ def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Itera
     with contextlib.suppress(grpc.RpcError):
         for request in requests:
             yield EchoRequest(msg=request.msg)
-    # When the caller leaves, its messages end a moment before grpc says why: ended at once, A would believe that it
-    # has them all, and end well what was cancelled.
+    # When the caller leaves, its messages end a moment before grpc says why: if they ended at once for A too, A would
+    # take them for complete, and answer OK to what was cancelled.
     over.wait(LAST_WORD)
 
 

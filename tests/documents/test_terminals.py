@@ -198,7 +198,7 @@ def test_partial_failure(terminals: Terminals) -> None:
 
 
 @pytest.mark.parametrize("log", ["a.log", "b.log"])
-def test_last_words_are_in_the_log(terminals: Terminals, log: str) -> None:
+def test_log_is_complete_after_ctrl_c(terminals: Terminals, log: str) -> None:
     """After Ctrl-C in a service's terminal its log is complete, to the last line."""
     terminals.stop(1 if log == "a.log" else 2)
 

@@ -78,7 +78,7 @@ def test_no_call_outside_a_handler(log: Log) -> None:
     assert [(None, None)] == [ids(line) for line in log.lines(event="outside")]
 
 
-def test_line_within_a_span_of_ones_own(log: Log) -> None:
+def test_line_within_an_application_span(log: Log) -> None:
     """Outside a handler, a line within a span carries that span's ids."""
     tracer = Recorder().provider.get_tracer("app")
     with tracer.start_as_current_span("job") as span:

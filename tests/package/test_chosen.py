@@ -110,7 +110,7 @@ async def ask_base_aio(*interceptors_: Any) -> list[Status]:
 
 @STACKS
 @HIDING
-def test_method_that_nobody_has_written(stack: str, order: str) -> None:
+def test_unimplemented_method(stack: str, order: str) -> None:
     """Where exceptions are hidden, a generated base's status stays, with its text, and is reported as no exception."""
     recorder = Recorder()
     found = (
@@ -131,7 +131,7 @@ def test_method_that_nobody_has_written(stack: str, order: str) -> None:
 
 
 @STACKS
-def test_method_that_nobody_has_written_unhidden(stack: str) -> None:
+def test_unimplemented_method_unhidden(stack: str) -> None:
     """Where nothing hides exceptions its exception is reported; what the caller gets is as without us."""
     recorder = Recorder()
     alone = ask_base() if stack == "sync" else asyncio.run(ask_base_aio())

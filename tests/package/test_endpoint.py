@@ -172,8 +172,8 @@ def test_other_methods(served: Served, method: str, status: int) -> None:
         "\x80\xff",
     ],
 )
-def test_formats_that_nobody_knows(served: Served, accept: str) -> None:
-    """A scraper that asks for a format that is not known gets the plain one, or what prometheus_client makes of it."""
+def test_unknown_formats(served: Served, accept: str) -> None:
+    """A scraper that asks for an unknown format gets the plain one, or what prometheus_client makes of it."""
     expected = PLAIN
     if accept.isprintable():
         with contextlib.suppress(TypeError, ValueError):
@@ -184,7 +184,7 @@ def test_formats_that_nobody_knows(served: Served, accept: str) -> None:
     assert b"\ntea_total 3.0\n" in body
 
 
-def test_known_format_beside_one_that_nobody_knows(served: Served) -> None:
+def test_known_format_beside_an_unknown_one(served: Served) -> None:
     """Of several formats, the first that is known is taken."""
     response, body = served.request(Accept=f"{OPENMETRICS}; version=abc, {OPENMETRICS}; version=1.0.0;q=0.5, */*;q=0.1")
 
@@ -293,7 +293,7 @@ def test_response_has_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) ->
     assert len(end_of(connection)) < PAGE_BYTES
 
 
-def test_slow_readers_keep_nobody_out(served: Served) -> None:
+def test_slow_readers_keep_no_scrape_out(served: Served) -> None:
     """More connections than there may be, whose responses nobody takes, keep no scrape from its own."""
     slow = [served.connect(b"GET /metrics HTTP/1.0\r\n\r\n", small=True) for _ in range(2 * CONNECTION_LIMIT)]
     response, _ = served.request()

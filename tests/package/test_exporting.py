@@ -181,7 +181,7 @@ def test_reason_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_secrets_in_other_peoples_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_in_a_collectors_text(caplog: pytest.LogCaptureFixture) -> None:
     """
     Of a collector's or a library's own words, the secrets that we know and any user information are left out.
     """

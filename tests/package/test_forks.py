@@ -82,7 +82,7 @@ def test_a_forked_process(way: str, address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", OWN)
-def test_a_process_with_telemetry_of_its_own(way: str, address: str, tmp_path: Path) -> None:
+def test_a_process_that_starts_its_own_telemetry(way: str, address: str, tmp_path: Path) -> None:
     """
     What a child that has started telemetry itself reports arrives, in whatever way `multiprocessing` has started it.
     """
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_child_has_connections_of_its_own(address: str, tmp_path: Path) -> None:
+def test_a_child_has_its_own_connections(address: str, tmp_path: Path) -> None:
     """
     Spans that are sent by HTTP before a fork and after it do not share a connection, and all arrive.
     """
@@ -252,7 +252,7 @@ os._exit(0)
 """
 
 
-def test_a_lock_of_a_streams_own_at_a_fork() -> None:
+def test_a_lock_of_a_stream_at_a_fork() -> None:
     """
     A fork waits for the line that is being written: a lock of its stream's own is free in the child.
     """

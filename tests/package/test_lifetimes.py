@@ -138,7 +138,7 @@ class Memory:
         return [trace_calls(provider), measure_calls(CollectorRegistry()), log_calls(logger), self]
 
     def left(self, seconds: float = 5.0) -> int:
-        """Wait until every call is gone; return how many are not."""
+        """Wait until every call is gone; return how many are left."""
         deadline = time.monotonic() + seconds
         while (count := sum(reference() is not None for reference in self.carried)) and time.monotonic() < deadline:
             time.sleep(0.005)

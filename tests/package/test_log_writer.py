@@ -229,7 +229,7 @@ def test_closed_stream(pipe: Pipe) -> None:
     assert 1 == writer.dropped
 
 
-def test_stuck_write_does_not_go_astray(pipe: Pipe) -> None:
+def test_stuck_write_reaches_no_other_file(pipe: Pipe) -> None:
     """What is stuck when its stream is closed is not written to what is opened next under the same number."""
     writer = LogWriter(pipe.stream)
     stick(writer, pipe)

@@ -139,7 +139,7 @@ def non_blocking(behavior: Any) -> Any:
 
 
 @ORDERS
-def test_pool_of_ones_own(order: str) -> None:
+def test_own_thread_pool(order: str) -> None:
     """A handler that asks for its own thread pool runs there."""
     recorder = Recorder()
     with ThreadPoolExecutor(1, "own") as own:

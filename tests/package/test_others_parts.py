@@ -1,4 +1,4 @@
-"""Other people's parts that have only what grpc asks for: contexts, call details, servicers and what is in them."""
+"""Third-party contexts, call details and servicers that have only what grpc asks for."""
 
 import asyncio
 import contextlib

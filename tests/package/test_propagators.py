@@ -231,8 +231,8 @@ def test_current_span_goes_before_the_metadata(way: Call) -> None:
         (by_aio_channel, [5]),
     ],
 )
-def test_callers_own_mistake_stays_his(way: Call, metadata: Any) -> None:
-    """Metadata that the caller has wrong is for grpc to refuse, and the call has its line, counts and span."""
+def test_invalid_metadata_of_the_caller(way: Call, metadata: Any) -> None:
+    """Invalid metadata of the caller is refused by grpc, and the call has its line, counts and span."""
     client = Recorder()
     with serving(**ECHOES) as address, pytest.raises(Exception):  # noqa: B017, PT011 - grpc's own, of either stack
         way(client, address, "unary", metadata)

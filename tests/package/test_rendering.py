@@ -219,7 +219,7 @@ def test_json_keeps_numbers_and_structure(value: object, expected: object) -> No
     assert expected == json.loads(line, parse_constant=pytest.fail)["key"]
 
 
-def test_json_time_comes_first_and_is_nobody_elses() -> None:
+def test_json_time_comes_first_and_no_field_replaces_it() -> None:
     """A JSON line starts with its time in RFC 3339, UTC, which no field replaces."""
     before = dt.datetime.now(dt.UTC) - dt.timedelta(milliseconds=1)
 

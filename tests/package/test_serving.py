@@ -360,7 +360,7 @@ def test_address_that_cannot_be_had(stack: str, address: str) -> None:
 
 
 @STACKS
-def test_health_of_ones_own(stack: str) -> None:
+def test_health_service_of_the_application(stack: str) -> None:
     """A health service that the application has added is the one that is set NOT_SERVING."""
     with Served(stack, own_health=True, drain_delay=0.2, grace=0.2) as served, served.channel() as channel:
         state = check(channel, "mine")
@@ -436,7 +436,7 @@ def test_unix_socket_that_is_served(stack: str, pattern: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["busy", "datagrams"])
-def test_unix_socket_of_somebody_else(kind: int, tmp_path: Path) -> None:
+def test_unix_socket_of_another_program(kind: int, tmp_path: Path) -> None:
     """A socket of another program is not taken over either, even of one that accepts nothing any more."""
     address = f"unix:{tmp_path}/socket"
     with socket.socket(socket.AF_UNIX, kind) as taken, contextlib.ExitStack() as ends:

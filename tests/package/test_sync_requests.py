@@ -168,7 +168,7 @@ class LockedDetails(OwnDetails):
     ],
     ids=["method alone", "no metadata", "metadata", "locked"],
 )
-def test_details_of_ones_own(arity: str, kind: Any, fields: dict[str, Any], metadata: list[str] | None) -> None:
+def test_details_of_another_library(arity: str, kind: Any, fields: dict[str, Any], metadata: list[str] | None) -> None:
     """Another library's call details, passed to our interceptor directly, are handed on as what they are."""
     recorder, seen = Recorder(), []
     given = kind("/a/B", **fields)

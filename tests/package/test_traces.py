@@ -250,7 +250,7 @@ def test_server_span_is_the_clients_child(arity: str) -> None:
     assert client.parent is None
 
 
-def test_client_span_is_the_current_spans_child_and_nobodys_current_span() -> None:
+def test_client_span_is_the_current_spans_child_and_does_not_become_current() -> None:
     """A client's span is a child of the current span, and does not become the current one."""
     pair = Pair()
     with pair.client.provider.get_tracer("app").start_as_current_span("job") as job:
@@ -332,7 +332,7 @@ def test_traceparent(header: str) -> None:
     ],
     ids=["twice", "bad tracestate", "bytes", "bad baggage", "long baggage"],
 )
-def test_bad_company_does_not_cost_the_trace(metadata: Any) -> None:
+def test_invalid_headers_beside_a_valid_traceparent(metadata: Any) -> None:
     """A second traceparent, bytes, and invalid baggage or tracestate beside a valid traceparent cost nothing."""
     server = Recorder()
     call_with(metadata, server)

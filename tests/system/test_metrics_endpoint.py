@@ -92,8 +92,8 @@ def test_connections_are_no_threads() -> None:
     "accept",
     ["application/openmetrics-text; version=abc", "application/openmetrics-text; version=1.x", "text/plain; version=?"],
 )
-def test_format_that_nobody_knows(accept: str) -> None:
-    """A scraper that asks for a format that is not known gets the plain one, and stderr stays empty."""
+def test_unknown_format(accept: str) -> None:
+    """A scraper that asks for an unknown format gets the plain one, and stderr stays empty."""
     with Service("service-b", OTEL_TRACES_EXPORTER="none") as service:
         page = get(service.metrics_url, {"Accept": accept})
         errors = service.stderr.lines()

@@ -1,5 +1,5 @@
 """
-Where tests have their spans sent: OTLP/gRPC endpoints, well and unwell.
+Collectors for tests: OTLP endpoints that take spans, refuse them, or never answer.
 
 `with Receiver() as receiver` listens on a free port; `receiver.endpoint` is what
 `OTEL_EXPORTER_OTLP_ENDPOINT` needs. Then `receiver.wait_for(4, trace_id=…)` waits for four spans of a

@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: what it reads, what it compares, what it calls a loss."""
+"""The benchmark's arithmetic: what it reads, what it compares, what it calls a loss."""
 
 import copy
 import xml.etree.ElementTree as ET

@@ -1,4 +1,4 @@
-"""The code of docs/migrating.md runs, and what the page says of names is so."""
+"""The code of docs/migrating.md runs, and what the page says of names is true."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""What the README shows of its terminals is what they show: its commands are run, and their output has its shape."""
+"""The README's terminals: its commands are run, and their output has the shape that it shows."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Other people's asyncio interceptors: one function for all arities, for each of which grpc wants its own class."""
+"""Other libraries' asyncio interceptors: one function for all arities, for each of which grpc wants its own class."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias

@@ -1,4 +1,4 @@
-"""Every kind of handler that grpc runs, and one call of each: what a behaviour does must hold for all of them."""
+"""Every kind of handler that grpc runs, and one call of each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,4 +1,4 @@
-"""A channel of our own does what grpc's does with our interceptor, on whatever channel it stands."""
+"""`ObservedChannel` does what grpc's channel does with our interceptor, around whatever channel it stands."""
 
 import contextlib
 import gc

@@ -1,4 +1,4 @@
-"""A channel of our own for asyncio does what grpc's own does: each act below is done on both, and compared."""
+"""`AioObservedChannel` does what grpc.aio's channel does: each act below is done on both, and compared."""
 
 import asyncio
 import contextlib

@@ -235,7 +235,7 @@ def status_with(style: str, arity: str, behavior: Any, *interceptors_: Any) -> S
 @ORDERS
 @pytest.mark.parametrize("name", ACTS)
 def test_what_is_chosen(style: str, arity: str, order: str, name: str) -> None:
-    """Of a status that a handler sets before it raises, both are needed to choose it: a code and a text."""
+    """A handler that sets a status before it raises has chosen it only with both a code and a text."""
     recorder, act = Recorder(), ACTS[name]
     behavior = (raising_aio if style == "aio" else raising)(act, arity)
     alone = status_with(style, arity, behavior)

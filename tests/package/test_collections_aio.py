@@ -1,4 +1,4 @@
-"""Asyncio calls that the garbage collector finds: nothing of ours that could wait runs inside a collection."""
+"""Asyncio calls that the garbage collector finds: no observer runs inside a collection."""
 
 import asyncio
 import gc

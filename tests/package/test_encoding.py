@@ -1,4 +1,4 @@
-"""OTLP from pieces that are kept: what opentelemetry's own encoder makes of the same spans."""
+"""OTLP from cached pieces: the same as opentelemetry's own encoder makes of the same spans."""
 
 import re
 from typing import Any

@@ -134,7 +134,7 @@ def test_paths(served: Served, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/favicon.ico", "/metrics/more", "/metricsmore", "*"])
 def test_other_paths(served: Served, path: str) -> None:
-    """Anywhere else is nothing, and the response says where to look."""
+    """Any other path is a 404, and the response says where to look."""
     response, body = served.request(path)
 
     assert (404, b"the metrics are at /metrics\n") == (response.status, body)
@@ -330,14 +330,14 @@ def test_collection_has_its_time(served: Served, monkeypatch: pytest.MonkeyPatch
     ids=["line", "header", "headers"],
 )
 def test_request_has_a_size(served: Served, sent: bytes) -> None:
-    """A request that is longer than it may be is refused, before there is more of it."""
+    """A request that is too long is refused before the rest of it arrives."""
     data = end_of(served.connect(sent))
 
     assert data.split()[1] in {b"414", b"431"}
 
 
 def test_headers_of_five_megabytes(served: Served) -> None:
-    """Nobody reads 5 MB of headers."""
+    """A connection that sends 5 MB of headers is closed before they are read."""
     connection = served.connect()
     with pytest.raises(ConnectionError):  # noqa: PT012 - which of them fails is a matter of chance
         connection.sendall(b"GET /metrics HTTP/1.0\r\n")
@@ -351,7 +351,7 @@ def test_headers_of_five_megabytes(served: Served) -> None:
     "sent", [b"", b"\r\n", b"HELO\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\n", b"PRI * HTTP/2.0\r\n\r\n"]
 )
 def test_what_is_no_request(served: Served, sent: bytes, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
-    """Whatever is no request of HTTP is refused or cut off, and nothing is logged of it."""
+    """What is no HTTP request is refused or cut off, and nothing is logged of it."""
     caplog.set_level(logging.INFO)
     connection = served.connect(sent)
     connection.shutdown(socket.SHUT_WR)
@@ -421,7 +421,7 @@ print(half.recv(15).decode())
 
 
 def test_without_file_descriptors(served: Served) -> None:
-    """Without a file descriptor for a connection, it waits, and nobody works to no end meanwhile."""
+    """Without a file descriptor for a connection, it waits, and no thread spins meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     connections = [served.connect() for _ in range(2)]  # while there are some

@@ -1,4 +1,4 @@
-"""What asyncio interceptors after ours are given: requests that are as they were, and details of the same type."""
+"""What asyncio interceptors after ours are given: unchanged requests, and call details of the same type."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

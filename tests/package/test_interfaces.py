@@ -1,4 +1,4 @@
-"""What a call returns through our interceptors has the interface that grpc's own has, and gives the same answers."""
+"""A call through our interceptors has the interface of grpc's own, and gives the same answers."""
 
 import asyncio
 import gc

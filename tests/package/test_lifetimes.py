@@ -1,4 +1,4 @@
-"""How long things live: a dropped stream is cancelled, and nothing of ours keeps a call alive."""
+"""Lifetimes: a dropped stream is cancelled, and nothing of ours keeps a call alive."""
 
 import asyncio
 import gc

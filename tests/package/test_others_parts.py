@@ -155,7 +155,7 @@ def test_context_with_the_abstract_methods_alone(
 @pytest.mark.parametrize(("stack", "giving"), GIVING)
 @KINDS
 def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind: str) -> None:
-    """A code that the handler sets there, and goes on, is the call's; and the context is still one of its class."""
+    """A code that a handler sets in such a context is the call's; the handler's context is still a ServicerContext."""
     recorder, seen = Recorder(), []
 
     def behavior(request: bytes, context: Any) -> bytes:
@@ -385,7 +385,7 @@ def test_mocked_servicer_on_asyncio(kind: str) -> None:
 @KINDS
 @EACH_ARITY
 def test_attributes_that_grpc_does_not_take(arity: str, kind: str) -> None:
-    """A pool that is none is not used; and who says not to block, and answers once, is called as any other."""
+    """A thread pool that is none is ignored; a non-blocking handler that answers once is called like any other."""
     recorder, threads = Recorder(), []
 
     def behavior(request: Any, context: Any) -> Any:

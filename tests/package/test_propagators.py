@@ -1,4 +1,4 @@
-"""Whatever a propagator does, the call goes through as without it, and has its spans."""
+"""Whatever a propagator does, the call goes through as it does without, and has its spans."""
 
 import asyncio
 import contextlib

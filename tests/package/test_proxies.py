@@ -1,4 +1,4 @@
-"""Proxies: what is inner goes past every one, what is outer goes through it, and the line that says why names it."""
+"""Proxies: inner collectors are reached past them, outer ones through them, and the line on lost spans names them."""
 
 import pytest
 

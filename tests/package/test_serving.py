@@ -336,7 +336,7 @@ def test_used_port(stack: str) -> None:
 
 @STACKS
 def test_port_used_at_one_of_several_addresses(stack: str) -> None:
-    """Of an address that is several, each is asked for: grpc would be content with the others."""
+    """A port that is taken at one of several addresses is a ListenError: grpc would be content with the others."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f":{taken.getsockname()[1]}"  # every address, of both families
         with Served(stack, address) as served:
@@ -349,8 +349,8 @@ def test_port_used_at_one_of_several_addresses(stack: str) -> None:
 
 @STACKS
 @pytest.mark.parametrize("address", ["no.such.host.invalid:0", "127.0.0.1:99999", "unix:/no/such/folder/socket"])
-def test_address_that_cannot_be_had(stack: str, address: str) -> None:
-    """Any other address that cannot be had is a ListenError of one line too."""
+def test_unusable_address(stack: str, address: str) -> None:
+    """An address that cannot be listened on for any other reason is a ListenError of one line too."""
     with Served(stack, address) as served:
         status = served.wait()
         errors = served.stderr.wait_for_end()

@@ -1,4 +1,4 @@
-"""As if we were not there: callables and channels of sync gRPC take and have what they do without us."""
+"""Callables and channels of sync gRPC take the arguments and have the attributes that they have without us."""
 
 import inspect
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""As if we were not there: a call of a sync channel is what it is without us, and lives as long."""
+"""A call of a sync channel is what it is without us, and lives as long."""
 
 import gc
 import threading

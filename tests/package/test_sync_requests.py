@@ -1,4 +1,4 @@
-"""As if we were not there: an interceptor after ours is asked what it would be asked without us."""
+"""A sync interceptor after ours gets the requests and call details that it would get without us."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final

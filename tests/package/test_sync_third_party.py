@@ -1,4 +1,4 @@
-"""As if we were not there: whatever an interceptor after ours answers with, its caller gets, and it is reported."""
+"""Whatever a sync interceptor after ours answers with, its caller gets, and it is reported."""
 
 import threading
 from collections.abc import Callable

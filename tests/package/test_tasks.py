@@ -1,4 +1,4 @@
-"""asyncio interceptors before ours that await the chain, or the handler, in other tasks."""
+"""Asyncio interceptors before ours that await the chain, or the handler, in other tasks."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def in_time(coroutine: Any) -> Any:
 
 
 async def late(coroutine: Any) -> Any:
-    """Let the task be over long before anybody asks what has come of it."""
+    """Let the task end long before its result is asked for."""
     task = asyncio.create_task(coroutine)
     await asyncio.wait([task])
     for _ in range(5):

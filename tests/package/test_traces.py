@@ -1,4 +1,4 @@
-"""Spans: what each says of its call, and how a trace is carried from caller to server."""
+"""Spans: what each says of its call, and how the context is propagated from caller to server."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Which variables OpenTelemetry reads: ours are all of them, in whatever version is installed."""
+"""The variables that OpenTelemetry reads: we check all of them, in whatever version is installed."""
 
 import ast
 import contextlib

@@ -1,4 +1,4 @@
-"""The same act without us and with us, in both of our ways to observe a sync channel."""
+"""A bare sync channel, and both of our ways to observe one."""
 
 from collections.abc import Callable
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Output as it really is: closed, full, given up by its reader, or in an encoding that has few characters."""
+"""Unusual outputs: closed, full, abandoned by the reader, or in an encoding that has few characters."""
 
 import json
 import re
@@ -121,7 +121,7 @@ def test_full_stderr(command: str) -> None:
 
 
 def test_full_stderr_of_load(system: System) -> None:
-    """A progress that cannot be shown keeps nobody from the result."""
+    """A progress bar that cannot be written does not keep the result from being printed."""
     result = run("python client load --rps 20 --duration 1s 2> /dev/full", **addresses(system))
 
     assert 0 == result.returncode

@@ -1,4 +1,4 @@
-"""Both services are good servers: within their limits, and at their end."""
+"""Both services as servers: their limits, and their end."""
 
 import contextlib
 import signal

@@ -1,5 +1,5 @@
 """
-Drops streams into the garbage collector's hands, on many channels at once, and writes what was counted as JSON.
+Drops streams for the garbage collector to find, on many channels at once, and writes what was counted as JSON.
 
 Its first argument is the way to observe a channel, the second how many calls each channel makes, the third, if there
 is one, for how many seconds it starts over. Where nothing moves for a minute, it ends with every thread's stack trace:

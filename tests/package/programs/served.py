@@ -1,5 +1,5 @@
 """
-Runs a server of the stack that its first argument names, by `serve` or `serve_aio`, until a signal.
+Runs a server of the stack that its first argument names, by `serve` or `serve_aio`, until SIGTERM or SIGINT.
 
 Its second argument is the address, the third a JSON object: options of serve, and `secure` for a server with
 credentials, `own_health` for one with its own health service.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 import grpc.aio
 
-from .aio import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from .aio_responses import StreamStreamCall, UnaryStreamCall
+from .aio_single_response import StreamUnaryCall, UnaryUnaryCall
 from .call import end_raised
 from .details import aio_metadata
 from .start import AioClientObserving, ObservedCallable, callable_maker
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..calls.observer import Observer
-    from .aio import AioCallProxy
+    from .aio_call_proxy import AioCallProxy
 
 
 def _calls(class_: Any, result: type[AioCallProxy]) -> Any:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from .aio import InterceptedStreamUnaryCall, StreamStreamCall, UnaryStreamCall, UnaryUnaryCall
+from .aio_responses import StreamStreamCall, UnaryStreamCall
+from .aio_single_response import InterceptedStreamUnaryCall, UnaryUnaryCall
 from .call import DROPPED_DETAILS, end_raised
 from .details import aio_details_with, aio_metadata
 from .start import AioClientObserving
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..calls.method import Type
     from ..calls.observer import Observer
-    from .aio import AioCallProxy
+    from .aio_call_proxy import AioCallProxy
 
 
 class _AioIntercepting(AioClientObserving):

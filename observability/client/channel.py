@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from .call import end_raised
+from .future import observe_unary_call
+from .responses import observe_stream
 from .start import ClientObserving, ObservedCallable, callable_maker
-from .sync import observe_stream, observe_unary_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,9 @@ import grpc
 from ..calls.method import RESPONSE_STREAMS
 from .call import end_raised
 from .details import details_with
+from .future import observe_unary_call
+from .responses import observe_stream
 from .start import ClientObserving
-from .sync import observe_stream, observe_unary_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable

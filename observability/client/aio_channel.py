@@ -15,9 +15,9 @@ import grpc.aio
 
 from .aio_responses import StreamStreamCall, UnaryStreamCall
 from .aio_single_response import StreamUnaryCall, UnaryUnaryCall
-from .call import end_raised
 from .details import aio_metadata
 from .start import AioClientObserving, ObservedCallable, callable_maker
+from .status import carried_by
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -45,7 +45,7 @@ def _calls(class_: Any, result: type[AioCallProxy]) -> Any:
         try:
             answer = self._observed(request, **given)
         except BaseException as error:
-            end_raised(observation, error)
+            observation.raised(error, *carried_by(error))
             raise
         return result.of(answer, observation)
 

@@ -9,9 +9,9 @@ import grpc.aio
 
 from .aio_responses import StreamStreamCall, UnaryStreamCall
 from .aio_single_response import InterceptedStreamUnaryCall, UnaryUnaryCall
-from .call import DROPPED_DETAILS, end_raised
 from .details import aio_details_with, aio_metadata
 from .start import AioClientObserving
+from .status import carried_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,10 +36,10 @@ class _AioIntercepting(AioClientObserving):
             # Never awaited here: that would swallow the caller's cancellation (otel-contrib#3271).
             result = await continuation(aio_details_with(details, aio_metadata(call, details.metadata)), request)
         except GeneratorExit:  # nobody waits for it any more, which a garbage collection may have found
-            call.end_deferred(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
+            call.dropped_deferred()
             raise
         except BaseException as error:
-            end_raised(call, error)
+            call.raised(error, *carried_by(error))
             raise
         return self._result.of(result, call)
 

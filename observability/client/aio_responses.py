@@ -9,12 +9,12 @@ import grpc.aio
 
 from .aio import drop_and_cancel
 from .aio_call_proxy import AioCallProxy
-from .call import end_raised
+from .status import carried_by
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
 class _ResponsesCall(AioCallProxy):
@@ -25,41 +25,40 @@ class _ResponsesCall(AioCallProxy):
     """
 
     _used_by = "__aiter__"
+    _drop = staticmethod(drop_and_cancel)
     is_closed = False  # whether grpc's generator ends without the call
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Return what gives the responses."""
         try:
-            return _Reader(self, aiter(self._call), self._observation)
+            return _Reader(self, aiter(self._observed), self._observation)
         except grpc.aio.UsageError:
             raise
         except BaseException as error:
-            end_raised(self._observation, error)
+            self._observation.raised(error, *carried_by(error))
             raise
 
     async def read(self) -> Any:
         """Wait for the next response, or grpc.aio.EOF."""
-        reading = self._call.read()
+        reading = self._observed.read()
         try:
             response = await reading
         except (grpc.aio.UsageError, NotImplementedError, GeneratorExit):  # the call goes on
             raise
         except BaseException as error:
-            end_raised(self._observation, error)
+            self._observation.raised(error, *carried_by(error))
             raise
         if response is grpc.aio.EOF:
-            self._observation.end(grpc.StatusCode.OK)
+            self._observation.stream_ended()
         else:
             self._observation.received += 1
         return response
-
-    _drop = staticmethod(drop_and_cancel)
 
 
 class _Reader:
     """What gives the responses of a stream: grpc's own generator, whose end is seen; it keeps the call."""
 
-    def __init__(self, call: _ResponsesCall, responses: Any, observation: Observation) -> None:
+    def __init__(self, call: _ResponsesCall, responses: Any, observation: ClientCall) -> None:
         self._call = call
         self._responses = responses
         self._observation = observation
@@ -80,13 +79,13 @@ class _Reader:
             response = await self._responses.__anext__()
         except StopAsyncIteration:
             if not self._call.is_closed:
-                self._observation.end(grpc.StatusCode.OK)
+                self._observation.stream_ended()
             raise
         except GeneratorExit:  # its waiter goes away, and grpc's generator is closed
             self._call.is_closed = True
             raise
         except BaseException as error:
-            end_raised(self._observation, error)
+            self._observation.raised(error, *carried_by(error))
             raise
         self._observation.received += 1
         return response

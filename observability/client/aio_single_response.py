@@ -8,49 +8,41 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from .aio import drop_and_cancel, end_as_shown, end_dropped, follow, in_loop
+from .aio import drop_and_cancel, follow, report_end
 from .aio_call_proxy import AioCallProxy
-from .call import end_raised
+from .status import carried_by
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Generator
 
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
 class _SingleResponseCall(AioCallProxy):
     """A call with a single response; ends as awaiting it does. One that is dropped goes on, as grpc's own does."""
 
     _used_by = "__await__"
+    _drop = staticmethod(follow)
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for the response."""
         try:
-            response = yield from self._call.__await__()
+            response = yield from self._observed.__await__()
         except GeneratorExit:  # its waiter goes away; the call goes on
             raise
         except BaseException as error:
-            end_raised(self._observation, error)
+            self._observation.raised(error, *carried_by(error))
             raise
-        if not self._observation.ended:
-            self._observation.received = 1
-            self._observation.end(grpc.StatusCode.OK)
+        self._observation.answered()
         return response
-
-    @staticmethod
-    def _drop(call: Any, observation: Observation, loop: asyncio.AbstractEventLoop | None) -> None:
-        end_as_shown(observation, call)
-        if not observation.ended and not in_loop(loop, partial(follow, observation, call)):
-            end_dropped(observation)
 
 
 class UnaryUnaryCall(_SingleResponseCall, grpc.aio.UnaryUnaryCall):  # type: ignore[type-arg]  # generic in the stubs alone
     """A unary call; ends when grpc's own does."""
 
-    def __init__(self, call: Any, observation: Observation) -> None:
+    def __init__(self, call: Any, observation: ClientCall) -> None:
         super().__init__(call, observation)
-        ended = partial(end_as_shown, observation)
+        ended = partial(report_end, observation)
         try:
             call.add_done_callback(ended)
         except Exception:  # noqa: BLE001 - that of an interceptor's own response has no callbacks, and is over

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 
 from ..threads.finalizers import finalizers
-from .sync import end_dropped, end_if_over
+from .sync import report_dropped, report_end_if_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
-class Watched:
-    """A method of the call's that is watched, which it has where the call itself has one, and only there."""
+class WhereThere:
+    """
+    A method of a proxy's that is there where the call itself has it, and only there.
+
+    Others ask `hasattr` to know what kind of call they have, so it cannot be a mere method.
+    """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
@@ -31,20 +35,6 @@ class Watched:
             return self
         getattr(proxy._observed, self._name)  # noqa: SLF001 - its own; raises AttributeError where there is none
         return types.MethodType(self._function, proxy)
-
-
-def _then_looked_at(name: str) -> Watched:
-    """Make a method that asks this of the call, after which the call may be over."""
-
-    def method(self: CallProxy, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return getattr(self._observed, name)(*args, **kwargs)
-        finally:
-            self._look()
-
-    method.__name__ = name
-    method.__doc__ = f"Pass {name} on to the call."
-    return Watched(method)
 
 
 class CallProxy:
@@ -65,7 +55,7 @@ class CallProxy:
         made: Any = BaseException if issubclass(cls, BaseException) else object
         return made.__new__(cls)  # type: ignore[no-any-return]  # it is one of cls
 
-    def __init__(self, call: Any, observation: Observation) -> None:
+    def __init__(self, call: Any, observation: ClientCall) -> None:
         self._observed = call
         self._observation = observation
 
@@ -82,14 +72,14 @@ class CallProxy:
         # Maybe inside a collection: see finalizers. What is deferred knows nothing of this object.
         observation = self._observation
         if observation is not None and not observation.ended:
-            finalizers.defer(partial(end_dropped, [self._observed], observation, observation.seconds))
+            finalizers.defer(partial(report_dropped, [self._observed], observation, observation.seconds))
 
-    @Watched
+    @WhereThere
     def add_done_callback(self, fn: Callable[[Any], None]) -> Any:
         """Have this called with the call, which is this one for its caller, when it has ended."""
         return self._observed.add_done_callback(_DoneCallback(fn, self))
 
-    @Watched
+    @WhereThere
     def exception(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end; return what its result raises, which is the call itself where it is grpc's."""
         try:
@@ -98,7 +88,7 @@ class CallProxy:
             self._look()
         return self if error is self._observed else error
 
-    @Watched
+    @WhereThere
     def result(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end; return its response, or raise: grpc's own call raises itself."""
         try:
@@ -112,18 +102,44 @@ class CallProxy:
             return response
         raise self.with_traceback(taken_traceback(self._observed))
 
-    @Watched
+    @WhereThere
     def code(self) -> Any:
         """Wait for the call's end, and return its status code."""
         code = self._observed.code()
         self._look(over=isinstance(code, grpc.StatusCode))
         return code
 
-    cancel = _then_looked_at("cancel")
-    debug_error_string = _then_looked_at("debug_error_string")
-    details = _then_looked_at("details")
-    traceback = _then_looked_at("traceback")
-    trailing_metadata = _then_looked_at("trailing_metadata")
+    @WhereThere
+    def cancel(self, *args: Any, **kwargs: Any) -> Any:
+        """Cancel the call."""
+        return self._ask(self._observed.cancel, *args, **kwargs)
+
+    @WhereThere
+    def debug_error_string(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the call's end, and return what grpc's core says of it."""
+        return self._ask(self._observed.debug_error_string, *args, **kwargs)
+
+    @WhereThere
+    def details(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the call's end, and return its details."""
+        return self._ask(self._observed.details, *args, **kwargs)
+
+    @WhereThere
+    def traceback(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the call's end, and return the traceback of what its result raises."""
+        return self._ask(self._observed.traceback, *args, **kwargs)
+
+    @WhereThere
+    def trailing_metadata(self, *args: Any, **kwargs: Any) -> Any:
+        """Wait for the call's end, and return its trailing metadata."""
+        return self._ask(self._observed.trailing_metadata, *args, **kwargs)
+
+    def _ask(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what a method of the call's returns, after which the call may be over."""
+        try:
+            return method(*args, **kwargs)
+        finally:
+            self._look()
 
     def _returned(self) -> None:
         self._look()
@@ -140,7 +156,7 @@ class CallProxy:
         """
         observation = self._observation
         if not self._reading and not observation.ended:
-            finalizers.defer(partial(end_if_over, self._observed, observation, observation.seconds, over=over))
+            finalizers.defer(partial(report_end_if_over, self._observed, observation, observation.seconds, over=over))
 
 
 class _DoneCallback:

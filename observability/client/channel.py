@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
-from .call import end_raised
-from .future import observe_unary_call
-from .responses import observe_stream
+from .future import observe_future
+from .responses import observe_responses
 from .start import ClientObserving, ObservedCallable, callable_maker
+from .status import carried_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..calls.observation import Observation
     from ..calls.observer import Observer
+    from .call import ClientCall
 
 
 def _given(
@@ -51,7 +51,7 @@ class _MultiCallable(ObservedCallable):
     def _make(  # noqa: PLR0913, PLR0917 - what grpc's own take, and how
         self,
         way: str,
-        returned: Callable[[Any, Observation], Any],
+        returned: Callable[[Any, ClientCall], Any],
         request: Any,
         timeout: float | None,
         metadata: Any,
@@ -60,7 +60,7 @@ class _MultiCallable(ObservedCallable):
         compression: grpc.Compression | None,
     ) -> Any:
         """Make a call in this way, and return what the caller gets."""
-        call: Observation | None = None
+        call: ClientCall | None = None
         if self._enabled():
             call, request = self._start(self._descriptor, request, metadata, timeout)
             if call.metadata or metadata is not None:
@@ -70,12 +70,12 @@ class _MultiCallable(ObservedCallable):
             result = getattr(self._observed, way)(request, **options)
         except BaseException as error:
             if call is not None:
-                end_raised(call, error)
+                call.raised(error, *carried_by(error))
             raise
         return result if call is None else returned(result, call)
 
 
-def _of_request(way: str, returned: Callable[[Any, Observation], Any]) -> Any:
+def _of_request(way: str, returned: Callable[[Any, ClientCall], Any]) -> Any:
     """Make a way to call with one request: grpc's own of this name, its end seen by what it `returned`."""
 
     def method(  # noqa: PLR0913, PLR0917 - grpc's own signature
@@ -94,7 +94,7 @@ def _of_request(way: str, returned: Callable[[Any, Observation], Any]) -> Any:
     return method
 
 
-def _of_requests(way: str, returned: Callable[[Any, Observation], Any]) -> Any:
+def _of_requests(way: str, returned: Callable[[Any, ClientCall], Any]) -> Any:
     """Make such a way with many, which grpc names otherwise."""
 
     def method(  # noqa: PLR0913, PLR0917 - grpc's own signature
@@ -113,9 +113,8 @@ def _of_requests(way: str, returned: Callable[[Any, Observation], Any]) -> Any:
     return method
 
 
-def _answered(result: Any, call: Observation) -> Any:
-    call.received = 1
-    call.end(grpc.StatusCode.OK)
+def _answered(result: Any, call: ClientCall) -> Any:
+    call.answered()
     return result
 
 
@@ -124,13 +123,13 @@ class _UnaryUnaryMultiCallable(_MultiCallable, grpc.UnaryUnaryMultiCallable):  #
 
     __call__ = _of_request("__call__", _answered)
     with_call = _of_request("with_call", _answered)
-    future = _of_request("future", observe_unary_call)
+    future = _of_request("future", observe_future)
 
 
 class _UnaryStreamMultiCallable(_MultiCallable, grpc.UnaryStreamMultiCallable):  # type: ignore[type-arg]
     """What calls a server-streaming method."""
 
-    __call__ = _of_request("__call__", observe_stream)
+    __call__ = _of_request("__call__", observe_responses)
 
 
 class _StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable):  # type: ignore[type-arg]
@@ -138,13 +137,13 @@ class _StreamUnaryMultiCallable(_MultiCallable, grpc.StreamUnaryMultiCallable): 
 
     __call__ = _of_requests("__call__", _answered)
     with_call = _of_requests("with_call", _answered)
-    future = _of_requests("future", observe_unary_call)
+    future = _of_requests("future", observe_future)
 
 
 class _StreamStreamMultiCallable(_MultiCallable, grpc.StreamStreamMultiCallable):  # type: ignore[type-arg]
     """What calls a bidirectional method."""
 
-    __call__ = _of_requests("__call__", observe_stream)
+    __call__ = _of_requests("__call__", observe_responses)
 
 
 class ObservedChannel(ClientObserving, grpc.Channel):

@@ -7,34 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .call import raised_end
 from .call_proxy import CallProxy
 from .proxy_class import class_of
-from .sync import OK, call_at_end, end_future, end_of, is_over, reference, report
+from .status import carried_by
+from .sync import call_at_end, is_over, reference, report_end, report_end_if_kept
 
 if TYPE_CHECKING:
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
-def observe_unary_call(call: Any, observation: Observation) -> Any:
+def observe_future(call: Any, observation: ClientCall) -> Any:
     """Return a call with one response, its end seen; one that is over, or has no result, is returned as it is."""
     if is_over(call) or not hasattr(call, "result"):
-        report(observation, end_of(call))
+        report_end(call, observation)
         return call
     type_: Any = type(call)
     future = class_of(ObservedFuture, type_)(call, observation)
-    call_at_end(call, partial(end_future, reference(call), observation))
+    call_at_end(call, partial(report_end_if_kept, reference(call), observation))
     return future
 
 
 class ObservedFuture(CallProxy):
-    """The future of a call with one response; ends when grpc's own does, or with its result."""
+    """Stands for the future of a call with one response; ends when grpc's own does, or with its result."""
 
     def _returned(self) -> None:
-        if not self._observation.ended:
-            report(self._observation, OK)
+        self._observation.answered()
 
     def _raised(self, error: Exception) -> None:
         waited_in_vain = isinstance(error, grpc.FutureTimeoutError | TimeoutError) and not is_over(self._observed)
         if not waited_in_vain and not self._observation.ended:
-            report(self._observation, raised_end(error))
+            self._observation.raised(error, *carried_by(error))

@@ -42,7 +42,11 @@ def class_of(kind: type[CallProxy], type_: type) -> type[CallProxy]:
 
 
 def _passed_on(name: str, *, is_method: bool) -> Any:
-    """Make what passes a method, or any other attribute, on to the call."""
+    """
+    Make what passes a method, or any other attribute, on to the call.
+
+    Generated, since the names are those of somebody's class: what that class has comes before __getattr__.
+    """
 
     def get(self: CallProxy) -> Any:
         return getattr(self._observed, name)

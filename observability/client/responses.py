@@ -7,27 +7,24 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from .call import DROPPED_DETAILS, raised_end
-from .call_proxy import CallProxy, Watched, taken_traceback
+from .call_proxy import CallProxy, WhereThere, taken_traceback
 from .proxy_class import CALLS, class_of
-from .sync import OK, report
+from .status import carried_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
-def observe_stream(call: Any, observation: Observation) -> Any:
+def observe_responses(call: Any, observation: ClientCall) -> Any:
     """Return a stream of responses, its end seen; a list, or what cannot be iterated, is returned as it is."""
     type_: Any = type(call)
     class_ = _class_of_responses(type_)
     if class_ is None:
         with contextlib.suppress(Exception):
             observation.received = len(call)
-        report(observation, OK)
+        observation.stream_ended()
         return call
     return class_(call, observation)
 
@@ -50,10 +47,10 @@ class ObservedResponses(CallProxy):
         try:
             response = next(self._observed)
         except StopIteration:
-            self._observation.end(grpc.StatusCode.OK)
+            self._observation.stream_ended()
             raise
         except Exception as error:
-            self._observation.end(*raised_end(error))
+            self._observation.raised(error, *carried_by(error))
             if error is not self._observed:
                 raise
         else:
@@ -63,7 +60,7 @@ class ObservedResponses(CallProxy):
             self._reading = False
         raise self.with_traceback(taken_traceback(self._observed))
 
-    @Watched
+    @WhereThere
     def next(self) -> Any:
         """Wait for the next response, as in Python 2."""
         return self.__next__()
@@ -74,13 +71,13 @@ class ObservedIterator(ObservedResponses):
 
     def __del__(self) -> None:
         if self._observation is not None:
-            self._observation.end_deferred(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
+            self._observation.dropped_deferred()
 
 
 class _Iteration(ObservedResponses):
     """One iteration of responses that can be iterated, but are no iterator; the call is dropped when they are."""
 
-    def __init__(self, iterator: Iterator[Any], observation: Observation, responses: ObservedResponses) -> None:
+    def __init__(self, iterator: Iterator[Any], observation: ClientCall, responses: ObservedResponses) -> None:
         super().__init__(iterator, observation)
         self._responses = responses
 

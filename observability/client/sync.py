@@ -1,26 +1,19 @@
-"""What a sync call shows of its end, whoever's it is."""
+"""What a sync call shows of its end, whoever's it is, as events of a `ClientCall`."""
 
 from __future__ import annotations
 
 import contextlib
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from ..calls.method import RESPONSE_STREAMS
-from .call import DROPPED_DETAILS, raised_end, status_of
+from .status import carried_by, status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..calls.observation import Observation
-    from .call import End
-
-_COLLECTED_DETAILS: Final = "Cancelled upon garbage collection!"
-"""What grpc says of a call that it has cancelled because nobody kept it."""
-OK: Final[End] = (grpc.StatusCode.OK, "", None)
-_DROPPED: Final[End] = (grpc.StatusCode.CANCELLED, DROPPED_DETAILS, None)
+    from .call import ClientCall
 
 
 def is_over(call: Any) -> bool:
@@ -34,51 +27,48 @@ def is_over(call: Any) -> bool:
             return False
 
 
-def end_of(call: Any) -> End:
-    """Return how a call that is over has ended for its caller: by what its result would raise, if by anything."""
+def report_end(call: Any, observation: ClientCall, seconds: float | None = None) -> None:
+    """Report how a call that is over has ended for its caller: by what its result would raise, if by anything."""
     try:
         error = call.exception()
     except Exception as failure:  # noqa: BLE001 - it is cancelled, or has no such method, or none that is written
         code, details = status_of(call)
         if code is None:
-            end = raised_end(failure)
-            return end if end[0] is grpc.StatusCode.CANCELLED else OK
-        if code is grpc.StatusCode.OK:
-            return OK
-        return code, DROPPED_DETAILS if details == _COLLECTED_DETAILS else details, None
-    return raised_end(error) if isinstance(error, BaseException) else OK
+            observation.over_without_status(failure, *carried_by(failure), seconds)
+        else:
+            observation.status_received(code, "" if code is grpc.StatusCode.OK else details, seconds)
+        return
+    if isinstance(error, BaseException):
+        observation.raised(error, *carried_by(error), seconds)
+    else:
+        observation.status_received(grpc.StatusCode.OK, "", seconds)
 
 
-def report(observation: Observation, end: End, seconds: float | None = None) -> None:
-    """End an observation like this, its response counted if it has one."""
-    if end is OK and observation.type not in RESPONSE_STREAMS:
-        observation.received = 1
-    observation.end(*end, seconds)
-
-
-def end_future(reference: Callable[[], Any], observation: Observation) -> None:
-    """End a call when grpc's own does; a caller that drops it before ends it itself."""
+def report_end_if_kept(reference: Callable[[], Any], observation: ClientCall) -> None:
+    """Report a call's end when grpc's own has ended; a caller that drops it before ends it itself."""
     call = reference()
     if call is not None:
-        report(observation, end_of(call))
+        report_end(call, observation)
 
 
-def end_if_over(call: Any, observation: Observation, seconds: float, *, over: bool) -> None:
-    """End a call if it is over, or says so."""
+def report_end_if_over(call: Any, observation: ClientCall, seconds: float, *, over: bool) -> None:
+    """Report the end of a call that is over, or says so."""
     if over or is_over(call):
-        report(observation, end_of(call), seconds)
+        report_end(call, observation, seconds)
 
 
-def end_dropped(calls: list[Any], observation: Observation, seconds: float) -> None:
-    """End a call that nobody keeps: with the status that it has, if it has one. Takes the last reference to it."""
+def report_dropped(calls: list[Any], observation: ClientCall, seconds: float) -> None:
+    """Report that nobody keeps a call, or the status that it has. Takes the last reference to it."""
     call = calls.pop()
-    end = end_of(call) if is_over(call) else _DROPPED
+    if is_over(call):
+        report_end(call, observation, seconds)
+        return
     del call  # which cancels it on the wire: grpc's own calls are, when nobody keeps them
-    report(observation, end, seconds)
+    observation.dropped(seconds)
 
 
 def reference(call: Any) -> Callable[[], Any]:
-    """Return what returns the call as long as somebody keeps it, where it can be known without being kept."""
+    """Return what gives the call as long as somebody keeps it, where that can be had."""
     try:
         return weakref.ref(call)
     except TypeError:

@@ -12,8 +12,6 @@ from .requests import aio_count_sent, count_sent
 from .status import carried_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..calls.method import Method, Type
     from ..calls.observer import Observer
 
@@ -67,37 +65,3 @@ class AioClientObserving(ClientObserving):
 
     def _count_sent(self, call: ClientCall, requests: Any) -> Any:
         return aio_count_sent(call, requests)
-
-
-class ObservedCallable:
-    """What calls one method, around a channel's own callable, and has what that one has."""
-
-    def __init__(
-        self, observed: Any, method: Method, enabled: Callable[[], bool], start: Callable[..., tuple[ClientCall, Any]]
-    ) -> None:
-        self._observed = observed
-        self._descriptor = method
-        self._enabled = enabled
-        self._start = start
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._observed, name)
-
-
-def callable_maker(name: str, class_: type[ObservedCallable], type_: Type) -> Any:
-    """Make what makes the callables of one arity, of this class, for a channel around another one."""
-
-    def method(
-        self: Any,
-        method: str | bytes,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
-    ) -> Any:
-        registered = (True,) if _registered_method else ()  # which other people's channels may not know
-        observed = getattr(self._observed, name)(method, request_serializer, response_deserializer, *registered)
-        return class_(observed, self._method(method, type_), self._enabled, self._start)
-
-    method.__name__ = name
-    method.__doc__ = f"Return the callable of a {name} method."
-    return method

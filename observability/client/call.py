@@ -18,7 +18,7 @@ from ..calls.observation import Observation
 from ..calls.status import CUT_OFF_DETAILS
 
 CANCELLED_DETAILS: Final = "Locally cancelled by application!"
-COLLECTED_DETAILS: Final = "Cancelled upon garbage collection!"
+_COLLECTED_DETAILS: Final = "Cancelled upon garbage collection!"
 """What grpc says of a call that it has cancelled because nobody kept it."""
 DROPPED_DETAILS: Final = "Dropped before its end"
 
@@ -33,12 +33,10 @@ class Rules:
     """Whether what is no metadata is raised at the call, rather than by what the call returns."""
     defers_cancelled: bool
     """Whether CANCELLED is reported later: grpc.aio's own finalizers cancel calls inside garbage collections."""
-    collected_details: str | None
-    """The details of a call that grpc itself has found dropped, which are replaced by ours."""
 
 
-SYNC: Final = Rules(refuses_metadata=True, defers_cancelled=False, collected_details=COLLECTED_DETAILS)
-AIO: Final = Rules(refuses_metadata=False, defers_cancelled=True, collected_details=None)
+SYNC: Final = Rules(refuses_metadata=True, defers_cancelled=False)
+AIO: Final = Rules(refuses_metadata=False, defers_cancelled=True)
 
 
 class ClientCall(Observation):
@@ -72,7 +70,7 @@ class ClientCall(Observation):
             return
         if code is grpc.StatusCode.OK and self.type not in RESPONSE_STREAMS:
             self.received = 1
-        elif details == self.rules.collected_details:
+        elif details == _COLLECTED_DETAILS:
             details = DROPPED_DETAILS
         self.end(code, details, None, seconds)
 

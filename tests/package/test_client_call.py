@@ -152,7 +152,7 @@ ROWS: Final = (
     Row("a stream that is read", (sent, received, received, stream_ended), OK, sent=1, received=2, arities=STREAMS),
     Row("an empty stream", (stream_ended,), OK, arities=STREAMS),
     Row("an iterator's second end", (received, stream_ended, stream_ended), OK, received=1, arities=STREAMS),
-    Row("a stream whose status is asked for", (received, status(OK)), OK, received=1, arities=STREAMS),
+    Row("a stream whose status is asked for", (received, received, status(OK)), OK, received=2, arities=STREAMS),
     Row("a stream that is over, and shows no status", (received, over(FAILURE)), OK, received=1, arities=STREAMS),
     # What a caller sees raised.
     Row(
@@ -183,6 +183,18 @@ ROWS: Final = (
         StatusCode.DEADLINE_EXCEEDED,
         "Deadline Exceeded",
     ),
+    Row(
+        "a status that a future shows at its end and raises",
+        (raised(ERROR, StatusCode.NOT_FOUND, "as asked"), raised(ERROR, StatusCode.NOT_FOUND, "as asked")),
+        StatusCode.NOT_FOUND,
+        "as asked",
+    ),
+    Row(
+        "a closed channel",
+        (raised(ERROR, CANCELLED, "Channel closed!"), raised(ERROR, CANCELLED, "Channel closed!")),
+        CANCELLED,
+        "Channel closed!",
+    ),
     Row("an exception without a status", (raised(FAILURE),), UNKNOWN, error=FAILURE),
     Row("an error of grpc's without a status", (raised(ERROR),), UNKNOWN, error=ERROR),
     Row("an error that says OK", (raised(ERROR, OK, "fine"),), UNKNOWN, error=ERROR),
@@ -202,6 +214,19 @@ ROWS: Final = (
         LOCALLY,
     ),
     Row("a future that is cancelled", (raised(grpc.FutureCancelledError()),), CANCELLED, LOCALLY),
+    Row(
+        "a future that is cancelled, then grpc's status and what is asked of it",
+        (raised(grpc.FutureCancelledError()), status(CANCELLED, LOCALLY), status(CANCELLED, LOCALLY)),
+        CANCELLED,
+        LOCALLY,
+    ),
+    Row(
+        "a stream that is cancelled, and read on",
+        (received, raised(ERROR, CANCELLED, LOCALLY), status(CANCELLED, LOCALLY)),
+        CANCELLED,
+        LOCALLY,
+        received=1,
+    ),
     Row("another library's", (raised(FutureCancelledError(), OK),), CANCELLED, LOCALLY),
     Row("a status of CANCELLED that is raised", (raised(ERROR, CANCELLED, "by them"),), CANCELLED, "by them"),
     # Cancelled by the caller.
@@ -217,6 +242,21 @@ ROWS: Final = (
     Row(
         "a cancelled call, then what its caller sees",
         (cancelled, status(CANCELLED, LOCALLY), raised(asyncio.CancelledError())),
+        CANCELLED,
+        LOCALLY,
+    ),
+    Row(
+        "a cancelled call, then what alone its caller sees",
+        (cancelled, raised(asyncio.CancelledError())),
+        CANCELLED,
+        LOCALLY,
+    ),
+    Row(
+        "grpc's status of a cancelled call", (status(CANCELLED, LOCALLY), cancelled), CANCELLED, LOCALLY, later=("aio",)
+    ),
+    Row(
+        "grpc's status of a cancelled call, then what its caller sees",
+        (status(CANCELLED, LOCALLY), cancelled, raised(asyncio.CancelledError())),
         CANCELLED,
         LOCALLY,
     ),
@@ -248,6 +288,7 @@ ROWS: Final = (
     Row("a call dropped when answered", (status(OK), dropped), OK, received=1, arities=SINGLE),
     Row("a call dropped inside a collection", (dropped_deferred,), CANCELLED, DROPPED, later=("sync", "aio")),
     Row("the same, then what its caller sees", (dropped_deferred, raised(GeneratorExit())), CANCELLED, DROPPED),
+    Row("a dropped call that is cancelled", (dropped, cancelled), CANCELLED, DROPPED),
     Row("a cancelled call that is dropped", (cancelled, dropped), CANCELLED, LOCALLY),
     Row("grpc's word for a dropped call", (status(CANCELLED, COLLECTED),), CANCELLED, DROPPED, kinds=("sync",)),
     Row(

@@ -1,4 +1,4 @@
-"""The client's side: from what a call's result shows to its Observation; the interceptor for grpc's channels."""
+"""The client's side: the interceptor for grpc's sync channels."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ class ClientInterceptor(
         if isinstance(result, grpc.RpcError) and not hasattr(result, "result"):
             call.raised(result, *carried_by(result))
             raise result  # an interceptor after us has raised it: grpc returns it, and would ask it for its result
-        return (observe_responses if type_ in RESPONSE_STREAMS else observe_future)(result, call)
+        return observe_responses(result, call) if type_ in RESPONSE_STREAMS else observe_future(result, call)

@@ -41,7 +41,7 @@ class _SentSequence(SentRequests, Sequence[Any]):
 
 def count_sent(call: ClientCall, requests: Any) -> SentRequests:
     """Return these requests, counted as they are handed on."""
-    return (_SentSequence if isinstance(requests, Sequence) else SentRequests)(requests, call)
+    return _SentSequence(requests, call) if isinstance(requests, Sequence) else SentRequests(requests, call)
 
 
 def aio_count_sent(call: ClientCall, requests: Any) -> Any:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .call import ClientCall
 
 
-class WhereThere:
+class OptionalMethod:
     """
     A method of a proxy's that is there where the call itself has it, and only there.
 
@@ -74,21 +74,21 @@ class CallProxy:
         if observation is not None and not observation.ended:
             finalizers.defer(partial(report_dropped, [self._observed], observation, observation.seconds))
 
-    @WhereThere
+    @OptionalMethod
     def add_done_callback(self, fn: Callable[[Any], None]) -> Any:
         """Have this called with the call, which is this one for its caller, when it has ended."""
         return self._observed.add_done_callback(_DoneCallback(fn, self))
 
-    @WhereThere
+    @OptionalMethod
     def exception(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end; return what its result raises, which is the call itself where it is grpc's."""
         try:
             error = self._observed.exception(*args, **kwargs)
         finally:
-            self._look()
+            self._check_end()
         return self if error is self._observed else error
 
-    @WhereThere
+    @OptionalMethod
     def result(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end; return its response, or raise: grpc's own call raises itself."""
         try:
@@ -102,53 +102,53 @@ class CallProxy:
             return response
         raise self.with_traceback(taken_traceback(self._observed))
 
-    @WhereThere
+    @OptionalMethod
     def code(self) -> Any:
         """Wait for the call's end, and return its status code."""
         code = self._observed.code()
-        self._look(over=isinstance(code, grpc.StatusCode))
+        self._check_end(over=isinstance(code, grpc.StatusCode))
         return code
 
-    @WhereThere
+    @OptionalMethod
     def cancel(self, *args: Any, **kwargs: Any) -> Any:
         """Cancel the call."""
-        return self._ask(self._observed.cancel, *args, **kwargs)
+        return self._pass_on(self._observed.cancel, *args, **kwargs)
 
-    @WhereThere
+    @OptionalMethod
     def debug_error_string(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end, and return what grpc's core says of it."""
-        return self._ask(self._observed.debug_error_string, *args, **kwargs)
+        return self._pass_on(self._observed.debug_error_string, *args, **kwargs)
 
-    @WhereThere
+    @OptionalMethod
     def details(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end, and return its details."""
-        return self._ask(self._observed.details, *args, **kwargs)
+        return self._pass_on(self._observed.details, *args, **kwargs)
 
-    @WhereThere
+    @OptionalMethod
     def traceback(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end, and return the traceback of what its result raises."""
-        return self._ask(self._observed.traceback, *args, **kwargs)
+        return self._pass_on(self._observed.traceback, *args, **kwargs)
 
-    @WhereThere
+    @OptionalMethod
     def trailing_metadata(self, *args: Any, **kwargs: Any) -> Any:
         """Wait for the call's end, and return its trailing metadata."""
-        return self._ask(self._observed.trailing_metadata, *args, **kwargs)
+        return self._pass_on(self._observed.trailing_metadata, *args, **kwargs)
 
-    def _ask(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _pass_on(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what a method of the call's returns, after which the call may be over."""
         try:
             return method(*args, **kwargs)
         finally:
-            self._look()
+            self._check_end()
 
     def _returned(self) -> None:
-        self._look()
+        self._check_end()
 
     def _raised(self, error: Exception) -> None:
         del error
-        self._look()
+        self._check_end()
 
-    def _look(self, *, over: bool = False) -> None:
+    def _check_end(self, *, over: bool = False) -> None:
         """
         Let the observation end if the call is `over`, or says so, soon: a finalizer of somebody's may ask, or cancel.
 
@@ -167,7 +167,7 @@ class _DoneCallback:
         self._call = call
 
     def __call__(self, _call: Any) -> None:
-        self._call._look()  # noqa: SLF001 - its own; who is called back sees the end
+        self._call._check_end()  # noqa: SLF001 - its own; who is called back sees the end
         self._fn(self._call)
 
     def __repr__(self) -> str:

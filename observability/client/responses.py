@@ -7,7 +7,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .call_proxy import CallProxy, WhereThere, taken_traceback
+from .call_proxy import CallProxy, OptionalMethod, taken_traceback
 from .proxy_class import CALLS, class_of
 from .status import carried_by
 
@@ -60,7 +60,7 @@ class ObservedResponses(CallProxy):
             self._reading = False
         raise self.with_traceback(taken_traceback(self._observed))
 
-    @WhereThere
+    @OptionalMethod
     def next(self) -> Any:
         """Wait for the next response, as in Python 2."""
         return self.__next__()

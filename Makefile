@@ -35,17 +35,17 @@ help: ## What can be made
 demo: .venv ## Both services, a call that succeeds and one that fails, on one screen
 	@$(BIN)/python client demo
 
-# One that was moved or renamed is missed: pytest fails on what is not there.
-QUICK = $(addprefix tests/package/test_,annotate.py channel.py encoding.py interfaces.py log_line.py private_names.py \
-	public_names.py redaction.py rendering.py rooms.py) \
-	$(addprefix tests/package/test_settings.py::test_,bad_endpoints bad_value_of_ours empty_variable_counts_as_unset \
-	environment_afterwards every_one_of_ours_is_here every_standard_variable_is_here good_endpoints)
+# What is fast, and calls of each arity on each stack. pytest fails on one that has another name now.
+FAST = $(addprefix tests/package/test_,annotate.py channel.py client_call.py encoding.py interfaces.py layers.py \
+	log_line.py private_names.py public_names.py redaction.py rendering.py) tests/conformance/test_server_call.py \
+	$(addprefix tests/package/test_settings.py::test_,empty_variable_counts_as_unset environment_afterwards \
+	every_one_of_ours_is_here every_standard_variable_is_here invalid_endpoints invalid_value_of_ours valid_endpoints)
 PLAINEST = unary-sync-call client_stream-sync-call server_stream-sync-iterate bidi_stream-sync-iterate \
 	unary-aio-aio_await client_stream-aio-aio_await server_stream-aio-aio_iterate bidi_stream-aio-aio_iterate
-QUICK_CALLS = $(foreach case,ok exception deadline,$(PLAINEST:%='tests/conformance/test_matrix.py::test_call[$(case)-%]'))
+CALLS = $(foreach case,ok exception deadline,$(PLAINEST:%='tests/conformance/test_matrix.py::test_call[$(case)-%]'))
 
 quick: .venv ## The fast tests, and calls of each arity on each stack: for every minute
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(QUICK) $(QUICK_CALLS)
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST) $(CALLS)
 
 PYTEST_ALL = $(BIN)/python -m pytest -n 4 --dist worksteal
 
@@ -61,11 +61,11 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-format: .venv ## Format the code and mend what ruff can
+format: .venv ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Two programs are called app.py, so each service has a run of its own.
+# Two programs are called app.py, so each service has its own run.
 types: .venv
 	$(BIN)/mypy observability programs protos tests examples benchmarks tools/install.py tools/lowest.py deploy/healthcheck.py
 	$(BIN)/mypy service-a/app.py
@@ -78,7 +78,7 @@ stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (nee
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
 	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
 
-install-test: .venv ## The package in somebody else's environment, with what it says it depends on, and its types
+install-test: .venv ## The package in a fresh environment, with what it says it depends on, and its types
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 		$(PYTHON) -m venv "$$folder/venv" && \
 		"$$folder/venv/bin/pip" install --quiet --disable-pip-version-check . && \
@@ -88,7 +88,7 @@ install-test: .venv ## The package in somebody else's environment, with what it 
 
 # Made anew each time: what could be installed yesterday may not be today. The stubs are those of the lowest generator,
 # since newer ones refuse older packages; nothing else of this folder may come before them. Warnings that an older
-# package gives of its own are not ours to mend.
+# package gives are not ours to fix.
 check-lowest: ## The package's tests with the lowest of what it says it depends on
 	$(PYTHON) -m venv --clear .venv-lowest
 	$(PYTHON) tools/lowest.py > .venv-lowest/requirements.txt
@@ -102,7 +102,7 @@ check-lowest: ## The package's tests with the lowest of what it says it depends 
 		-W ignore::DeprecationWarning -W ignore::FutureWarning \
 		-W ignore::pytest.PytestUnraisableExceptionWarning tests/package
 
-# An environment of its own: one of the peers works with the grpcio of exactly its own version alone.
+# A separate environment: one of the peers works with the grpcio of exactly its own version alone.
 .venv-bench: .venv-bench/made
 
 .venv-bench/made: benchmarks/requirements.txt

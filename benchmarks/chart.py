@@ -107,7 +107,7 @@ def _footnotes(results: Results) -> list[str]:
     about = results["about"]
     versions = about["versions"]
     return [
-        f"{about['machine']}; each process on a core of its own, load from {about['load']}"
+        f"{about['machine']}; each process on its own core, load from {about['load']}"
         if about["pinned"]
         else f"{about['machine']}; load from {about['load']}",
         f"Python {about['python']}, " + ", ".join(f"{name} {versions[name]}" for name in NAMED),

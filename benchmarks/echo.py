@@ -1,7 +1,7 @@
 """
 The service that every variant serves, and the calls that every client makes.
 
-By handlers of its own, not by the committed stubs: those demand a newer grpcio than grpcio-observability works with.
+By its own handlers, not by the committed stubs: those demand a newer grpcio than grpcio-observability works with.
 """
 
 from __future__ import annotations

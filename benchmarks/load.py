@@ -107,7 +107,7 @@ class H2Load:
 class OwnClient:
     """A Python client: it costs about as much as the server that it calls, on the other core."""
 
-    name = "a client of its own (h2load is not installed)"
+    name = "our own client (h2load is not installed)"
 
     def run(self, load: Load) -> float:
         """Send as fast as the concurrency allows, and return how many seconds it took."""

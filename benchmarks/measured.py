@@ -27,7 +27,7 @@ _BETWEEN_LOOKS = 0.005
 """Seconds."""
 _HELLO = echo_pb2.EchoRequest(msg="hello").SerializeToString()
 _OF_A_CALL = b"/Echo"
-"""What a line about a call has in it, whoever wrote it."""
+"""What every logger's line about a call has in it."""
 
 
 class Measured:
@@ -62,7 +62,7 @@ class Measured:
         paths: Sequence[str] = (ECHO,),
         concurrency: int = CONCURRENCY,
     ) -> Trial:
-        """Measure unary calls. A client makes them in its own way, a server gets them as is said here."""
+        """Measure unary calls: a client makes them in its own way, a server gets them from the load."""
         if self.variant.side == "client":
             return self._measure(calls, lambda: self._seconds("call", calls=calls))
         load = Load(self.address, paths, message, calls, concurrency, self.variant.sampled)

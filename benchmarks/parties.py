@@ -120,7 +120,7 @@ class AioClient:
 
 
 class _Loop:
-    """An event loop in a thread of its own, while the main thread answers questions."""
+    """An event loop in a separate thread, while the main thread answers questions."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()

@@ -32,7 +32,7 @@ class Plan:
 
 
 CONCURRENCY = 8
-"""Calls that are open at once, unless something else is said: fewer than a sync server has threads."""
+"""Calls that are open at once by default: fewer than a sync server has threads."""
 
 STREAM_MESSAGES = 10_000
 STREAM_BYTES = 100

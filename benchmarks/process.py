@@ -1,4 +1,4 @@
-"""Programs of the benchmark's own, each in a process of its own, that answer questions."""
+"""The benchmark's own programs, each in a separate process, that answer questions."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def main() -> None:
     wire = Wire.inherited(options.wire)
     wire.send({"port": port})
     wire.answer({"spans": lambda: receiver.spans})
-    os._exit(0)  # whoever still waits for an answer is on its way out as well
+    os._exit(0)  # a client that still waits for an answer is about to end as well
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Final, Literal
 Side = Literal["server", "client"]
 Style = Literal["sync", "aio"]
 Stack = Literal["bare", "ours", "official", "assembled", "ours-metrics", "grpcio-observability"]
-LifecycleObserver = Literal["lines", "handled", "spans"]
+Signal = Literal["lines", "handled", "spans"]
 
 TITLES: Final[dict[Stack, str]] = {
     "bare": "bare grpcio",
@@ -19,7 +19,7 @@ TITLES: Final[dict[Stack, str]] = {
     "grpcio-observability": "gRPC's own plugin: metrics alone",
 }
 
-SIGNALS: Final[dict[Stack, frozenset[LifecycleObserver]]] = {
+SIGNALS: Final[dict[Stack, frozenset[Signal]]] = {
     "bare": frozenset(),
     "ours": frozenset({"lines", "handled", "spans"}),
     "official": frozenset({"spans"}),
@@ -32,7 +32,7 @@ SIGNALS: Final[dict[Stack, frozenset[LifecycleObserver]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One thing that is measured, in a process of its own. `sampled` is what the caller's traceparent says."""
+    """One thing that is measured, in a separate process. `sampled` is what the caller's traceparent says."""
 
     side: Side
     style: Style
@@ -50,7 +50,7 @@ class Variant:
         return Variant(self.side, self.style, "bare")
 
     @property
-    def signals(self) -> frozenset[LifecycleObserver]:
+    def signals(self) -> frozenset[Signal]:
         """What there must be for every call."""
         return SIGNALS[self.stack] if self.sampled else SIGNALS[self.stack] - {"spans"}
 

@@ -1,4 +1,4 @@
-"""``python client COMMAND``: call the services, watch them, and see what they report about it."""
+"""`python client COMMAND`: call the services, watch them, and see what they report about it."""
 
 from importlib import import_module
 

@@ -10,7 +10,7 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from grpc_status import rpc_status
 
 Answer = Mapping[str, Any]
-# These codes mean that nobody answered; with every other one somebody did.
+# With these codes the service did not answer; with every other one it did.
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # How Service B says what happened between it and Service A.
 DOMAIN = "echo.v1"
@@ -21,7 +21,7 @@ def report(answers: Generator[Answer], service: str) -> int:
     """
     Print answers as they come, and the failure that ends them if one does; return the exit status.
 
-    ``service`` is the one that is called: ``service_a`` or ``service_b``.
+    `service` is the one that is called: `service_a` or `service_b`.
     """
     with contextlib.closing(answers):
         try:
@@ -34,7 +34,7 @@ def report(answers: Generator[Answer], service: str) -> int:
 
 
 def show(answer: Answer) -> None:
-    """Print one object on a line of its own, at once."""
+    """Print one object on one line, at once."""
     print(json.dumps(answer, ensure_ascii=False), flush=True)  # noqa: T201 - what the program is for
 
 

@@ -46,8 +46,8 @@ def channel_to(address: str, *, verbose: bool = False, link: Link | None = None)
         flush_seconds=0.25,
     ) as telemetry:
         if telemetry.tracing.delivery is not None:
-            telemetry.tracing.delivery.silent = True  # a collector that is missing is no business of the person's
-        # A proxy for the outer world has no business between a person and their own services.
+            telemetry.tracing.delivery.silent = True  # a missing collector is of no interest to the caller
+        # No proxy stands between a person and their own services.
         channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
         if link is not None:
             # Nearest to the wire, where it sees what is sent.

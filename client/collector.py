@@ -21,9 +21,9 @@ from client.spans import Span, spans_of
 
 class Collector(TraceServiceServicer):
     """
-    Keeps every span that it is sent, in order of arrival, from ``with`` to its end.
+    Keeps every span that it is sent, in order of arrival, from `with` to its end.
 
-    It listens on a free port unless ``address`` says otherwise; ``endpoint`` is what exporters need.
+    It listens on a free port unless `address` says otherwise; `endpoint` is what exporters need.
     """
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
@@ -62,9 +62,9 @@ class Collector(TraceServiceServicer):
         self, enough: int | Callable[[list[Span]], bool], *, trace_id: str | None = None, timeout: float = 5.0
     ) -> list[Span]:
         """
-        Wait until so many spans of the trace have arrived, or until they satisfy ``enough``; return them.
+        Wait until so many spans of the trace have arrived, or until they satisfy `enough`; return them.
 
-        After ``timeout`` seconds what has arrived is returned all the same: what is missing shows in it.
+        After `timeout` seconds return what has arrived: what is missing shows in it.
         """
         satisfied = enough if callable(enough) else lambda spans: len(spans) >= enough
         with self._arrived:

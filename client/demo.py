@@ -32,7 +32,7 @@ class System:
 
     @classmethod
     def start(cls, ends: ExitStack) -> "System":
-        """Start everything on free ports; it ends with ``ends``."""
+        """Start everything on free ports; it ends with `ends`."""
         collector = ends.enter_context(Collector())
         # Spans are sent often: a person is waiting for them.
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
@@ -61,7 +61,7 @@ class System:
         return {name: metrics(service.metrics_url) for name, service in services.items()}
 
 
-def told_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[str]:
+def counted_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[str]:
     """Return the metrics that count a call: the counts it changed, and the bucket with its exemplar."""
     known = set(before)
     return [
@@ -116,4 +116,4 @@ def show_call(system: System, screen: Screen, *, a_runs: bool) -> None:
     screen.answer(f"python client {' '.join(CALL)}", answer.stdout.strip(), answer.returncode)
     screen.log_lines(lines)
     screen.trace(trace_id, spans)
-    screen.metrics({name: told_by(after[name], before[name], trace_id) for name in after})
+    screen.metrics({name: counted_by(after[name], before[name], trace_id) for name in after})

@@ -1,4 +1,4 @@
-"""Log lines, read back: ``key=value`` pairs after a time, or JSON."""
+"""Log lines, read back: `key=value` pairs after a time, or JSON."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The services as processes of their own: started on free ports, read line by line, ended for certain."""
+"""The services as separate processes: started on free ports, read line by line, ended for certain."""
 
 import os
 import signal
@@ -52,9 +52,9 @@ class Output:
 
     def wait_for(self, *texts: str, count: int = 1, timeout: float = 10.0) -> list[str]:
         """
-        Wait for ``count`` lines that hold all of the texts; return them.
+        Wait for `count` lines that hold all of the texts; return them.
 
-        After ``timeout`` seconds, or when the stream has ended, what there is is returned all the same.
+        After `timeout` seconds, or when the stream has ended, return what there is.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ended or len(self.lines(*texts)) >= count, timeout)
@@ -73,9 +73,9 @@ class NotStartedError(click.ClickException):
 
 class Service:
     """
-    Service A or B, from ``with`` to its end, on free ports unless they are given.
+    Service A or B, from `with` to its end, on free ports unless they are given.
 
-    Its folder is ``service-a`` or ``service-b``; options and variables are those of its command line.
+    Its folder is `service-a` or `service-b`; options and variables are those of its command line.
     """
 
     def __init__(self, folder: str, *options: str, **variables: str) -> None:
@@ -86,7 +86,7 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for whoever started it, who then ends it
+            start_new_session=True,  # Ctrl-C is for the process that started it, which then ends it
         )
         self.pid = self._process.pid
         self.stdout = Output(cast("IO[str]", self._process.stdout))
@@ -102,7 +102,7 @@ class Service:
 
     @property
     def address(self) -> str:
-        """``HOST:PORT`` of its gRPC server, once it listens; NotStartedError if it never does."""
+        """`HOST:PORT` of its gRPC server, once it listens; NotStartedError if it never does."""
         return self._told("listening")
 
     @property
@@ -124,7 +124,7 @@ class Service:
         return self._process.wait(timeout)
 
     def stop(self, timeout: float = 10.0) -> int:
-        """End it, by force if it takes longer than ``timeout`` seconds; return its exit status."""
+        """End it, by force if it takes longer than `timeout` seconds; return its exit status."""
         if self._process.poll() is None:
             self.signal(signal.SIGTERM)
             self.signal(signal.SIGCONT)  # it may be frozen

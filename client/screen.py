@@ -16,7 +16,7 @@ from client.waterfall import waterfall
 from programs.streams import draw_on
 
 WIDTH = 120  # columns at most; lines that are longer are hard to read
-PLAIN_WIDTH = 110  # columns where nobody says how many there are
+PLAIN_WIDTH = 110  # columns where the terminal does not say how many it has
 COLOURS = {"client": "cyan", "B": "magenta", "A": "green"}  # as in the trace
 THEME = Theme(
     {

@@ -1,4 +1,4 @@
-"""A span as people and tests look at it, whoever kept it."""
+"""A span as people and tests look at it, from whichever store."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ class Span:
     """
     One side of a call, or a part of it.
 
-    Ids are lower-case hex, ``parent_id`` is empty for a root; times are nanoseconds since 1970.
-    ``kind`` is ``server``, ``client``, ``internal``, …; ``status`` is ``unset``, ``ok`` or ``error``.
+    Ids are lower-case hex, `parent_id` is empty for a root; times are nanoseconds since 1970.
+    `kind` is `server`, `client`, `internal`, …; `status` is `unset`, `ok` or `error`.
     """
 
     service: str

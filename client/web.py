@@ -1,4 +1,4 @@
-"""Pages of one's own services: no proxy for the outer world is asked for them."""
+"""Pages of the project's own services: fetched past any proxy."""
 
 import urllib.request
 from collections.abc import Mapping

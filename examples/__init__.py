@@ -1,1 +1,1 @@
-"""Programs to read and to run: how the package comes into a service of somebody else's."""
+"""Programs to read and to run: how the package comes into an existing service."""

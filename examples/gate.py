@@ -1,4 +1,4 @@
-"""Somebody else's service, as it was: it is well when the service behind it is."""
+"""An existing service, as it was: it is well when the service behind it is."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Somebody else's service with five lines more: every call of it and by it is logged, measured and traced."""
+"""The existing service with five lines more: every call of it and by it is logged, measured and traced."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -19,7 +19,7 @@ INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
 
 
 class Number(click.ParamType[float]):
-    """A number from ``minimum`` to ``maximum``: whole where ``minimum`` is an ``int``."""
+    """A number from `minimum` to `maximum`: whole where `minimum` is an `int`."""
 
     def __init__(self, name: str, minimum: float, maximum: float) -> None:
         self.name = name
@@ -42,7 +42,7 @@ class ListenHost(click.ParamType[str]):
     name = "host"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the host, with an IPv6 address in brackets, as ``HOST:PORT`` needs it."""
+        """Return the host, with an IPv6 address in brackets, as `HOST:PORT` needs it."""
         host = value.removeprefix("[").removesuffix("]")
         found: list[Any] = []
         with contextlib.suppress(OSError, UnicodeError):
@@ -71,7 +71,7 @@ class Text(click.ParamType[str]):
 
 
 class PeerAddress(click.ParamType[str]):
-    """Where another program listens: ``HOST:PORT``, an IPv6 address in brackets."""
+    """Where another program listens: `HOST:PORT`, an IPv6 address in brackets."""
 
     name = "host:port"
     pattern = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.%\w]+\]):(\d{1,5})", re.ASCII)
@@ -135,7 +135,7 @@ def option(
 
 def run(command: click.Command, name: str | None = None) -> NoReturn:
     """
-    Run a program, known to its help by ``name``, and leave with what it returned: its exit status.
+    Run a program, known to its help by `name`, and leave with what it returned: its exit status.
 
     A wrong option, variable or setting is one line on stderr and 2; an address in use, or a stdout that takes no more,
     is one line and 1. Where nobody reads stdout any more there is no line. A stdout that was closed is no fault.

@@ -39,12 +39,12 @@ class ServerOptions:
 
     @property
     def address(self) -> str:
-        """``HOST:PORT`` to listen on."""
+        """`HOST:PORT` to listen on."""
         return f"{self.host}:{self.port}"
 
 
 def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the options of `ServerOptions`; each is also a variable that begins with ``prefix``."""
+    """Give a command the options of `ServerOptions`; each is also a variable that begins with `prefix`."""
     options: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = [
         option(
             "--host",
@@ -109,7 +109,7 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
 
 
 def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[str]) -> grpc.Server:
-    """Return a server within its limits that reports every call, and answers ``echo.v1.HealthService``."""
+    """Return a server within its limits that reports every call, and answers `echo.v1.HealthService`."""
     server = grpc.server(
         ThreadPoolExecutor(options.max_workers),
         interceptors=[HideExceptions(), *telemetry.server_interceptors()],
@@ -153,7 +153,7 @@ class HealthService(echo_pb2_grpc.HealthServiceServicer):
     def Check(
         self, _request: echo_pb2.HealthCheckRequest, _context: grpc.ServicerContext
     ) -> echo_pb2.HealthCheckResponse:
-        """Answer ``ok``."""
+        """Answer `ok`."""
         return echo_pb2.HealthCheckResponse(status="ok")
 
 

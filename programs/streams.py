@@ -52,10 +52,10 @@ class Stdout(io.FileIO):
 
 
 class Stderr(io.FileIO):
-    """The file of stderr: where nothing can be said, nothing is, and all else goes on."""
+    """The file of stderr: what cannot be written is dropped, and all else goes on."""
 
     def write(self, data: Any) -> int:
-        """Write, or do not."""
+        """Write, or drop the text."""
         with contextlib.suppress(OSError):
             return super().write(data)
         return len(data)

@@ -57,7 +57,7 @@ class EchoRequest(_message.Message):
 
     MSG_FIELD_NUMBER: _builtins.int
     msg: _builtins.str
-    """The text to echo, of at most 64 KiB of UTF-8 unless A is told otherwise."""
+    """The text to echo, of at most 64 KiB of UTF-8 unless A is configured otherwise."""
     def __init__(
         self,
         *,

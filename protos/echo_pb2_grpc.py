@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class HealthServiceStub:
-    """Tells whether a service answers at all. Served by A and B.
+    """Reports whether a service answers at all. Served by A and B.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class HealthServiceStub:
 
 
 class HealthServiceServicer:
-    """Tells whether a service answers at all. Served by A and B.
+    """Reports whether a service answers at all. Served by A and B.
     """
 
     def Check(self, request, context):
@@ -70,7 +70,7 @@ def add_HealthServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HealthService:
-    """Tells whether a service answers at all. Served by A and B.
+    """Reports whether a service answers at all. Served by A and B.
     """
 
     @staticmethod

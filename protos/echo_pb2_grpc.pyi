@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HealthServiceStub:
-    """Tells whether a service answers at all. Served by A and B."""
+    """Reports whether a service answers at all. Served by A and B."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -38,14 +38,14 @@ class HealthServiceStub:
 
 @_typing.type_check_only
 class HealthServiceAsyncStub(HealthServiceStub):
-    """Tells whether a service answers at all. Served by A and B."""
+    """Reports whether a service answers at all. Served by A and B."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Check: _aio.UnaryUnaryMultiCallable[_echo_pb2.HealthCheckRequest, _echo_pb2.HealthCheckResponse]  # type: ignore[assignment]
     """Answers with status "ok"."""
 
 class HealthServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells whether a service answers at all. Served by A and B."""
+    """Reports whether a service answers at all. Served by A and B."""
 
     @_abc_1.abstractmethod
     def Check(

@@ -23,8 +23,8 @@ class EchoService(EchoServiceServicer):
     """
     Echoes text.
 
-    A ``msg`` has at most ``max_msg_bytes`` bytes of UTF-8, and what EchoJoin makes of several at most
-    ``max_joined_bytes``. What is longer, or negative, is refused with INVALID_ARGUMENT and a BadRequest.
+    A `msg` has at most `max_msg_bytes` bytes of UTF-8, and what EchoJoin makes of several at most
+    `max_joined_bytes`. What is longer, or negative, is refused with INVALID_ARGUMENT and a BadRequest.
     """
 
     def __init__(self, *, max_msg_bytes: int, max_joined_bytes: int) -> None:

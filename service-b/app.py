@@ -41,7 +41,7 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 1_000),
     # A new address behind A's name is looked up at once, not after 30 seconds.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
-    # A is an inner address: a proxy for the outer world has no business in between.
+    # A is an inner address: no proxy stands in between.
     ("grpc.enable_http_proxy", 0),
 )
 # These codes mean that A did not answer. The caller reads so in fixed words: grpc's name inner addresses.
@@ -116,8 +116,8 @@ def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Itera
     with contextlib.suppress(grpc.RpcError):
         for request in requests:
             yield EchoRequest(msg=request.msg)
-    # When the caller leaves, its messages end a moment before grpc says why: ended at once, A would believe that it
-    # has them all, and end well what was cancelled.
+    # When the caller leaves, its messages end a moment before grpc says why: if they ended at once for A too, A would
+    # take them for complete, and answer OK to what was cancelled.
     over.wait(LAST_WORD)
 
 

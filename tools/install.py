@@ -6,7 +6,7 @@ and another checkout, only link to it. Nothing but Python and Go is needed. Exit
 1 when a build failed, 77 when it is skipped because there is no Go (1 as well where CI is set).
 """
 
-# A program run by path, which speaks to a person, and starts go with arguments of its own.
+# A program run by path, which prints, and starts go with arguments that it builds.
 # ruff: noqa: INP001, T201, S603, S607
 
 import argparse
@@ -66,7 +66,7 @@ class Program:
 
     @property
     def linker_flags(self) -> str:
-        """Leaves debug tables out, and says the version."""
+        """Leave debug tables out, and set the version."""
         return " ".join(["-s", "-w", *(f"-X {name}={value}" for name, value in self.variables.items())])
 
 
@@ -130,7 +130,7 @@ PROGRAMS = [
 
 
 def main() -> int:
-    """Install what was asked for, and give the exit status."""
+    """Install what was asked for, and return the exit status."""
     names = [program.name for program in PROGRAMS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"all, unless named: {', '.join(names)}")
@@ -179,7 +179,7 @@ def _build(program: Program, title: str) -> None:
     Build `program` within a copy of its module's own folder.
 
     `go install MODULE@VERSION` refuses modules that replace or exclude others (Jaeger, Compose, Prometheus),
-    and a module of one's own that requires them misses their checksums. Their own go.mod and go.sum say
+    and another module that requires them misses their checksums. Their own go.mod and go.sum say
     exactly what they are built of.
     """
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{program.name}-") as scratch:
@@ -201,7 +201,7 @@ def _build(program: Program, title: str) -> None:
 
 
 def _fetch(program: Program) -> Path:
-    """Download the module, and give its folder in Go's own cache."""
+    """Download the module, and return its folder in Go's own cache."""
     answer = _go(program, ["mod", "download", "-json", f"{program.module}@{program.module_version}"], CACHE)
     return Path(json.loads(answer)["Dir"])
 

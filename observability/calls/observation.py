@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Observation(Call):
     """A call that is reported to observers, and ends once, by whichever end comes first."""
 
-    __slots__ = ("_deferred", "_end_token", "_observers", "_states", "started")
+    __slots__ = ("_deferred", "_end_token", "_observers", "_states", "running", "started")
 
     def __init__(  # noqa: PLR0913, PLR0917 - made for every call, for which names cost
         self,
@@ -40,6 +40,7 @@ class Observation(Call):
     ) -> None:
         super().__init__(descriptor, kind, metadata, started_ns, deadline, peer)
         self.started = started  # by time.perf_counter
+        self.running = False  # whether its handler is
         self._observers = observers
         self._end_token = [True]
         self._deferred: list[Outcome] | tuple[()] = ()
@@ -64,14 +65,24 @@ class Observation(Call):
         self._observers.on_annotate(self, self._states, fields)
 
     def handler_started(self) -> None:
-        """Report that the handler starts, where it runs; it is current there wherever interceptors ran."""
+        """
+        Report that the handler starts, where it runs; one that is run again has started already.
+
+        The call is current there, wherever interceptors ran.
+        """
+        if self.running:
+            return
+        self.running = True
+        self.queue_seconds = time.perf_counter() - self.started
         if current.get() is not self:
             current.set(self)
         self._observers.call_hooks(self._observers.handler_start_hooks, self._states, self)
 
     def handler_ended(self) -> None:
-        """Report that the handler has ended."""
-        self._observers.call_hooks(self._observers.handler_end_hooks, self._states, self)
+        """Report that the handler has ended, if it was running."""
+        if self.running:
+            self.running = False
+            self._report_handler_end()
 
     def end(
         self,
@@ -107,9 +118,14 @@ class Observation(Call):
             finalizers.defer(self._report_deferred)
 
     def handler_ended_deferred(self) -> None:
-        """Report soon, from another thread, that the handler has ended: safe where `end_deferred` is."""
-        if self._observers.handler_end_hooks:
-            finalizers.defer(self.handler_ended)
+        """Report it soon, from another thread: safe where `end_deferred` is."""
+        if self.running:
+            self.running = False
+            if self._observers.handler_end_hooks:
+                finalizers.defer(self._report_handler_end)
+
+    def _report_handler_end(self) -> None:
+        self._observers.call_hooks(self._observers.handler_end_hooks, self._states, self)
 
     def _claim_end(self) -> bool:
         """Return True to the first caller alone, of whatever thread; without a lock, since list.pop is atomic."""

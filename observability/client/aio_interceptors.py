@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from .aio import InterceptedStreamUnaryCall, StreamStreamCall, UnaryStreamCall, UnaryUnaryCall
-from .call import DROPPED_DETAILS, end_raised
+from .aio_responses import StreamStreamCall, UnaryStreamCall
+from .aio_single_response import InterceptedStreamUnaryCall, UnaryUnaryCall
 from .details import aio_details_with, aio_metadata
 from .start import AioClientObserving
+from .status import carried_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..calls.method import Type
     from ..calls.observer import Observer
-    from .aio import AioCallProxy
+    from .aio_call_proxy import AioCallProxy
 
 
 class _AioIntercepting(AioClientObserving):
@@ -35,10 +36,10 @@ class _AioIntercepting(AioClientObserving):
             # Never awaited here: that would swallow the caller's cancellation (otel-contrib#3271).
             result = await continuation(aio_details_with(details, aio_metadata(call, details.metadata)), request)
         except GeneratorExit:  # nobody waits for it any more, which a garbage collection may have found
-            call.end_deferred(grpc.StatusCode.CANCELLED, DROPPED_DETAILS)
+            call.dropped_deferred()
             raise
         except BaseException as error:
-            end_raised(call, error)
+            call.raised(error, *carried_by(error))
             raise
         return self._result.of(result, call)
 

@@ -1,57 +1,139 @@
-"""How a client's call ends: what both stacks share."""
+"""
+What becomes of a client's call, decided from what is seen of it.
+
+All that affects it is in this file, which reads and writes nothing and asks no call of grpc's: the adapters (`sync.py`,
+`aio.py`, and what they give the caller) read those of grpc and of other people, and pass plain values.
+"""
 
 from __future__ import annotations
 
 from concurrent.futures import CancelledError as FutureCancelledError
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import grpc
 
+from ..calls.method import RESPONSE_STREAMS
+from ..calls.observation import Observation
 from ..calls.status import CUT_OFF_DETAILS
 
-if TYPE_CHECKING:
-    from ..calls.observation import Observation
-
 CANCELLED_DETAILS: Final = "Locally cancelled by application!"
+_COLLECTED_DETAILS: Final = "Cancelled upon garbage collection!"
+"""What grpc says of a call that it has cancelled because nobody kept it."""
 DROPPED_DETAILS: Final = "Dropped before its end"
-NO_STATUS: Final = (None, "")
 
-End: TypeAlias = tuple[grpc.StatusCode, str, BaseException | None]
-"""How a call ends: its code, its details, and what was raised that is no status, or None."""
-
-
-def end_raised(observation: Observation, error: BaseException) -> None:
-    """End a call with what its caller is about to see raised."""
-    observation.end(*raised_end(error))
+# Kept, for each call asks for them: an enum finds its members ten times as slowly as a module does (Python 3.11).
+_OK: Final = grpc.StatusCode.OK
+_CANCELLED: Final = grpc.StatusCode.CANCELLED
+_CANCELLATIONS: Final = (grpc.FutureCancelledError, FutureCancelledError)
 
 
-def raised_end(error: BaseException) -> End:
-    """Return how a call ends whose caller sees this raised."""
-    if not isinstance(error, Exception):
-        # KeyboardInterrupt, CancelledError: the caller goes away, and the call with it.
-        return grpc.StatusCode.CANCELLED, CUT_OFF_DETAILS[grpc.StatusCode.CANCELLED], None
-    if isinstance(error, grpc.FutureCancelledError | FutureCancelledError):
-        return grpc.StatusCode.CANCELLED, CANCELLED_DETAILS, None
-    code, details = status_of(error) if isinstance(error, grpc.RpcError | grpc.Call) else NO_STATUS
-    if code is None or code is grpc.StatusCode.OK:
-        return grpc.StatusCode.UNKNOWN, "", error
-    return code, details, None
+@dataclass(frozen=True)
+class Rules:
+    """What differs between grpc's sync channels and its asyncio channels."""
+
+    refuses_metadata: bool
+    """Whether what is no metadata is raised at the call, rather than by what the call returns."""
+    defers_cancelled: bool
+    """Whether CANCELLED is reported later: grpc.aio's own finalizers cancel calls inside garbage collections."""
 
 
-def status_of(call: Any) -> tuple[grpc.StatusCode | None, str]:
+SYNC: Final = Rules(refuses_metadata=True, defers_cancelled=False)
+AIO: Final = Rules(refuses_metadata=False, defers_cancelled=True)
+
+
+class ClientCall(Observation):
     """
-    Return the code and details of an error, or of a call that is over; NO_STATUS where it has none.
+    A client's call, from its start to the one end that follows from what its caller sees of it.
 
-    Never raises: somebody else's own may have a `code` that does, or that is no status code.
+    Each event may come at any time and more than once: the first that is an end decides. `sent` and `received` are
+    counted in place, by what passes a stream's messages on. `seconds` is when an event was, if not now. Only events
+    whose names end in `_deferred`, and `cancelled_by_caller`, are safe inside a garbage collection; on asyncio so is
+    `status_received` with CANCELLED.
     """
-    try:
-        code = call.code()
-    except Exception:  # noqa: BLE001 - as above
-        return NO_STATUS
-    if not isinstance(code, grpc.StatusCode):
-        return NO_STATUS
-    try:
-        details = call.details()
-    except Exception:  # noqa: BLE001 - as above
-        details = None
-    return code, details if isinstance(details, str) else ""
+
+    __slots__ = ()
+
+    rules: ClassVar[Rules] = SYNC
+
+    def answered(self) -> None:
+        """Record that the caller has got the only response, which ends the call."""
+        if self._end_token:
+            self.received = 1
+            self.end(_OK)
+
+    def stream_ended(self) -> None:
+        """Record that the caller has read the responses to their end."""
+        self.end(_OK)
+
+    def status_received(self, code: grpc.StatusCode, details: str = "", seconds: float | None = None) -> None:
+        """Record the status that grpc has for the call, whether or not the caller has seen it."""
+        if code is _CANCELLED and self.rules.defers_cancelled:
+            self.end_deferred(code, details, None, seconds)
+            return
+        if code is _OK and self.type not in RESPONSE_STREAMS:
+            self.received = 1
+        elif details == _COLLECTED_DETAILS:
+            details = DROPPED_DETAILS
+        self.end(code, details, None, seconds)
+
+    def raised(
+        self,
+        error: BaseException,
+        code: grpc.StatusCode | None = None,
+        details: str = "",
+        seconds: float | None = None,
+    ) -> None:
+        """Record what is about to be raised to the caller, with the status that it carries, if it carries one."""
+        if not isinstance(error, Exception):
+            # KeyboardInterrupt, CancelledError: the caller goes away, and the call with it.
+            self.end(_CANCELLED, CUT_OFF_DETAILS[_CANCELLED], None, seconds)
+        elif isinstance(error, _CANCELLATIONS):
+            self.end(_CANCELLED, CANCELLED_DETAILS, None, seconds)
+        elif code is None or code is _OK:
+            self.end(grpc.StatusCode.UNKNOWN, "", error, seconds)
+        else:
+            self.end(code, details, None, seconds)
+
+    def over_without_status(
+        self,
+        failure: Exception,
+        code: grpc.StatusCode | None = None,
+        details: str = "",
+        seconds: float | None = None,
+    ) -> None:
+        """
+        Record that the call is over and shows no status, nor what its result raises: asking for that raised `failure`.
+
+        Such a call was answered, unless the failure, or the status that it carries, is that of a cancelled one.
+        """
+        if isinstance(failure, _CANCELLATIONS) or code is _CANCELLED:
+            self.raised(failure, code, details, seconds)
+        else:
+            self.status_received(_OK, "", seconds)
+
+    def metadata_refused(self, error: Exception, code: grpc.StatusCode | None = None, details: str = "") -> bool:
+        """Record what reading the caller's metadata raised; return whether the caller is to see that at the call."""
+        if self.rules.refuses_metadata:
+            self.raised(error, code, details)
+        return self.rules.refuses_metadata
+
+    def cancelled_by_caller(self) -> None:
+        """Record that the caller, or somebody's finalizer, has cancelled the call."""
+        self.end_deferred(_CANCELLED, CANCELLED_DETAILS)
+
+    def dropped(self, seconds: float | None = None) -> None:
+        """Record that nobody keeps the call, or that nothing more will be seen of it."""
+        self.end(_CANCELLED, DROPPED_DETAILS, None, seconds)
+
+    def dropped_deferred(self) -> None:
+        """Record the same where that may be inside a garbage collection."""
+        self.end_deferred(_CANCELLED, DROPPED_DETAILS)
+
+
+class AioClientCall(ClientCall):
+    """A client's call on an asyncio channel."""
+
+    __slots__ = ()
+
+    rules = AIO

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 if TYPE_CHECKING:
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
 def details_with(details: Any, metadata: Any) -> Any:
@@ -27,7 +27,7 @@ def details_with(details: Any, metadata: Any) -> Any:
     return changed
 
 
-def aio_metadata(call: Observation, given: Any) -> Any:
+def aio_metadata(call: ClientCall, given: Any) -> Any:
     """Return a call's metadata as grpc takes it; what was `given`, where grpc is to say what is wrong with it."""
     if type(given) in (tuple, list):
         return type(given)(call.metadata)

@@ -1,4 +1,4 @@
-"""The client's side: from what a call's result shows to its Observation; the interceptor for grpc's channels."""
+"""The client's side: the interceptor for grpc's sync channels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from ..calls.method import RESPONSE_STREAMS
-from .call import end_raised
 from .details import details_with
+from .future import observe_future
+from .responses import observe_responses
 from .start import ClientObserving
-from .sync import observe_stream, observe_unary_call
+from .status import carried_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +57,9 @@ class ClientInterceptor(
         try:
             result = continuation(details_with(details, call.metadata), request)
         except BaseException as error:
-            end_raised(call, error)
+            call.raised(error, *carried_by(error))
             raise
         if isinstance(result, grpc.RpcError) and not hasattr(result, "result"):
-            end_raised(call, result)
+            call.raised(result, *carried_by(result))
             raise result  # an interceptor after us has raised it: grpc returns it, and would ask it for its result
-        return (observe_stream if type_ in RESPONSE_STREAMS else observe_unary_call)(result, call)
+        return observe_responses(result, call) if type_ in RESPONSE_STREAMS else observe_future(result, call)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Se
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..calls.observation import Observation
+    from .call import ClientCall
 
 
 class SentRequests:
     """The requests of a stream, counted as they are handed on; iterated as often as they can be, and as they are."""
 
-    def __init__(self, requests: Any, call: Observation) -> None:
+    def __init__(self, requests: Any, call: ClientCall) -> None:
         self._requests = requests
         self._call = call
 
@@ -39,12 +39,12 @@ class _SentSequence(SentRequests, Sequence[Any]):
         return self._requests[index]
 
 
-def count_sent(call: Observation, requests: Any) -> SentRequests:
+def count_sent(call: ClientCall, requests: Any) -> SentRequests:
     """Return these requests, counted as they are handed on."""
-    return (_SentSequence if isinstance(requests, Sequence) else SentRequests)(requests, call)
+    return _SentSequence(requests, call) if isinstance(requests, Sequence) else SentRequests(requests, call)
 
 
-def aio_count_sent(call: Observation, requests: Any) -> Any:
+def aio_count_sent(call: ClientCall, requests: Any) -> Any:
     """Return these requests, counted as sent; they can be iterated as often as before."""
     if isinstance(requests, AsyncIterator):
         return _aio_counted(call, requests)
@@ -55,7 +55,7 @@ def aio_count_sent(call: Observation, requests: Any) -> Any:
     return requests  # None is written by hand; grpc says what is wrong with others
 
 
-async def _aio_counted(call: Observation, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def _aio_counted(call: ClientCall, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         call.sent += 1
         yield request
@@ -64,7 +64,7 @@ async def _aio_counted(call: Observation, requests: AsyncIterable[Any]) -> Async
 class AioSentRequests:
     """Requests that can be iterated again; what is not about iterating is as their owner made it."""
 
-    def __init__(self, call: Observation, requests: Any) -> None:
+    def __init__(self, call: ClientCall, requests: Any) -> None:
         self._call = call
         self._requests = requests
 

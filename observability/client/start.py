@@ -6,13 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..calls.method import REQUEST_STREAMS, method_at
-from ..calls.observation import Observation, Observing
-from .call import end_raised
+from ..calls.observation import Observing
+from .call import AioClientCall, ClientCall
 from .requests import aio_count_sent, count_sent
+from .status import carried_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ..calls.method import Method, Type
     from ..calls.observer import Observer
 
@@ -20,14 +19,13 @@ if TYPE_CHECKING:
 class ClientObserving(Observing):
     """What reports a client's calls to these observers; `target` is the channel's address."""
 
-    _refuses_metadata: ClassVar[bool] = True
-    """Whether grpc raises at the call for what is no metadata, and not later."""
+    _call_class: ClassVar[type[ClientCall]] = ClientCall
 
     def __init__(self, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers)
         self._target = target
 
-    def _start(self, method: Method, request: Any, metadata: Any, timeout: float | None) -> tuple[Observation, Any]:
+    def _start(self, method: Method, request: Any, metadata: Any, timeout: float | None) -> tuple[ClientCall, Any]:
         """
         Start the observation of a call.
 
@@ -35,15 +33,14 @@ class ClientObserving(Observing):
         raises it, and reported.
         """
         started, started_ns = time.perf_counter(), time.time_ns()
-        refused = None
+        failure = None
         try:
             pairs = list(metadata or ())
         except Exception as error:  # noqa: BLE001 - it may be anything
-            pairs, refused = [], error
-        call = Observation(method, "client", pairs, self._observers, started, started_ns, timeout, self._target)
-        if refused is not None and self._refuses_metadata:
-            end_raised(call, refused)
-            raise refused
+            pairs, failure = [], error
+        call = self._call_class(method, "client", pairs, self._observers, started, started_ns, timeout, self._target)
+        if failure is not None and call.metadata_refused(failure, *carried_by(failure)):
+            raise failure
         if method.type in REQUEST_STREAMS:
             return call, self._count_sent(call, request)
         call.sent = 1
@@ -51,53 +48,20 @@ class ClientObserving(Observing):
 
     def _method(self, path: str | bytes, type_: Type) -> Method:
         """Return what is known of a method that is called."""
-        key = path, type_
-        return self._methods.get(key) or self._methods.add(
-            key, method_at(path.decode() if isinstance(path, bytes) else path, type_)
-        )
+        known = self._methods.get((path, type_))
+        if known is None:
+            name = path.decode() if isinstance(path, bytes) else path
+            known = self._methods.add((path, type_), method_at(name, type_))
+        return known
 
-    def _count_sent(self, call: Observation, requests: Any) -> Any:
+    def _count_sent(self, call: ClientCall, requests: Any) -> Any:
         return count_sent(call, requests)
 
 
 class AioClientObserving(ClientObserving):
     """The same for asyncio."""
 
-    _refuses_metadata = False
+    _call_class = AioClientCall
 
-    def _count_sent(self, call: Observation, requests: Any) -> Any:
+    def _count_sent(self, call: ClientCall, requests: Any) -> Any:
         return aio_count_sent(call, requests)
-
-
-class ObservedCallable:
-    """What calls one method, around a channel's own callable, and has what that one has."""
-
-    def __init__(
-        self, observed: Any, method: Method, enabled: Callable[[], bool], start: Callable[..., tuple[Observation, Any]]
-    ) -> None:
-        self._observed = observed
-        self._descriptor = method
-        self._enabled = enabled
-        self._start = start
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._observed, name)
-
-
-def callable_maker(name: str, class_: type[ObservedCallable], type_: Type) -> Any:
-    """Make what makes the callables of one arity, of this class, for a channel around another one."""
-
-    def method(
-        self: Any,
-        method: str | bytes,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,  # noqa: FBT001, FBT002 - grpc's own signature
-    ) -> Any:
-        registered = (True,) if _registered_method else ()  # which other people's channels may not know
-        observed = getattr(self._observed, name)(method, request_serializer, response_deserializer, *registered)
-        return class_(observed, self._method(method, type_), self._enabled, self._start)
-
-    method.__name__ = name
-    method.__doc__ = f"Return the callable of a {name} method."
-    return method

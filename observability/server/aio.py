@@ -1,25 +1,28 @@
-"""A call on grpc.aio.server, which ends with the RPC's own task."""
+"""What grpc.aio.server shows of a call, which ends with the RPC's own task."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
-import inspect
 import threading
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+import grpc.aio
 
-from .call import PARSE_DETAILS, SERIALIZE_DETAILS, ObservedHandler, PastContext
-from .handler import Behavior, RecordingContext
+from .behaviors import UNGUARDED, Guard, aio_guarded, is_blocking
+from .call import AIO_BLOCKING
+from .context import OVER, PastContext, ask, status_in
+from .observed import ObservedHandler
 from .uncaught import uncaught
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
 
-    from ..calls.observation import Observation
+    from .call import ServerCall
 
-_letting_go: Final = threading.Lock()
+_releasing: Final = threading.Lock()
 _RPC_TASK: Final = "HandleExceptions["
 """How grpc begins the name of an RPC's own task."""
 
@@ -29,22 +32,17 @@ class AioObservedHandler(ObservedHandler):
     A call on grpc.aio.server.
 
     `_task` is the one whose end is the call's: the RPC's own, as far as anything shows it. Interceptors before us may
-    await the chain, or run the handler, in tasks of their own.
+    await the chain, or run the handler, in tasks of their own. `_ended_itself` is whether the handler has ended the
+    call, whatever its task and its context show: a server that stops cancels the task of a call that is answered, too.
     """
 
-    __slots__ = ("_blocking", "_cancelled_itself", "_over", "_remaining", "_task")
+    __slots__ = ("_ended_itself", "_over", "_remaining_then", "_run", "_task")
 
-    codec_error_code = grpc.StatusCode.UNKNOWN
-    none_is_error = False
-    accepts_int_codes = True
-    ok_stands = False
-
-    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
-        super().__init__(handler, observation)
-        self._cancelled_itself = False
+    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
+        super().__init__(handler, call)
+        self._ended_itself = False
         self._over = False
-        self._blocking = False
-        self._remaining: float | None = None
+        self._remaining_then: float | None = None
         self._task: asyncio.Task[Any] | None = None
 
     def follow_task(self) -> None:
@@ -55,114 +53,75 @@ class AioObservedHandler(ObservedHandler):
             task.add_done_callback(self._task_over)
 
     def _wrapped(self, behavior: Any) -> Any:
-        self._accepted = True
-        if inspect.isasyncgenfunction(behavior):
-            return Behavior(AioObservedHandler._generate, self, behavior)
-        if inspect.iscoroutinefunction(behavior):
-            return Behavior(AioObservedHandler._await, self, behavior)
-        if self._handler.response_streaming:
-            return Behavior(AioObservedHandler._blocking_stream, self, behavior)
-        # It runs in a thread, which neither the task nor its context reach.
-        self.follow_task()
-        return Behavior(AioObservedHandler._blocking_once, self, contextvars.copy_context().run, behavior)
+        self.call.accepted = True
+        streaming = self._handler.response_streaming
+        if is_blocking(behavior):
+            self.call.rules = AIO_BLOCKING
+            if not streaming:  # it runs in a thread, which neither the task nor its context reach
+                self.follow_task()
+                self._run = contextvars.copy_context().run
+        return aio_guarded(behavior, self._start, response_streaming=streaming)
 
-    def _start(self, given: Any) -> Any:
-        """Start an async handler."""
-        context = self._enter(given)
+    def _start(self, _request: Any, given: Any) -> tuple[Guard, Any]:
+        if self._context is not None and self._is_kept(given):
+            return UNGUARDED, given
+        if self.call.rules is AIO_BLOCKING:
+            return self, self._start_blocking(given)
+        context = self._meet(given)
+        self.call.handler_started()
         if self._task is None or self._task.done():  # an interceptor's, which has awaited the chain
             self._task = None
             try:
                 given.add_done_callback(self._context_over)
             except Exception:  # noqa: BLE001 - somebody's own context
                 self.follow_task()
-        return context
+        return self, context
 
-    async def _await(self, behavior: Any, request: Any, context: Any) -> Any:
-        if self._context is not None and self._is_kept(context):
-            return await behavior(request, context)
-        context = self._start(context)
-        with self:
-            return await behavior(request, context)
-
-    async def _generate(self, behavior: Any, request: Any, context: Any) -> AsyncIterator[Any]:
-        if self._context is not None and self._is_kept(context):
-            async for response in behavior(request, context):
-                yield response
-            return
-        context = self._start(context)
-        with self:
-            async for response in behavior(request, context):
-                yield response
-
-    def _blocking_once(self, run: Callable[..., Any], behavior: Any, request: Any, context: Any) -> Any:
-        if self._context is not None and self._is_kept(context):
-            return behavior(request, context)
-        self._blocking = True
-        context = run(self._enter, RecordingContext.of(context))
+    def _start_blocking(self, given: Any) -> Any:
+        if self._handler.response_streaming:
+            self.follow_task()
+            return self._meet(given)
+        context = self._meet(given)
+        self._run(self.begin)
         if self._task is None or self._task.done():
             self._task, self._watched = None, False
-        with self:
-            return run(behavior, request, context)
+        with contextlib.suppress(Exception):  # somebody's own context
+            given.add_callback(self._replying)
+        return context
 
-    def _blocking_stream(self, behavior: Any, request: Any, context: Any) -> Iterator[Any]:
-        """Call a plain function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
-        if self._context is not None and self._is_kept(context):
-            return cast("Iterator[Any]", behavior(request, context))
-        self._blocking = True
-        self.follow_task()
-        context = self._meet(RecordingContext.of(context))
-        if not inspect.isgeneratorfunction(behavior):
-            self._begin()  # a generator begins where it is iterated
-        try:
-            responses = behavior(request, context)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self._iterate(contextvars.copy_context().run, responses)
+    def run(self, behavior: Callable[..., Any], *args: Any) -> Any:
+        """Run the handler in the context of the RPC's own task."""
+        return self._run(behavior, *args)
 
-    def _iterate(self, run: Callable[..., Any], responses: Any) -> Iterator[Any]:
-        run(self._begin)
-        with self:
-            responses = run(iter, responses)
-            while True:
-                try:
-                    response = run(next, responses)
-                except StopIteration:
-                    return
-                yield response
+    def _replying(self) -> None:
+        """Be called when a blocking handler with one response has returned, just before grpc sends that."""
+        self._ended_itself = True
 
     def _peer(self, context: Any) -> Any:
-        if not self._blocking:
-            return super()._peer(context)
+        if self.call.rules is not AIO_BLOCKING:
+            return context.peer()
         # A blocking handler's thread may start when its call is over, and asking for the peer then ends the process.
-        with _letting_go:
-            return None if self._over or self._task is None or self._task.done() else super()._peer(context)
+        with _releasing:
+            return None if self._over or self._task is None or self._task.done() else context.peer()
 
-    def _serialized_to_no_bytes(self) -> None:
-        self._refuse(SERIALIZE_DETAILS)
-
-    def _completed(self) -> None:
-        super()._completed()
-        if self._refusal_details is PARSE_DETAILS or not self._blocking:
-            # Here the handler itself reads and writes: a message that failed is no matter where it has gone on
-            # without. What a plain one yields is serialised elsewhere, perhaps when it has returned.
-            self._refusal, self._refusal_details, self._error = None, "", None
-
-    def _failed(self, error: BaseException) -> None:
-        self._decide(grpc.StatusCode.UNKNOWN)
-        if isinstance(error, asyncio.CancelledError):
-            self._remaining = self._seconds_left()
-            cut_off = not self._blocking and _is_being_cancelled()  # perhaps while its status is being sent
-            self._cancelled_itself = not self._blocking and not cut_off
-            if cut_off:
-                return
-        self._error = uncaught(error, self._context, accepts_int_codes=self.accepts_int_codes)
-
-    def _alive(self) -> bool:
+    def _is_active(self) -> bool:
         return True  # what the call's task says of its end decides
 
+    def _raised(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._remaining_then = self._remaining()
+            if self.call.rules is not AIO_BLOCKING:
+                if _is_being_cancelled():  # perhaps while its status is being sent
+                    self.call.handler_interrupted()
+                    return
+                self._ended_itself = True  # and is never answered
+        elif isinstance(error, grpc.aio.AbortError):
+            self._ended_itself = True  # grpc raises it when the status is sent
+        error_left = uncaught(error, self._context, accepts_int_codes=self.call.rules.accepts_int_codes)
+        self.call.handler_raised(error_left)
+
     def _task_over(self, task: asyncio.Task[Any]) -> None:
-        """Be called when a task is done; where it is the RPC's own, the call is over, and grpc lets go of it next."""
+        """Be called when a task is done; where it is the RPC's own, the call is over, and grpc releases it next."""
         if task is not self._task:
             return
         cancelling = task.cancelling() > 0
@@ -170,51 +129,39 @@ class AioObservedHandler(ObservedHandler):
             # An interceptor's: the call goes on, or is refused, and then this is dropped, which is the task's result.
             self._task = None
             return
-        with _letting_go:
+        with _releasing:
             self._over = True
         if self._context is None:
-            self._end_unserved(cut_off=cancelling)
+            self.call.unserved(cut_off=cancelling)
+            self._context = OVER
         else:
-            self._record_outcome(None if task.cancelled() else task.exception(), cancelling=cancelling)
+            self._terminated(None if task.cancelled() else task.exception(), cancelling=cancelling)
 
     def _context_over(self, _context: Any) -> None:
         """Be called by grpc at the call's true end, where its own task is not known."""
-        self._record_outcome(None, cancelling=False)
+        self._terminated(None, cancelling=False)
 
-    def _record_outcome(self, failure: BaseException | None, *, cancelling: bool) -> None:
-        """End the observation; `failure` is what has ended the RPC's own task."""
-        if not self._answered(cancelling=cancelling):
-            if not isinstance(self._error, SystemExit):  # with which the event loop ends, and every call
-                self._error = None
-            self._cut_off()
-        elif isinstance(failure, Exception):
-            self._error = self._error or failure
-            self._end_unsent()
-        else:
-            self._end(self._refusal or self._answer or grpc.StatusCode.OK)
-
-    def _answered(self, *, cancelling: bool) -> bool:
-        """Return whether the call has a status, other than being cut off."""
-        if self._cancelled_itself:
-            return True  # and never answered
-        try:
-            done = self._context.done()
-        except Exception:  # noqa: BLE001 - a blocking handler's context has no such method, nor have abstract ones
-            done = None
-        return not cancelling if done is None else bool(done)
-
-    def _end_unsent(self) -> None:
-        """Wait for the deadline, as the caller does; without one, nobody will say when it leaves."""
-        deadline = self.call.deadline
-        self._refusal = self._answer = None
-        if deadline is None or self._dropped:
-            self._finish(grpc.StatusCode.UNKNOWN, "")
+    def _terminated(self, failure: BaseException | None, *, cancelling: bool) -> None:
+        """Report that the call is over; `failure` is what has ended the RPC's own task."""
+        left = not (self._ended_itself or self._is_done(cancelling=cancelling))
+        wait = self.call.terminated(status_in(self._context), self._remaining, left=left, failure=failure)
+        if wait is None:
+            self._context = OVER
         else:
             self._context = PastContext()
-            asyncio.get_running_loop().call_later(max(0.0, deadline - self.call.seconds), self._cut_off)
+            asyncio.get_running_loop().call_later(wait, self._caller_gave_up)
 
-    def _seconds_left(self) -> float | None:
-        return super()._seconds_left() if self._remaining is None else self._remaining
+    def _is_done(self, *, cancelling: bool) -> bool:
+        """Return whether the call has a status, other than being cut off."""
+        done = ask(self._context, "done")  # which a blocking handler's context has not, nor have abstract ones
+        return not cancelling if done is None else bool(done)
+
+    def _caller_gave_up(self) -> None:
+        self._context = OVER
+        self.call.cut_off()
+
+    def _remaining(self) -> float | None:
+        return super()._remaining() if self._remaining_then is None else self._remaining_then
 
     def _was_cut_off(self) -> bool:
         return self._task is not None and self._task.cancelling() > 0

@@ -1,21 +1,27 @@
-"""One call on the server: the handler that grpc runs for it, and how it comes to an end."""
+"""
+What becomes of a call on the server: events in, one status out.
+
+Everything that decides a call's status is here, and nothing here reads or writes anything of grpc's: that is what
+sync.py and aio.py do.
+"""
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import grpc
 
-from ..calls.status import CUT_OFF_DETAILS, finite_deadline, normalize_code, status_before_handler, terminated_status
-from .handler import HandlerProxy, ask, is_around, status_in, with_status
+from ..calls.method import REQUEST_STREAMS
+from ..calls.observation import Observation
+from ..calls.status import CUT_OFF_DETAILS, normalize_code, status_before_handler, terminated_status
 from .trailers import REFUSED_DETAILS, fault_of
 from .uncaught import text
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Callable, Sequence
 
-    from ..calls.observation import Observation
+    from ..calls.method import Method
+    from ..calls.observers import Observers
 
 _ELSEWHERE_DETAILS: Final = "Ended before its handler started, by another interceptor"
 _LIMIT_DETAILS: Final = "Concurrent RPC limit exceeded!"
@@ -23,330 +29,257 @@ PARSE_DETAILS: Final = "Exception deserializing request!"
 SERIALIZE_DETAILS: Final = "Failed to serialize response!"
 
 
-def _seconds_left(context: Any) -> float | None:
-    """Return how many seconds are left by this context, which may be anybody's, or None without a deadline."""
-    remaining = ask(context, "time_remaining")
-    return finite_deadline(remaining) if isinstance(remaining, int | float) else None
+class Rules(NamedTuple):
+    """What grpc makes of a handler's end, in which its stacks differ."""
+
+    codec_error_code: grpc.StatusCode
+    """What it answers when a message cannot be parsed or serialised."""
+    survived: frozenset[str]
+    """Which of the two a handler sees, and may go on without: what it returns stands then."""
+    none_is_error: bool
+    """Whether None is such a failure, from a function that parses or serialises."""
+    loses_other_than_bytes: bool
+    """Whether it forgets the caller of a response that was serialised to no bytes; if not, that is such a failure."""
+    accepts_int_codes: bool
+    """Whether a number is a status code."""
+    ok_stands: bool
+    """Whether an OK that was set by a handler that raised is sent."""
+    unseen_answer: grpc.StatusCode | None
+    """The answer of a call that is over, not cut off, and of whose handler no end was seen; None: it was cut off."""
+    refusal_cancels: bool
+    """Whether a call seems to be cut off when grpc's core refuses its trailing metadata."""
+    ends_unsent: bool
+    """Whether the end of a call whose status could not be sent is seen when its caller gives up, and not before."""
+    cut_off_keeps_error: bool
+    """Whether what a handler raised is still reported when its call is then cut off."""
 
 
-class PastContext:
-    """Stands for grpc's context once there is nothing more to learn from it, for a handler that outlives it."""
-
-    def __init__(self, context: Any = None) -> None:
-        self._code, self._details, self._metadata = status_in(context)
-
-    def code(self) -> Any:
-        """Return the code that was chosen by then."""
-        return self._code
-
-    def details(self) -> Any:
-        """Return the text that was chosen by then."""
-        return self._details
-
-    def trailing_metadata(self) -> Any:
-        """Return the metadata that were set by then."""
-        return self._metadata
-
-    def is_active(self) -> bool:
-        """Return that nobody waits."""
-        return False
-
-    def done(self) -> bool:
-        """Return that it is over."""
-        return True
-
-
-_OVER: Final = PastContext()
+SYNC: Final = Rules(
+    codec_error_code=grpc.StatusCode.INTERNAL,
+    survived=frozenset(),
+    none_is_error=True,
+    loses_other_than_bytes=True,
+    accepts_int_codes=False,
+    ok_stands=True,
+    unseen_answer=None,
+    refusal_cancels=True,
+    ends_unsent=True,
+    cut_off_keeps_error=True,
+)
+AIO: Final = Rules(
+    codec_error_code=grpc.StatusCode.UNKNOWN,
+    survived=frozenset({PARSE_DETAILS, SERIALIZE_DETAILS}),
+    none_is_error=False,
+    loses_other_than_bytes=False,
+    accepts_int_codes=True,
+    ok_stands=False,
+    unseen_answer=grpc.StatusCode.OK,
+    refusal_cancels=False,
+    ends_unsent=False,
+    cut_off_keeps_error=False,
+)
+# What a blocking handler yields is serialised elsewhere, perhaps when it has returned.
+AIO_BLOCKING: Final = AIO._replace(survived=frozenset({PARSE_DETAILS}))
 
 
-class ObservedHandler(HandlerProxy):
+class _Answering(Observation):
     """
-    One call on the server: the handler that grpc runs, and what it learns of the call's end while it does.
+    What grpc answers, by the rules of the stack that serves the call, for what becomes of messages and handler.
 
-    `_answer` is the status that grpc sends by itself for how the handler ended, None until it has ended; `_returned`
+    `answer` is the status that grpc sends by itself for how the handler ended, None until it has ended; `_returned`
     is the one for a handler that returns, UNKNOWN as long as an only response is not serialised: an interceptor
     before us may fail in between. `_refusal` is grpc's own status for a message that cannot be parsed or serialised.
-    `_watched` is whether somebody will say when the call is over; if not, it is over for us with its handler.
     """
 
     __slots__ = (
-        "_accepted",
-        "_answer",
-        "_context",
-        "_deserializer",
-        "_dropped",
         "_error",
         "_refusal",
         "_refusal_details",
         "_returned",
-        "_running",
         "_seconds",
-        "_serializer",
-        "_watched",
-        "call",
+        "_unanswered",
+        "accepted",
+        "answer",
+        "is_dropped",
+        "rules",
     )
 
-    codec_error_code: grpc.StatusCode
-    """What grpc answers when a message cannot be parsed or serialised."""
-    none_is_error: bool
-    """Whether grpc takes None for such a failure, from a function that parses or serialises."""
-    accepts_int_codes: bool
-    """Whether grpc takes a number for a status code."""
-    ok_stands: bool
-    """Whether grpc sends an OK that was set by a handler that raised."""
-
-    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], observation: Observation) -> None:
-        super().__init__(handler)
-        self.call = observation
-        self._accepted = False
-        self._context: Any = None
-        self._answer: grpc.StatusCode | None = None
+    def __init__(  # noqa: PLR0913, PLR0917 - as of an Observation
+        self,
+        rules: Rules,
+        descriptor: Method,
+        metadata: Sequence[Any],
+        observers: Observers,
+        started: float,
+        started_ns: int,
+    ) -> None:
+        self.rules = rules
+        self.accepted = False  # whether grpc has looked at its handler, as it does unless it refuses the call
+        self.is_dropped = False  # whether nobody keeps it any more, perhaps within a garbage collection
+        self.answer: grpc.StatusCode | None = None
         self._returned = grpc.StatusCode.OK
         self._refusal: grpc.StatusCode | None = None
         self._refusal_details = ""
         self._error: BaseException | None = None
-        self._running = False
+        self._unanswered: tuple[Any, Any] | None = None
         self._seconds: float | None = None
-        self._dropped = False
-        self._watched = True
+        super().__init__(descriptor, "server", metadata, observers, started, started_ns)
 
-    @property
-    def request_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
-        """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
-        self._accepted = True
-        streaming: bool = self._handler.request_streaming
-        return streaming
+    def message_rejected(self, details: str, error: BaseException | None = None) -> None:
+        """Take in that a message could not be parsed or serialised, as these details say."""
+        self._refusal, self._refusal_details, self._error = self.rules.codec_error_code, details, error
 
-    @property
-    def response_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
-        """Whether responses are a stream."""
-        self._accepted = True
-        streaming: bool = self._handler.response_streaming
-        return streaming
+    def response_lost(self) -> None:
+        """Take in that what was made of a response, with a serializer or without, is nothing that grpc sends."""
+        if self.rules.loses_other_than_bytes:
+            self.answer = None
+        else:
+            self.message_rejected(SERIALIZE_DETAILS)
 
-    @property
-    def request_deserializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
-        """From bytes to a request, counted."""
-        self._deserializer = self._handler.request_deserializer
-        return self._deserialize
-
-    @property
-    def response_serializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
-        """From a response to bytes, counted."""
-        self._serializer = self._handler.response_serializer
-        if self._handler.response_streaming:
-            return self._serialize
+    def awaits_only_response(self) -> None:
+        """Take in that what the handler returns is still to be serialised."""
         self._returned = grpc.StatusCode.UNKNOWN
-        return self._serialize_only
 
-    def _deserialize(self, data: bytes) -> Any:
-        try:
-            request = self._deserializer(data) if self._deserializer else data
-        except BaseException:
-            self._refuse_request()
-            raise
-        if request is None and self.none_is_error:
-            self._refuse_request()
-        else:
-            self.call.received += 1
-        return request
+    def only_response_serialized(self) -> None:
+        """Take in that the only response was, even where the handler raised: an interceptor has answered for it."""
+        self._error = None
+        self.answer, self._seconds = grpc.StatusCode.OK, self.seconds
 
-    def _serialize(self, response: Any) -> Any:
-        try:
-            data = self._serializer(response) if self._serializer else response
-        except BaseException as error:
-            self._refuse(SERIALIZE_DETAILS, error)
-            raise
-        if type(data) is bytes or (data is None and not self.none_is_error):
-            self.call.sent += 1
-        elif data is None:
-            self._refuse(SERIALIZE_DETAILS)
-        else:
-            self._serialized_to_no_bytes()
-        return data
+    def handler_returned(self) -> bool:
+        """Take in that the handler returned; return whether a response is still to be serialised."""
+        # grpc's callback comes later, as soon as its thread has a turn: the call's end is now.
+        self.answer, self._seconds = self._returned, self.seconds
+        if self._refusal is None or self._refusal_details in self.rules.survived:
+            self._refusal, self._refusal_details, self._error = None, "", None
+        return self._returned is grpc.StatusCode.UNKNOWN
 
-    def _serialized_to_no_bytes(self) -> None:
-        """Note that what was made of a response, with a serializer or without, is nothing that grpc sends."""
-        raise NotImplementedError
+    def handler_raised(self, uncaught: BaseException | None) -> None:
+        """Take in that the handler raised, and what nobody caught of that: nothing of an abort."""
+        self.answer, self._seconds = grpc.StatusCode.UNKNOWN, self.seconds
+        self._error = uncaught
 
-    def _serialize_only(self, response: Any) -> Any:
-        """Serialise a call's only response, with which it ends."""
-        sent = self.call.sent
-        data = self._serialize(response)
-        if self.call.sent > sent and (self._answer is not None or self._alive()):
-            # Even where the handler raised: an interceptor before us has turned that into a response.
-            self._error = None
-            self._decide(grpc.StatusCode.OK)
-        if not self._watched:
-            self._end(self._refusal or self._answer)
-        return data
+    def handler_interrupted(self) -> None:
+        """Take in that the handler was cancelled since its call is cut off, as far as is known by now."""
+        self.answer, self._seconds = grpc.StatusCode.UNKNOWN, self.seconds
 
-    def _decide(self, answer: grpc.StatusCode) -> None:
-        """Note how grpc answers, and when: its callback comes later, as soon as its thread has a turn."""
-        self._answer, self._seconds = answer, self.call.seconds
+    def handler_died(self, error: BaseException, code: Any, details: Any) -> None:
+        """Take in that the handler raised what grpc does not answer, an interceptor perhaps; this status was set."""
+        self._error, self._unanswered = error, (code, details)
 
-    def _refuse_request(self) -> None:
-        self._refuse(PARSE_DETAILS)
 
-    def _refuse(self, details: str, error: BaseException | None = None) -> None:
-        if self._alive():
-            self._refusal, self._refusal_details, self._error = self.codec_error_code, details, error
+class ServerCall(_Answering):
+    """A call on the server, and its one end."""
 
-    def _is_kept(self, context: Any) -> bool:
-        """Whether an interceptor before us has kept this handler from an earlier call, and runs it for another."""
-        return self.call.queue_seconds is not None and not is_around(self._context, context)
+    __slots__ = ()
 
-    def _meet(self, context: Any) -> Any:
-        """Learn what only the handler's context shows, which may be anybody's; return the context to hand on."""
-        call = self.call
-        waited = time.perf_counter() - call.started
-        try:
-            context.code()
-            remaining, peer = finite_deadline(context.time_remaining()), self._peer(context)
-        except Exception:  # noqa: BLE001 - as in ask
-            context = with_status(context)
-            remaining, peer = _seconds_left(context), ask(self, "_peer", context)
-        self._context = context
-        call.deadline = None if remaining is None else remaining + waited
-        call.peer = peer if isinstance(peer, str) else None
-        return context
+    def terminated(
+        self,
+        status: tuple[Any, Any, Any],
+        remaining: Callable[[], float | None],
+        *,
+        left: bool | None = None,
+        failure: BaseException | None = None,
+    ) -> float | None:
+        """
+        Decide the status of a call that is over, and report it.
 
-    def _begin(self) -> None:
-        """Report that the handler starts, unless it is run again."""
-        if not self._running:
-            call = self.call
-            self._running = True
-            call.queue_seconds = time.perf_counter() - call.started
-            call.handler_started()
-
-    def _enter(self, context: Any) -> Any:
-        """Meet the context, and begin."""
-        context = self._meet(context)
-        self._begin()
-        return context
-
-    def _peer(self, context: Any) -> Any:
-        """Return who called."""
-        return context.peer()
-
-    def _seconds_left(self) -> float | None:
-        """Return how many seconds are left until the caller's deadline, or None without one."""
-        if type(self._context) is PastContext:
-            return None if self.call.deadline is None else self.call.deadline - self.call.seconds
-        return _seconds_left(self._context)
-
-    def __enter__(self) -> None:
-        """Start what runs in the handler; __exit__ sees how it ends, in every kind of function."""
-
-    def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        """Note how the handler ended."""
-        if isinstance(error, GeneratorExit):
-            self._leave_deferred()  # it may be closed within a garbage collection
-            return
-        if error is None:
-            self._completed()
-        else:
-            self._failed(error)
-        if not self._watched:
-            self._over_with_handler(is_answered=error is None and self._answer is self._returned)
-        self._leave()
-
-    def _over_with_handler(self, *, is_answered: bool) -> None:
-        """Take the handler's end for the call's, or that of serialising its only response."""
-        if is_answered and self._returned is grpc.StatusCode.UNKNOWN:
-            self._context = PastContext(self._context)
-        else:
-            self._end(self._refusal or self._answer)
-
-    def _leave(self) -> None:
-        if self._running:
-            self._running = False
-            self.call.handler_ended()
-
-    def _leave_deferred(self) -> None:
-        if self._running:
-            self._running = False
-            self.call.handler_ended_deferred()
-
-    def _completed(self) -> None:
-        if self._alive():
-            self._decide(self._returned)
-
-    def _failed(self, error: BaseException) -> None:
-        raise NotImplementedError
-
-    def _alive(self) -> bool:
-        """Whether a status can still be sent."""
-        raise NotImplementedError
-
-    def _end(self, answer: grpc.StatusCode | None) -> None:
-        """End the observation, now that grpc has ended the call: with this answer, or cut off where there is none."""
-        if answer is None:
-            self._cut_off()
-            return
-        code, details, metadata = status_in(self._context)
+        `status` is what was set: code, details and trailing metadata, each None where there is none. `remaining`
+        gives the seconds until the deadline. `left` is whether the call was cut off, None if that is not known, and
+        `failure` what kept grpc from sending its status. Returns None, or the seconds until the caller of a status
+        that cannot be sent gives up: `cut_off` is to be called then.
+        """
+        code, details, metadata = status
         fault = fault_of(details, metadata) if details or metadata else None  # nearly every call has neither
-        if fault == "unsendable":
-            self._end_unsent()
-        elif fault == "refused":
-            self._finish(grpc.StatusCode.INTERNAL, REFUSED_DETAILS)
-        else:
-            code = normalize_code(code, accepts_int_codes=self.accepts_int_codes)
-            if code is None or (code is grpc.StatusCode.OK and not self.ok_stands):
-                code = answer
-            self._finish(code, text(details) or self._refusal_details)
+        answer = self._refusal or self.answer or self.rules.unseen_answer
+        if left is None:
+            left = self._is_overdue(remaining)
+        if left and not (answer is not None and fault == "refused" and self.rules.refusal_cancels):
+            answer = None
+            if not self.rules.cut_off_keeps_error and not isinstance(self._error, SystemExit):
+                self._error = None  # but of a SystemExit, with which the event loop ends, and every call
+        if answer is None and self._unanswered is not None and self._unanswered != (code, details):
+            answer = normalize_code(code, accepts_int_codes=self.rules.accepts_int_codes)
+        if answer is not None and isinstance(failure, Exception):
+            self._error, fault = self._error or failure, "unsendable"
+        return self._conclude(answer, code, details, fault, remaining)
 
-    def _end_unsent(self) -> None:
-        """End a call whose status could not be sent, and whose caller is left waiting."""
-        raise NotImplementedError
+    def dropped(self, status: tuple[Any, Any, Any]) -> None:
+        """Decide the status of a call of which nobody has said that it is over, and whose handler nobody keeps."""
+        code, details, metadata = status
+        fault = fault_of(details, metadata) if details or metadata else None
+        self._conclude(self._refusal or self.answer, code, details, fault, None)
 
-    def _cut_off(self) -> None:
-        """End a call that was cut off, about now."""
+    def cut_off(self, remaining: Callable[[], float | None] | None = None) -> None:
+        """Report a call that was cut off, about now."""
         self._seconds = None
-        code = terminated_status(self.call.deadline, self._seconds_left())
+        left = remaining() if remaining is not None else None
+        if left is None and self.deadline is not None:
+            left = self.deadline - self.seconds
+        code = terminated_status(self.deadline, left)
         self._finish(code, CUT_OFF_DETAILS[code])
 
-    def _finish(self, code: grpc.StatusCode, details: str) -> None:
-        error, self._error = self._error, None
-        # grpc's context holds our deserialiser, and so this object: a cycle, which would keep the call open.
-        self._context = _OVER
-        end = self.call.end_deferred if self._dropped else self.call.end
-        end(code, details, error, self._seconds)
-
-    def _end_unserved(self, *, cut_off: bool) -> None:
+    def unserved(self, *, cut_off: bool) -> None:
         """
-        End the observation of a call whose handler never started.
+        Report a call whose handler never started.
 
         Where a request was parsed, or requests are a stream, a handler has been called anyway: that of an
         interceptor before us, of whose answer nothing is seen but an only response.
         """
         if self._refusal is not None:
             self._finish(self._refusal, self._refusal_details)
-        elif self._answer is not None:
-            self._finish(self._answer, "")
-        elif not cut_off and self._accepted and (self.call.received or self._handler.request_streaming):
+        elif self.answer is not None:
+            self._finish(self.answer, "")
+        elif not cut_off and self.accepted and (self.received or self.type in REQUEST_STREAMS):
             self._finish(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
-        elif cut_off or self._accepted:
-            code = status_before_handler(self.call.seconds)
+        elif cut_off or self.accepted:
+            code = status_before_handler(self.seconds)
             self._finish(code, CUT_OFF_DETAILS[code])
         else:
             self._finish(grpc.StatusCode.RESOURCE_EXHAUSTED, _LIMIT_DETAILS)
 
-    def _was_cut_off(self) -> bool:
-        """Whether a call whose handler never started was cut off, as far as anything shows that."""
-        return False
+    def _is_overdue(self, remaining: Callable[[], float | None]) -> bool:
+        """
+        Return whether the answer was never sent: the call ended at its deadline, long after its handler.
 
-    def __del__(self) -> None:
-        """Be dropped, perhaps within a garbage collection: at once where the handler never ran."""
-        if self._context is _OVER and not self._running:  # of nearly every call
-            return
-        self._dropped = True
-        self._leave_deferred()
-        if self._context is None:
-            self._end_unserved(cut_off=self._was_cut_off())
-        elif self._context is not _OVER:  # nobody has said that it is over
-            if type(self._context) is not PastContext:
-                self._context = _OVER  # asking anybody else's may do anything
-            self._end(self._refusal or self._answer)
+        So it is where grpc fails at what it would send, as with a compression that there is none of. At half of the
+        time that the caller gave, no serving thread is so far behind.
+        """
+        deadline = self.deadline
+        if deadline is None or self._seconds is None or self.seconds - self._seconds < deadline / 2:
+            return False
+        return terminated_status(deadline, remaining()) is grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def _conclude(
+        self,
+        answer: grpc.StatusCode | None,
+        code: Any,
+        details: Any,
+        fault: str | None,
+        remaining: Callable[[], float | None] | None,
+    ) -> float | None:
+        """End the call with this answer and what was set, or cut off where there is no answer."""
+        if answer is None or (fault == "unsendable" and self.rules.ends_unsent):
+            self.cut_off(remaining)
+        elif fault == "unsendable":
+            return self._wait_unsent()
+        elif fault == "refused":
+            self._finish(grpc.StatusCode.INTERNAL, REFUSED_DETAILS)
+        else:
+            code = normalize_code(code, accepts_int_codes=self.rules.accepts_int_codes)
+            if code is None or (code is grpc.StatusCode.OK and not self.rules.ok_stands):
+                code = answer
+            self._finish(code, text(details) or self._refusal_details)
+        return None
+
+    def _wait_unsent(self) -> float | None:
+        """Return the seconds until the caller gives up; without a deadline nobody will say when it does."""
+        self._refusal = self.answer = None
+        if self.deadline is None or self.is_dropped:
+            self._finish(grpc.StatusCode.UNKNOWN, "")
+            return None
+        return max(0.0, self.deadline - self.seconds)
+
+    def _finish(self, code: grpc.StatusCode, details: str) -> None:
+        error, self._error = self._error, None
+        end = self.end_deferred if self.is_dropped else self.end
+        end(code, details, error, self._seconds)

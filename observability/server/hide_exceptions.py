@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
 
-from .handler import Behavior, HandlerProxy, RecordingContext, ask, iterate, standing_before, standing_for, with_status
+from .behaviors import Guard, aio_guarded, guarded, is_blocking
+from .context import ask, with_status
+from .handler import HandlerProxy, standing_before
 from .uncaught import aborted, chosen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-    from types import TracebackType
+    from collections.abc import Awaitable, Callable
 
 _HIDDEN: Final = (grpc.StatusCode.UNKNOWN, "internal error")
 
@@ -44,49 +44,45 @@ class _HidingHandler(HandlerProxy):
     __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
-        if not self._handler.response_streaming:
-            return standing_for(behavior, _call)
-        wrapped = standing_for(behavior, _stream)
-        wrapped.experimental_non_blocking = getattr(behavior, "experimental_non_blocking", None)
-        return wrapped
+        return guarded(behavior, _Answering.start, response_streaming=self._handler.response_streaming)
 
 
-def _call(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
-    context = with_status(context)
-    with _Answering(context):
-        return behavior(request, context, *send)
-
-
-def _stream(behavior: Any, request: Any, context: grpc.ServicerContext, *send: Callable[[Any], None]) -> Any:
-    context = with_status(context)
-    responses = _call(behavior, request, context, *send)
-    return responses if send else _iterate(responses, context)
-
-
-def _iterate(responses: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-    with _Answering(context):
-        yield from iterate(responses)
-
-
-class _Answering:
-    """Aborts a call from which an exception escapes, unless it is answered or nobody waits for it any more."""
+class _Hiding(Guard):
+    """Answers in place of an exception that escapes from a handler."""
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
+    def __init__(self, context: Any) -> None:
         self._context = context
 
-    def __enter__(self) -> None:
-        """Start what may raise."""
+    @classmethod
+    def start(cls, _request: Any, context: Any) -> tuple[Guard, Any]:
+        """Start a run of the handler, with a context that shows the status that the handler has set."""
+        context = with_status(context)
+        return cls(context), context
 
-    def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        """Answer what it raised."""
-        if error is None or isinstance(error, GeneratorExit) or ask(self._context, "is_active") is False:
-            return
-        if not aborted(error, self._context):
-            self._context.abort(*(chosen(self._context, accepts_int_codes=False) or _HIDDEN))
+    def raised(self, error: BaseException) -> bool:
+        """Return whether to answer: not after an abort, for a generator that is closed, or where the process ends."""
+        return not (isinstance(error, GeneratorExit | KeyboardInterrupt) or aborted(error, self._context))
+
+    def _status(self, *, accepts_int_codes: bool) -> tuple[grpc.StatusCode, str]:
+        return chosen(self._context, accepts_int_codes=accepts_int_codes) or _HIDDEN
+
+
+class _Answering(_Hiding):
+    """Aborts a call, unless nobody waits for it any more."""
+
+    __slots__ = ()
+
+    def raised(self, error: BaseException) -> bool:
+        """Return whether to answer: a KeyboardInterrupt too, which ends no process in a handler's thread."""
+        if isinstance(error, GeneratorExit) or ask(self._context, "is_active") is False:
+            return False
+        return not aborted(error, self._context)
+
+    def answer(self) -> Any:
+        """Abort the call, which raises."""
+        self._context.abort(*self._status(accepts_int_codes=False))
 
 
 class AioHideExceptions(grpc.aio.ServerInterceptor):
@@ -110,88 +106,38 @@ class _AioHidingHandler(HandlerProxy):
     __slots__ = ()
 
     def _wrapped(self, behavior: Any) -> Any:
-        if inspect.isasyncgenfunction(behavior):
-            return Behavior(_generate, behavior)
-        if inspect.iscoroutinefunction(behavior):
-            return Behavior(_await, behavior)
-        return Behavior(_blocking_stream if self._handler.response_streaming else _blocking, behavior)
+        start = (_BlockingAnswering if is_blocking(behavior) else _AioAnswering).start
+        return aio_guarded(behavior, start, response_streaming=self._handler.response_streaming)
 
 
-async def _await(behavior: Any, request: Any, context: Any) -> Any:
-    context = with_status(context)
-    try:
-        return await behavior(request, context)
-    except BaseException as error:
-        await _answer_aio(error, context)
-        raise
+class _AioAnswering(_Hiding):
+    """Aborts a call, unless it is over or being cancelled."""
+
+    __slots__ = ()
+
+    def raised(self, error: BaseException) -> bool:
+        """Return whether to answer."""
+        if not super().raised(error) or ask(self._context, "done"):
+            return False
+        task = asyncio.current_task()
+        return not (isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling())
+
+    def answer(self) -> Any:
+        """Abort the call, which raises when it is awaited."""
+        return self._context.abort(*self._status(accepts_int_codes=True))
 
 
-async def _generate(behavior: Any, request: Any, context: Any) -> AsyncIterator[Any]:
-    context = with_status(context)
-    try:
-        async for response in behavior(request, context):
-            yield response
-    except BaseException as error:
-        await _answer_aio(error, context)
-        raise
-
-
-def _blocking(behavior: Any, request: Any, context: Any) -> Any:
-    context = RecordingContext.of(context)
-    with _AnsweringBlocking(context):
-        return behavior(request, context)
-    return None  # which grpc does not look at: the code is not OK
-
-
-def _blocking_stream(behavior: Any, request: Any, context: Any) -> Iterable[Any]:
-    """Call a plain function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
-    context = RecordingContext.of(context)
-    with _AnsweringBlocking(context):
-        return _iterate_blocking(behavior(request, context), context)
-    return ()
-
-
-def _iterate_blocking(responses: Iterable[Any], context: RecordingContext) -> Iterator[Any]:
-    with _AnsweringBlocking(context):
-        yield from responses
-
-
-class _AnsweringBlocking:
+class _BlockingAnswering(_Hiding):
     """
     Ends a blocking handler's call with a status in place of the exception that escapes from it.
 
     Not by an abort: beside a message that is still being written, grpc loses it, and the caller waits for ever.
     """
 
-    __slots__ = ("_context",)
+    __slots__ = ()
 
-    def __init__(self, context: RecordingContext) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        """Start what may raise."""
-
-    def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> bool:
-        """Answer what it raised, and return whether it is answered so."""
-        if error is None or _is_answered(error, self._context):
-            return False
-        code, details = chosen(self._context, accepts_int_codes=True) or _HIDDEN
+    def answer(self) -> Any:
+        """Set the status."""
+        code, details = self._status(accepts_int_codes=True)
         self._context.set_code(code)
         self._context.set_details(details)
-        return True
-
-
-async def _answer_aio(error: BaseException, context: Any) -> None:
-    if _is_answered(error, context) or ask(context, "done"):
-        return
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        return
-    await context.abort(*(chosen(context, accepts_int_codes=True) or _HIDDEN))
-
-
-def _is_answered(error: BaseException, context: Any) -> bool:
-    """Return whether it needs no answer: after an abort, of a generator that is closed, or where the process ends."""
-    return isinstance(error, GeneratorExit | KeyboardInterrupt) or aborted(error, context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import grpc
 import grpc.aio
@@ -13,6 +13,7 @@ from ..calls.method import arity, method_at
 from ..calls.observation import Observation, Observing
 from ..calls.status import CUT_OFF_DETAILS, status_before_handler
 from .aio import AioObservedHandler
+from .call import AIO, SYNC, ServerCall
 from .handler import standing_before
 from .sync import SyncObservedHandler
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..calls.method import Method
+    from .call import Rules
 
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
 
@@ -38,20 +40,22 @@ def _parts(details: Any) -> tuple[str, tuple[Any, ...]]:
 class _ServerObserving(Observing):
     """What both server interceptors share."""
 
+    _rules: ClassVar[Rules]
+
     def _observe(
         self,
         details: grpc.HandlerCallDetails,
         handler: grpc.RpcMethodHandler[Any, Any] | None,
         started: float,
         started_ns: int,
-    ) -> Observation:
+    ) -> ServerCall:
         """Start a call's observation; of an unknown method, end it too."""
         path, metadata = _parts(details)
         method = self._methods.get(path) or self._register(path, handler)
-        observation = Observation(method, "server", metadata, self._observers, started, started_ns)
+        call = ServerCall(self._rules, method, metadata, self._observers, started, started_ns)
         if handler is None:
-            observation.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
-        return observation
+            call.end(grpc.StatusCode.UNIMPLEMENTED, _UNKNOWN_METHOD_DETAILS)
+        return call
 
     def _observe_failure(
         self, details: grpc.HandlerCallDetails, error: BaseException, started: float, started_ns: int
@@ -88,6 +92,8 @@ class ServerInterceptor(_ServerObserving, grpc.ServerInterceptor):
     other people's interceptors: how one that stands before it answers by itself cannot be seen.
     """
 
+    _rules = SYNC
+
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
@@ -102,12 +108,14 @@ class ServerInterceptor(_ServerObserving, grpc.ServerInterceptor):
             raise
         if not self._enabled():
             return handler
-        observation = self._observe(handler_call_details, handler, started, started_ns)
-        return None if handler is None else standing_before(handler, SyncObservedHandler)(handler, observation)
+        call = self._observe(handler_call_details, handler, started, started_ns)
+        return None if handler is None else standing_before(handler, SyncObservedHandler)(handler, call)
 
 
 class AioServerInterceptor(_ServerObserving, grpc.aio.ServerInterceptor):
     """Reports to these observers every call that a grpc.aio.server serves, refuses or does not know."""
+
+    _rules = AIO
 
     async def intercept_service(
         self,
@@ -123,9 +131,9 @@ class AioServerInterceptor(_ServerObserving, grpc.aio.ServerInterceptor):
             raise
         if not self._enabled():
             return handler
-        observation = self._observe(handler_call_details, handler, started, started_ns)
+        call = self._observe(handler_call_details, handler, started, started_ns)
         if handler is None:
             return None
-        served = standing_before(handler, AioObservedHandler)(handler, observation)
-        served.follow_task()
-        return served
+        observed = standing_before(handler, AioObservedHandler)(handler, call)
+        observed.follow_task()
+        return observed

@@ -9,7 +9,7 @@ import grpc.aio
 
 from ..calls.status import normalize_code
 from ..calls.values import safe_str
-from .handler import ask
+from .context import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

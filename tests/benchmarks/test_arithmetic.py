@@ -1,4 +1,4 @@
-"""The benchmark's own arithmetic: what it reads, what it compares, what it calls a loss."""
+"""The benchmark's arithmetic: what it reads, what it compares, what it calls a loss."""
 
 import copy
 import xml.etree.ElementTree as ET
@@ -80,7 +80,7 @@ def test_goal_that_is_not_met_says_so(found: Results) -> None:
 
 def test_goal_without_a_limit_is_neither(found: Results) -> None:
     """
-    What is only told is neither met nor missed.
+    A goal without a limit is neither met nor missed.
     """
     (latency,) = [goal for goal in goals(found) if "p99" in goal.text]
 
@@ -145,7 +145,7 @@ def test_losses_of_others_are_not_ours(found: Results) -> None:
 @pytest.mark.parametrize(("taken", "seconds"), [("1.25s", 1.25), ("258.50ms", 0.2585), ("900us", 0.0009)])
 def test_seconds_of_h2load(taken: str, seconds: float) -> None:
     """
-    The time that h2load tells is read in each of its units.
+    The time that h2load prints is read in each of its units.
     """
     assert seconds == pytest.approx(seconds_of(H2LOAD.format(taken=taken, succeeded=3000, failed=0)))
 
@@ -165,7 +165,7 @@ def test_framed_message() -> None:
     assert b"\0\0\0\1\2" == framed(b"x" * 258)[:5]
 
 
-def test_traceparent_tells_whether_the_caller_sampled() -> None:
+def test_traceparent_says_whether_the_caller_sampled() -> None:
     """
     The last digit of the header is the caller's decision.
     """

@@ -1,4 +1,4 @@
-"""A measurement counts what was really told: of every stack, with real processes and a real load."""
+"""A measurement counts what was really reported: of every stack, with real processes and a real load."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ H2LOAD = shutil.which("h2load")
 @pytest.fixture(scope="module")
 def laboratory() -> Iterator[Laboratory]:
     """
-    Start a laboratory whose load is a client of its own.
+    Start a laboratory whose load is our own client.
     """
     with Laboratory(OwnClient()) as started:
         yield started
@@ -68,7 +68,7 @@ def test_stream_is_one_call(laboratory: Laboratory) -> None:
 )
 def test_steady_pace_times_every_call(laboratory: Laboratory, loader: Loader | str) -> None:
     """
-    At a steady pace, each call's time is told.
+    At a steady pace, the time of each call is returned.
     """
     paced = H2Load(loader) if isinstance(loader, str) else loader
     with laboratory.measure([VARIANTS["server-sync-bare"]]) as (measured,):

@@ -1,1 +1,1 @@
-"""Tests that hold the documents against the programs."""
+"""Tests that compare the documents with the programs."""

@@ -1,4 +1,4 @@
-"""The code of docs/migrating.md runs, and what the page says of names is so."""
+"""The code of docs/migrating.md runs, and what the page says of names is true."""
 
 import functools
 import json
@@ -89,7 +89,7 @@ for failing in (
     except grpc.RpcError as error:
         answers.append(error.code().name)
 started.clear()
-# Through a channel of its own: py-grpc-prometheus lets no call go on before its end.
+# Through a separate channel: py-grpc-prometheus lets no call go on before its end.
 call = echo_pb2_grpc.EchoServiceStub(grpc.insecure_channel(address)).Echo.future(echo_pb2.EchoRequest(msg="wait"))
 cancelled = threading.Event()
 call.add_done_callback(lambda _call: cancelled.set())
@@ -105,8 +105,8 @@ print(json.dumps({"answers": answers, "metrics": metrics, "spans": spans}))
 
 
 @dataclass(frozen=True, slots=True)
-class Recorder:
-    """What a block of the page tells of its calls, and what the calls got."""
+class Reports:
+    """What a block of the page reports of its calls, and what the calls got."""
 
     answers: list[str]
     metrics: str
@@ -139,17 +139,17 @@ class Recorder:
 
 
 @functools.cache
-def run(code: str) -> Recorder:
+def run(code: str) -> Reports:
     """Run a block of the page with what a reader has around it."""
     program = AROUND.replace("{code}", code.replace("metrics_port=9464", "metrics_port=0"))
     environment = {**os.environ, "LOG_LEVEL": "critical"}
     output = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    return Recorder(**json.loads(output.splitlines()[-1]))
+    return Reports(**json.loads(output.splitlines()[-1]))
 
 
-def blocks(kind: str, origin: str) -> list[Recorder]:
+def blocks(kind: str, origin: str) -> list[Reports]:
     """Run the page's blocks of a kind, for those who come from there."""
     return [run(code) for each, peer, code in BLOCKS if (each, peer) == (kind, origin)]
 
@@ -182,7 +182,7 @@ def test_the_metrics_keep_their_names() -> None:
     What py-grpc-prometheus counts stands under the same name here, but for what the page says is not there.
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
-    names = [set(re.findall(r"# TYPE (grpc_\w+)", recorder.metrics)) for recorder in (before, *afters)]
+    names = [set(re.findall(r"# TYPE (grpc_\w+)", reports.metrics)) for reports in (before, *afters)]
     created = {name for name in names[0] if name.endswith("_created")}
 
     for after in names[1:]:
@@ -190,16 +190,16 @@ def test_the_metrics_keep_their_names() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_values_of_grpc_type_are_told(method: str) -> None:
+def test_the_values_of_grpc_type_are_listed(method: str) -> None:
     """
     The old and the new value of grpc_type, of each kind of call, stand in the page's table in the same place.
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
     [_, old, new] = next(cells for cells in rows("| | py-grpc") if cells[0] == "`grpc_type`")
-    recorder = dict(zip(re.findall(r"`(\w+)`", old), re.findall(r"`(\w+)`", new), strict=True))
+    renamed = dict(zip(re.findall(r"`(\w+)`", old), re.findall(r"`(\w+)`", new), strict=True))
     [was] = before.values("grpc_type", method)
 
-    assert [{recorder[was]}] * 2 == [after.values("grpc_type", method) for after in afters]
+    assert [{renamed[was]}] * 2 == [after.values("grpc_type", method) for after in afters]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -218,9 +218,7 @@ def test_histograms_gain_a_label() -> None:
     The handling histograms have grpc_code here, and had not.
     """
     [before], afters = blocks("before", PROMETHEUS), blocks("after", PROMETHEUS)
-    was, *are = [
-        "grpc_code=" in recorder.series("grpc_server_handling_seconds_count") for recorder in (before, *afters)
-    ]
+    was, *are = ["grpc_code=" in reports.series("grpc_server_handling_seconds_count") for reports in (before, *afters)]
 
     assert not was
     assert [True] * 2 == are
@@ -277,9 +275,9 @@ def test_attributes(kind: str, column: int) -> None:
     """
     The attributes that spans have are those of the page's table, before and after.
     """
-    for recorder in blocks(kind, OPENTELEMETRY):
-        assert 15 == len(recorder.spans)
-        assert attributes(column) == {name for span in recorder.spans for name in span["attributes"]}
+    for reports in blocks(kind, OPENTELEMETRY):
+        assert 15 == len(reports.spans)
+        assert attributes(column) == {name for span in reports.spans for name in span["attributes"]}
 
 
 def test_values_of_attributes() -> None:
@@ -289,11 +287,9 @@ def test_values_of_attributes() -> None:
     for column, kind, count in ((1, "before", 3), (2, "after", 4)):
         examples = re.findall(r"`([\w.]+)` = `?([\w./]+)`?", " ".join(cells[column] for cells in rows("| Attribute |")))
         assert count == len(examples)
-        for recorder in blocks(kind, OPENTELEMETRY):
+        for reports in blocks(kind, OPENTELEMETRY):
             assert [] == [
-                (name, value)
-                for name, value in examples
-                if value not in {str(each) for each in recorder.of_spans(name)}
+                (name, value) for name, value in examples if value not in {str(each) for each in reports.of_spans(name)}
             ]
 
 
@@ -304,5 +300,5 @@ def test_names_of_spans() -> None:
     [[_, was, is_]] = [cells for cells in rows("| Attribute |") if cells[0] == "the span's name"]
 
     for kind, name in (("before", was), ("after", is_)):
-        for recorder in blocks(kind, OPENTELEMETRY):
-            assert name.strip("`") in {span["name"] for span in recorder.spans}
+        for reports in blocks(kind, OPENTELEMETRY):
+            assert name.strip("`") in {span["name"] for span in reports.spans}

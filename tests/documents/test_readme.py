@@ -28,7 +28,7 @@ PROGRAMS = (
 
 
 def help_of(program: list[str]) -> str:
-    """Return what a program says of itself, unwrapped."""
+    """Return a program's --help, unwrapped."""
     output = subprocess.run(
         [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -74,7 +74,7 @@ def is_same(shown: str, real: str) -> bool:
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 def test_defaults_of_options(program: list[str]) -> None:
     """
-    The table's default of an option is the one that --help tells.
+    The table's default of an option is the one that --help shows.
     """
     an_option = r"(--[a-z-]+)(?:(?! --[a-z]).)*?\[(?:env var: (\w+); )?default: (.+?)\]"
     found = re.findall(an_option, help_of(program))

@@ -1,4 +1,4 @@
-"""What the README shows of its terminals is what they show: its commands are run, and their output has its shape."""
+"""The README's terminals: its commands are run, and their output has the shape that it shows."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def blocks(section: str) -> list[list[Step]]:
 
 
 def shape(line: str) -> str:
-    """Leave out of a line what is another each time: ids, times, and the ports, which are the test's own."""
+    """Replace what differs from run to run in a line: ids, times, and ports."""
     line = re.sub(r"\b[0-9a-f]{32}\b", "<trace>", line)
     line = re.sub(r"\b[0-9a-f]{16}\b", "<span>", line)
     line = re.sub(r"http://(localhost:4317|127\.0\.0\.1:1)\b", "<collector>", line)
@@ -64,14 +64,14 @@ def shape(line: str) -> str:
 
 
 def assert_same_shape(expected: list[str], actual: list[str]) -> None:
-    """Hold lines to the README's, where `…` stands for anything."""
+    """Compare lines with the README's, where `…` stands for anything."""
     patterns = [re.escape(shape(line)).replace("…", ".*") for line in expected]
     assert len(expected) == len(actual), actual
     assert [] == [(e, a) for e, p, a in zip(expected, patterns, actual, strict=True) if not re.fullmatch(p, shape(a))]
 
 
 class Terminals:
-    """The reader's three terminals, in a folder of their own, on ports that are free."""
+    """The reader's three terminals, in a separate folder, on free ports."""
 
     def __init__(self, folder: Path) -> None:
         for name in ("service-a", "service-b", "client"):
@@ -198,8 +198,8 @@ def test_partial_failure(terminals: Terminals) -> None:
 
 
 @pytest.mark.parametrize("log", ["a.log", "b.log"])
-def test_last_words_are_in_the_log(terminals: Terminals, log: str) -> None:
-    """Ctrl-C in a service's terminal leaves its log whole, to the last line."""
+def test_log_is_complete_after_ctrl_c(terminals: Terminals, log: str) -> None:
+    """After Ctrl-C in a service's terminal its log is complete, to the last line."""
     terminals.stop(1 if log == "a.log" else 2)
 
     assert 1 == len(terminals.log(log, "event=stopped", 1))

@@ -1,1 +1,1 @@
-"""The package's promises, apart from how a call may end: that is tests/conformance."""
+"""Tests of the package, apart from how a call may end: that is tests/conformance."""

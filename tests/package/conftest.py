@@ -1,4 +1,4 @@
-"""How the package's tests run, and the log that some of them write to."""
+"""Settings of the package's tests, and the log that some of them write to."""
 
 import gc
 import logging

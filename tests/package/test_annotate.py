@@ -101,7 +101,7 @@ def test_key_of_the_line_is_ignored(key: str) -> None:
 
 @pytest.mark.parametrize("key", ["trace id", "trace\nid", "span=id"])
 def test_key_that_would_be_written_like_one_of_the_lines_is_ignored(key: str) -> None:
-    """Nor does one that would be written like such a key."""
+    """A field that would be written like such a key does not touch the line either."""
     line = served(Recorder(), lambda: here().annotate(**{key: "forged"}))
 
     assert "forged" not in line.values()
@@ -168,7 +168,7 @@ def test_any_value(value: object, expected: object) -> None:
 
 
 def test_unsampled_call_has_its_fields() -> None:
-    """A call that is not sampled has its fields on its line all the same."""
+    """A call that is not sampled has its fields on its line."""
     assert "acme" == served(Recorder(sampler=ALWAYS_OFF), lambda: here().annotate(tenant="acme"))["tenant"]
 
 

@@ -1,7 +1,7 @@
 """
 Calls that an interceptor before ours answers by itself: our handler never runs, and grpc does not say what was sent.
 
-What can be known is told; the rest is pinned here, and stands in docs/limitations.md under "What grpc hides".
+What can be known is reported; the rest is pinned here, and stands in docs/limitations.md under "What grpc hides".
 """
 
 import asyncio
@@ -24,7 +24,7 @@ ELSEWHERE = "Ended before its handler started, by another interceptor"
 
 
 class Aborting(grpc_interceptor.ServerInterceptor):
-    """Refuses every call, after longer than it takes to be told for one that waited for its deadline."""
+    """Refuses every call, late enough for it to look like one that waited for its deadline."""
 
     def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
         """Refuse."""
@@ -64,7 +64,7 @@ class AioCached(grpc_interceptor.AsyncServerInterceptor):
 
 
 class Failing(grpc_interceptor.ServerInterceptor):
-    """Does not like any answer."""
+    """Raises after every answer."""
 
     def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
         """Call the handler, and raise."""
@@ -108,7 +108,7 @@ async def aio_refuse(_request: bytes, context: Any) -> None:
 
 
 class Denying(grpc.ServerInterceptor):
-    """Asks for the handler, and returns one of its own without a look at it."""
+    """Asks for the handler, and returns its own without a look at it."""
 
     def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         """Deny."""
@@ -179,7 +179,7 @@ def test_abort_before_ours(stack: str, arity: str) -> None:
 @STACKS
 @pytest.mark.parametrize("arity", ["unary", "client_stream"])
 def test_answer_before_ours(stack: str, arity: str) -> None:
-    """A call to which an interceptor before ours gives the only response is OK: that one is serialised."""
+    """A call to which an interceptor before ours gives the only response is OK: we see that response serialised."""
     recorder = Recorder()
 
     assert "OK" == call(stack, "cached", arity, recorder)
@@ -233,7 +233,7 @@ def test_limit_behind_a_reader() -> None:
 
 
 def test_limit_behind_a_reader_on_asyncio() -> None:
-    """So it does on asyncio."""
+    """On asyncio the limit behind such an interceptor looks the same."""
     recorder = Recorder()
 
     async def main() -> grpc.StatusCode:

@@ -1,4 +1,4 @@
-"""What a collector answers, and why it cannot be reached: counted, and said once, in the line that names the reason."""
+"""What a collector answers, and why it cannot be reached: counted, and logged once, in a line that names the reason."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from client.processes import ROOT
 from observability.redaction import Redactor
 from observability.traces.answers import TEXT_LIMIT, Answer, Answers
 from observability.traces.otlp_grpc import GrpcExporter
-from tests.support.bad_values import NEVER_SHOWN
+from tests.support.invalid_values import NEVER_SHOWN
 from tests.support.process import NOWHERE, Words, sending
 from tests.support.receiver import AnsweringReceiver, HttpAnswer, HttpReceiver, HungReceiver, partial_success
 
@@ -77,7 +77,7 @@ def test_partial_success(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_warning_of_a_collector(protocol: str) -> None:
-    """A message about no span in particular is said once, and nothing is lost."""
+    """A message about no span in particular is logged once, and nothing is lost."""
     with (
         receivers(partial(protocol, 0, "use gzip"), protocol) as receiver,
         Words(to(receiver.endpoint, protocol)) as words,
@@ -173,7 +173,7 @@ def test_reason_of_http(case: str) -> None:
 
 
 def test_answer_of_http_that_is_no_protobuf() -> None:
-    """A collector that took the spans, and answered something that cannot be read, has taken them."""
+    """A collector that took the spans, and answered something that cannot be parsed, has taken them."""
     with (
         HttpReceiver(HttpAnswer(200, b"\xff", PROTOBUF)) as receiver,
         Words(to(receiver.endpoint, "http")) as words,
@@ -187,7 +187,7 @@ def test_answer_of_http_that_is_no_protobuf() -> None:
 
 
 def test_another_reason() -> None:
-    """When the reason changes, that is said too; the same one again, in another batch, is not."""
+    """A changed reason is logged too; the same one again, in another batch, is not."""
     with (
         AnsweringReceiver((grpc.StatusCode.UNAUTHENTICATED, "token 1 expired")) as receiver,
         Words(sending(receiver.endpoint)) as words,
@@ -280,7 +280,7 @@ def test_headers_that_grpc_cannot_send(headers: str) -> None:
 
 @pytest.mark.parametrize("case", ["nobody", "refused", "hung", "http"])
 def test_given_up_at_the_end(case: str) -> None:
-    """What has not arrived when telemetry is closed is said in one line, with its number and the last reason."""
+    """What has not arrived when telemetry is closed is one line, with its number and the last reason."""
     with ExitStack() as stack:
         endpoint, protocol = NOWHERE, "http" if case == "http" else "grpc"
         if case == "refused":
@@ -300,7 +300,7 @@ def test_given_up_at_the_end(case: str) -> None:
 
 
 def test_nothing_given_up() -> None:
-    """Where all spans arrive, nothing is said at the end; nor is it when telemetry is closed again."""
+    """Where all spans arrive, nothing is logged at the end, nor when telemetry is closed again."""
     with AnsweringReceiver() as receiver, Words(sending(receiver.endpoint)) as words:
         words.call()
         words.close()
@@ -340,7 +340,7 @@ os._exit(0)
 
 
 def test_child_leaves_the_parents_spans_alone() -> None:
-    """A child that was forked while spans wait gives up its own alone, and its parent all of its own."""
+    """A child that was forked while spans wait gives up its own spans alone, and the parent all of the parent's."""
     lines = subprocess.run(
         [sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, encoding="utf-8", check=True, timeout=60
     ).stderr.splitlines()

@@ -40,7 +40,7 @@ class Never:
 
 
 class Own(grpc.aio.UnaryUnaryCall, Never):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A call of somebody's own, which can be awaited, and little more."""
+    """Another library's call, which can be awaited, and little more."""
 
     def _unable(self, *_args: Any) -> Any:
         raise NotImplementedError
@@ -59,7 +59,7 @@ class Own(grpc.aio.UnaryUnaryCall, Never):  # type: ignore[type-arg]  # generic 
 
 
 class Pages:
-    """Responses in an iterator of somebody's own, which is no generator."""
+    """Responses in another library's iterator, which is no generator."""
 
     def __init__(self) -> None:
         self.left = 2
@@ -219,8 +219,8 @@ CASES: Final = [(answer, arity, outcome) for answer, arities, outcome in EXPECTE
 IDS: Final = [f"{answer.__name__}-{arity}" for answer, arity, _ in CASES]
 
 
-# grpc takes whatever an interceptor returns for a call of its own, and stumbles on it where it cancels it: when it is
-# dropped, or the channel is closed.
+# grpc takes whatever an interceptor returns for one of its calls, and fails where it cancels that: when it is dropped,
+# or the channel is closed.
 STUMBLES: Final = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -260,7 +260,7 @@ def test_answer(answer: Answer, arity: str, outcome: tuple[str, Any], way: str) 
 @pytest.mark.parametrize(("answer", "arity"), [case[:2] for case in CASES], ids=IDS)
 def test_dropped_answer(answer: Answer, arity: str, way: str) -> None:
     """
-    Nor does a call stay open that somebody else has answered, and that nobody reads.
+    A call that another interceptor has answered, and that nobody reads, does not stay open.
     """
     recorder = Recorder()
 

@@ -78,7 +78,7 @@ def test_no_call_outside_a_handler(log: Log) -> None:
     assert [(None, None)] == [ids(line) for line in log.lines(event="outside")]
 
 
-def test_line_within_a_span_of_ones_own(log: Log) -> None:
+def test_line_within_an_application_span(log: Log) -> None:
     """Outside a handler, a line within a span carries that span's ids."""
     tracer = Recorder().provider.get_tracer("app")
     with tracer.start_as_current_span("job") as span:
@@ -161,7 +161,7 @@ def test_unprintable_field(log: Log) -> None:
 
 
 def test_lines_that_look_like_a_calls(log: Log) -> None:
-    """The application's own line may have the event call, or a call's keys, and is its own line all the same."""
+    """A line of the application may have the event `call`, or a call's keys, and remains its own line."""
     structlog.get_logger().info("call", endpoint="/mother", kind="long")
 
     expected = {"service": "A", "level": "info", "event": "call", "endpoint": "/mother", "kind": "long"}

@@ -1,4 +1,4 @@
-"""Telling later: what was decided at a call's end is told soon after, once, in order, and before anybody looks."""
+"""Reporting in batches: an outcome is reported soon after the call's end, once, in order, and before a scrape."""
 
 import contextvars
 import random
@@ -28,7 +28,7 @@ LABELS = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": NAMES["u
 
 
 class Kept:
-    """An observer that keeps the outcomes it is told, each when `free` is set."""
+    """An observer that keeps the outcomes that are reported to it, each when `free` is set."""
 
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
@@ -54,8 +54,8 @@ def fail(_request: bytes, context: grpc.ServicerContext) -> bytes:
     context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
 
 
-def test_told_in_a_thread_of_its_own() -> None:
-    """A call that has succeeded is reported without anybody's help, in the reporter's thread, within 100 ms."""
+def test_reported_in_the_reporters_thread() -> None:
+    """A call that has succeeded is reported by the reporter's thread, within 100 ms."""
     kept = Kept()
     with connected(ServerInterceptor(BatchReporter(kept)), unary=echo) as channel:
         method(channel, "unary")(b"a", timeout=10)
@@ -67,7 +67,7 @@ def test_told_in_a_thread_of_its_own() -> None:
 
 
 def test_beside_another_observer() -> None:
-    """What is reported later may stand beside an observer that reports at once: both see the call, once."""
+    """A batch reporter may stand beside an observer that is called at once: both see the call, once."""
     later, at_once, registry = Kept(), Kept(), CollectorRegistry()
     reporter = BatchReporter(measure_calls(registry), later)
     with connected(ServerInterceptor(reporter, at_once), unary=echo) as channel:
@@ -79,7 +79,7 @@ def test_beside_another_observer() -> None:
     assert 0 == registry.get_sample_value("grpc_server_handlers_running", LABELS)
 
 
-def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that failed waits for no other, and those before it are reported with it."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
@@ -93,7 +93,7 @@ def test_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flushing tells what has ended; it gives up in time where an observer hangs, and says so."""
+    """A flush reports what has ended; where an observer hangs, it gives up in time and returns False."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     reporter = BatchReporter(kept)
@@ -110,7 +110,7 @@ def test_flush(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit whoever ends a call reports it: every call is reported, once."""
+    """Beyond the limit the thread that ends a call reports it: every call is reported, once."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     kept = Kept()
     reporter = BatchReporter(kept)
@@ -123,7 +123,7 @@ def test_nothing_is_lost_where_too_many_wait(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_closing_ends_the_thread() -> None:
-    """Closing tells what has ended and ends the thread; what ends afterwards is told by whoever ends it."""
+    """Closing reports what has ended, and ends the thread; a later call is reported by the thread that ends it."""
     kept = Kept()
     reporter = BatchReporter(kept)
     thread = reporter._ended._thread
@@ -150,7 +150,7 @@ def test_messages_are_those_of_the_end() -> None:
 
 
 def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scrape waits for nothing and misses nothing: what waits to be told is told before."""
+    """A scrape misses no call that has ended: what waits in the queue is reported before."""
     monkeypatch.setattr(batch_reporter, "DELAY_SECONDS", 60)
     registry, kept = CollectorRegistry(), Kept()
     reporter = BatchReporter(measure_calls(registry), kept)
@@ -171,24 +171,24 @@ def test_scrape_sees_all_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None
     assert APPLY_AFTER + 1 == len(kept.outcomes)
 
 
-def test_metrics_are_those_of_calls_told_one_by_one() -> None:
+def test_metrics_are_those_of_calls_reported_one_by_one() -> None:
     """Counts, sums, buckets and exemplars do not depend on how many calls are reported together."""
     together, one_by_one = CollectorRegistry(), CollectorRegistry()
     reporter = BatchReporter(measure_calls(together))
-    for signals in (reporter, Observers(measure_calls(one_by_one))):
+    for observers in (reporter, Observers(measure_calls(one_by_one))):
         # Each is the current call from its start on, which no other test shall find.
-        contextvars.copy_context().run(end_variously, signals, random.Random(6))  # noqa: S311 - the same for both
+        contextvars.copy_context().run(end_variously, observers, random.Random(6))  # noqa: S311 - the same for both
     reporter.flush()
 
     assert exposed(one_by_one) == exposed(together)
     assert len(re.findall("# {span_id=", exposed(together))) > 10
 
 
-def end_variously(signals: Observers, chance: random.Random) -> None:
+def end_variously(observers: Observers, chance: random.Random) -> None:
     """End 300 calls of two methods: with several codes, fast and slow, sampled and not."""
     methods = [method_at(f"/test.v1.Service/{name}", "bidi_stream") for name in ("One", "Other")]
     for number in range(1, 301):
-        call = Observation(chance.choice(methods), "server", [], signals, time.perf_counter(), time.time_ns())
+        call = Observation(chance.choice(methods), "server", [], observers, time.perf_counter(), time.time_ns())
         call.span_context = SpanContext(number, number, is_remote=False, trace_flags=TraceFlags(number % 2))
         call.queue_seconds = chance.choice([None, chance.random()])
         call.sent, call.received = chance.randrange(3), chance.randrange(3)

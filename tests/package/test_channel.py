@@ -1,4 +1,4 @@
-"""A channel of our own does what grpc's does with our interceptor, on whatever channel it stands."""
+"""`ObservedChannel` does what grpc's channel does with our interceptor, around whatever channel it stands."""
 
 import contextlib
 import gc
@@ -46,7 +46,7 @@ class Through(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Somebody's interceptor, which changes nothing, or raises what it is given."""
+    """Another library's interceptor, which changes nothing, or raises what it is given."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
@@ -67,7 +67,7 @@ class Through(
 
 
 class Recorded(grpc.Channel):
-    """A channel that notes what it is told to do; its callables raise this, or what they are called with."""
+    """A channel that records what is called on it; its callables raise this error, or what they are called with."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
@@ -84,20 +84,20 @@ class Recorded(grpc.Channel):
     stream_stream: Any = _make
 
     def subscribe(self, callback: Any, try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's signature
-        """Note it."""
+        """Record it."""
         self.asked.append(("subscribe", callback, try_to_connect))
 
     def unsubscribe(self, callback: Any) -> None:
-        """Note it."""
+        """Record it."""
         self.asked.append(("unsubscribe", callback))
 
     def close(self) -> None:
-        """Note it."""
+        """Record it."""
         self.asked.append("close")
 
 
 class CalledError(Exception):
-    """Tells what a callable has been called with."""
+    """Says what a callable has been called with."""
 
 
 class Calls:
@@ -219,7 +219,7 @@ def test_dropped_stream(arity: str, read: int) -> None:
 
 
 def test_dropped_future() -> None:
-    """So is a future."""
+    """A future that is dropped is CANCELLED too."""
     recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
         method(ObservedChannel(plain, *recorder.observers), "unary").future(b"a")
@@ -231,18 +231,18 @@ def test_dropped_future() -> None:
 
 @EVERY_WAY
 def test_suppressed(arity: str, way: str) -> None:
-    """Under suppress_instrumentation a call goes through and is told to nobody, nor sends a trace."""
+    """Under suppress_instrumentation a call goes through, is not reported, and sends no trace."""
     recorder = Recorder()
     seen: list[str] = []
 
-    def noting(behavior: Any) -> Any:
-        def noted(request: Any, context: grpc.ServicerContext) -> Any:
+    def recording(behavior: Any) -> Any:
+        def recorded(request: Any, context: grpc.ServicerContext) -> Any:
             seen.extend(key for key, _ in context.invocation_metadata())
             return behavior(request, context)
 
-        return noted
+        return recorded
 
-    with connected(**{name: noting(behavior) for name, behavior in ECHOES.items()}) as plain:
+    with connected(**{name: recording(behavior) for name, behavior in ECHOES.items()}) as plain:
         callable_ = method(ObservedChannel(plain, *recorder.observers), arity)
         with suppress_instrumentation():
             responses = make(callable_, way, requests(arity), timeout=10)
@@ -340,7 +340,7 @@ def test_one_path_in_two_arities(order: tuple[str, str]) -> None:
 
 
 def test_channel_passes_on() -> None:
-    """What is asked of the channel itself is asked of the one inside."""
+    """What is called on the channel itself is called on the one inside."""
     inner, listener = Recorded(), print
     channel = ObservedChannel(inner, *Recorder().observers)
     channel.subscribe(listener)
@@ -380,19 +380,19 @@ def inside(recorder: Recorder, channel: grpc.Channel) -> grpc.Channel:
 
 
 def both(recorder: Recorder, channel: grpc.Channel) -> grpc.Channel:
-    """Put it on both sides, and a channel of ours that tells nobody between."""
+    """Put it on both sides, and a channel of ours without observers between."""
     return grpc.intercept_channel(ObservedChannel(inside(recorder, channel)), Through())
 
 
 @EVERY_WAY
 @pytest.mark.parametrize("stacked", [around, inside, both])
-@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
-def test_with_interceptors(arity: str, way: str, stacked: Any, ending: str) -> None:
+@pytest.mark.parametrize("status", ["OK", "NOT_FOUND"])
+def test_with_interceptors(arity: str, way: str, stacked: Any, status: str) -> None:
     """It works with grpc.intercept_channel around it, inside it, and both."""
     recorder = Recorder()
-    with connected(**behaviors(ending)) as plain:
+    with connected(**behaviors(status)) as plain:
         callable_ = method(stacked(recorder, plain), arity)
-        if ending == "OK":
+        if status == "OK":
             assert b"done" == make(callable_, way, requests(arity), timeout=10)[-1]
         else:
             with pytest.raises(grpc.RpcError) as raised:
@@ -400,7 +400,7 @@ def test_with_interceptors(arity: str, way: str, stacked: Any, ending: str) -> N
             assert grpc.StatusCode.NOT_FOUND is raised.value.code()
     recorder.wait_for()
 
-    assert [[ending]] * 4 == recorder.everywhere("client")
+    assert [[status]] * 4 == recorder.everywhere("client")
     assert [SENT[arity]] == [outcome.sent for outcome in recorder.outcomes]
 
 

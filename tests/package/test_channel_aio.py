@@ -1,4 +1,4 @@
-"""A channel of our own for asyncio does what grpc's own does: each act below is done on both, and compared."""
+"""`AioObservedChannel` does what grpc.aio's channel does: each act below is done on both, and compared."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ KINDS: Final = {
 SENT: Final = {"unary": 1, "client_stream": 3, "server_stream": 1, "bidi_stream": 3}
 
 Act: TypeAlias = Callable[[grpc.aio.Channel, str], Awaitable[Any]]
-"""What somebody does with a channel and a method's arity; returns all that can be seen of it."""
+"""What a caller does with a channel and a method's arity; returns all that can be seen of it."""
 
 
 async def everything(call: Any) -> list[Any]:
@@ -205,15 +205,15 @@ ACTS: Final[tuple[tuple[Act, str, tuple[str, ...]], ...]] = (
 
 
 @EVERY_ARITY
-@pytest.mark.parametrize(("act", "ending", "codes"), ACTS, ids=[f"{act.__name__}-{end}" for act, end, _ in ACTS])
-def test_act(act: Act, ending: str, codes: tuple[str, ...], arity: str) -> None:
+@pytest.mark.parametrize(("act", "status", "codes"), ACTS, ids=[f"{act.__name__}-{end}" for act, end, _ in ACTS])
+def test_act(act: Act, status: str, codes: tuple[str, ...], arity: str) -> None:
     """
     Whatever is done with a call, its caller sees what grpc's own channel shows, and it is reported once, as it was.
     """
     recorder = Recorder()
 
     async def do(way: str) -> Any:
-        async with aio_observed(way, *recorder.observers, **aio_behaviors(ending)) as channel:
+        async with aio_observed(way, *recorder.observers, **aio_behaviors(status)) as channel:
             return await act(channel, arity)
 
     bare, observed = asyncio.run(do("bare")), asyncio.run(do("channel"))
@@ -286,12 +286,12 @@ def fails(recorder: Recorder, way: str, arity: str, request: Any, **options: Any
 @EACH_WAY
 @EVERY_ARITY
 @pytest.mark.parametrize("bad", BAD_VALUES)
-def test_bad_value(bad: str, arity: str, way: str) -> None:
+def test_invalid_value(bad: str, arity: str, way: str) -> None:
     """
-    What grpc raises for a bad value, at the call or later, its caller gets; it is reported at once, as UNKNOWN with it.
+    The caller gets what grpc raises for an invalid value, at the call or later; it is reported at once, as UNKNOWN.
 
-    What the core refuses has a status, or in grpc.aio before 1.85 no end, until the channel is closed. Interceptors are
-    told of no call that grpc refuses before them.
+    What the core refuses has a status, or in grpc.aio before 1.85 no end, until the channel is closed. Interceptors do
+    not see a call that grpc refuses before them.
     """
     recorder = Recorder()
     bare, observed = fails(recorder, way, arity, requests(arity), **BAD_VALUES[bad])
@@ -445,7 +445,7 @@ def test_call_made_before_the_loop_runs(arity: str) -> None:
 
 
 class Recorded:
-    """Somebody's channel: its callables know what they are called with, and no more."""
+    """Another library's channel: its callables know what they are called with, and no more."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
@@ -476,7 +476,7 @@ def test_what_is_passed_on(arity: str) -> None:
 
 @EVERY_ARITY
 def test_suppressed(arity: str) -> None:
-    """Where instrumentation is suppressed, a call is grpc's own, and nobody is told."""
+    """Where instrumentation is suppressed, a call is grpc's own, and is not reported."""
     recorder = Recorder()
 
     async def main() -> Any:
@@ -492,19 +492,19 @@ def test_suppressed(arity: str) -> None:
 
 
 @EVERY_ARITY
-@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
-def test_with_interceptors(ending: str, arity: str) -> None:
+@pytest.mark.parametrize("status", ["OK", "NOT_FOUND"])
+def test_with_interceptors(status: str, arity: str) -> None:
     """It stands around a channel with others' interceptors as well, and around another one of ours."""
     outer, inner = Recorder(), Recorder()
 
     async def main() -> Any:
-        async with aio_observed("channel", *inner.observers, client=THROUGH, **aio_behaviors(ending)) as channel:
+        async with aio_observed("channel", *inner.observers, client=THROUGH, **aio_behaviors(status)) as channel:
             call = method(AioObservedChannel(channel, *outer.observers), arity)(requests(arity))
             return await seen(lambda: read(call, arity))
 
     asyncio.run(main())
 
-    assert [[ending]] * 4 == outer.everywhere("client") == inner.everywhere("client")
+    assert [[status]] * 4 == outer.everywhere("client") == inner.everywhere("client")
     assert [SENT[arity]] * 2 == [recorder.outcomes[0].sent for recorder in (outer, inner)]
 
 

@@ -110,7 +110,7 @@ async def ask_base_aio(*interceptors_: Any) -> list[Status]:
 
 @STACKS
 @HIDING
-def test_method_that_nobody_has_written(stack: str, order: str) -> None:
+def test_unimplemented_method(stack: str, order: str) -> None:
     """Where exceptions are hidden, a generated base's status stays, with its text, and is reported as no exception."""
     recorder = Recorder()
     found = (
@@ -131,8 +131,8 @@ def test_method_that_nobody_has_written(stack: str, order: str) -> None:
 
 
 @STACKS
-def test_method_that_nobody_has_written_unhidden(stack: str) -> None:
-    """So it is told where nothing hides exceptions; what the caller gets is as without us."""
+def test_unimplemented_method_unhidden(stack: str) -> None:
+    """Where nothing hides exceptions its exception is reported; what the caller gets is as without us."""
     recorder = Recorder()
     alone = ask_base() if stack == "sync" else asyncio.run(ask_base_aio())
     ours = interceptors(stack, "ours", recorder)
@@ -151,14 +151,14 @@ class Act(NamedTuple):
     error: BaseException
     hidden: Status
     reported: str | None
-    """The name of the exception that is told, if any."""
+    """The name of the exception that is reported, if any."""
 
 
 ACTS = {
     "text of the exception": Act(
         grpc.StatusCode.NOT_FOUND, "no bread", LookupError("no bread"), Status("NOT_FOUND", "no bread"), None
     ),
-    "text of its own": Act(
+    "another text": Act(
         grpc.StatusCode.NOT_FOUND, "no bread", LookupError("secret"), Status("NOT_FOUND", "no bread"), "LookupError"
     ),
     "code alone": Act(
@@ -175,7 +175,7 @@ ACTS = {
 
 
 def of_arity(arity: str, once: Callable[[Any, Any], bytes]) -> Any:
-    """Return a blocking handler of this arity that answers once, so."""
+    """Return a blocking handler of this arity that answers once, by this function."""
 
     def stream(request: Any, context: Any) -> Iterator[bytes]:
         yield once(request, context)
@@ -184,7 +184,7 @@ def of_arity(arity: str, once: Callable[[Any, Any], bytes]) -> Any:
 
 
 def of_arity_aio(arity: str, once: Callable[[Any, Any], Awaitable[bytes]]) -> Any:
-    """Return an async handler of this arity that answers once, so."""
+    """Return an async handler of this arity that answers once, by this function."""
 
     async def stream(request: Any, context: Any) -> Any:
         yield await once(request, context)
@@ -235,7 +235,7 @@ def status_with(style: str, arity: str, behavior: Any, *interceptors_: Any) -> S
 @ORDERS
 @pytest.mark.parametrize("name", ACTS)
 def test_what_is_chosen(style: str, arity: str, order: str, name: str) -> None:
-    """Of a status that a handler sets before it raises, both are needed to choose it: a code and a text."""
+    """A handler that sets a status before it raises has chosen it only with both a code and a text."""
     recorder, act = Recorder(), ACTS[name]
     behavior = (raising_aio if style == "aio" else raising)(act, arity)
     alone = status_with(style, arity, behavior)
@@ -251,14 +251,14 @@ def test_what_is_chosen(style: str, arity: str, order: str, name: str) -> None:
 
 
 class Wrapped(NamedTuple):
-    """How an abort leaves a handler: with what it is told."""
+    """How an abort leaves a handler, and the exception that is reported."""
 
     leave: Callable[[Exception], Any]
     reported: str | None = None
 
 
 class Unlucky(Exception):  # noqa: N818 - not an error of ours
-    """What a handler raises in the place of an abort."""
+    """What a handler raises in place of an abort."""
 
 
 def again(abort: Exception) -> Any:
@@ -310,7 +310,7 @@ def after_it(abort: Exception) -> Any:
 
 
 def swallowed(_abort: Exception) -> Any:
-    """Go on as if nothing were."""
+    """Go on as if there were no abort."""
     return b"done"
 
 
@@ -360,7 +360,7 @@ def aborting_aio(way: Wrapped, arity: str) -> Any:
 @ORDERS
 @pytest.mark.parametrize("name", WAYS)
 def test_wrapped_abort(stack: str, arity: str, order: str, name: str) -> None:
-    """An abort is the call's status however it leaves the handler, hidden or not; what is told is another exception."""
+    """An abort is the call's status however it leaves the handler, hidden or not; other exceptions are reported."""
     recorder, way = Recorder(), WAYS[name]
     behavior = (aborting if stack == "sync" else aborting_aio)(way, arity)
     found = status_with(stack, arity, behavior, *interceptors(stack, order, recorder))
@@ -404,7 +404,7 @@ def test_cut_off_while_its_abort_is_sent(arity: str, order: str) -> None:
 @ORDERS
 @pytest.mark.parametrize("beside", [False, True])
 def test_abort_in_a_task_group(arity: str, order: str, beside: bool) -> None:  # noqa: FBT001 - a parameter
-    """So is one in a task group, whose other failures are told, and nothing else."""
+    """An abort in a task group is the call's status too; of its exceptions the other failures alone are reported."""
     recorder = Recorder()
 
     async def once(_request: Any, context: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Asyncio calls that the garbage collector finds: nothing of ours that could wait runs inside a collection."""
+"""Asyncio calls that the garbage collector finds: no observer runs inside a collection."""
 
 import asyncio
 import gc
@@ -33,7 +33,7 @@ class Collections:
         self.inside: list[Outcome] = []
 
     def watch(self, phase: str, _info: Any) -> None:
-        """Note which thread collects garbage."""
+        """Record which thread collects garbage."""
         self._collecting = threading.get_ident() if phase == "start" else None
 
     def __call__(self, _call: Call) -> Callable[[Outcome], None]:
@@ -87,7 +87,7 @@ async def being_read(call: Any, arity: str) -> None:
 
 
 def called_back(call: Any) -> None:
-    """Be somebody's callback, which keeps what it is given until it is called."""
+    """Be a caller's done-callback, which keeps what it is given until it is called."""
 
 
 async def listened_to(call: Any, _arity: str) -> None:
@@ -133,7 +133,7 @@ def test_call_held_by_an_interceptor(
     arity: str, way: str, collections: Collections, caplog: pytest.LogCaptureFixture
 ) -> None:
     """
-    So is one that an interceptor after ours still has, when the event loop is closed and a collection finds its task.
+    A call that an interceptor after ours still has when its loop is closed is reported so when a collection finds it.
     """
     recorder, loop = Recorder(extra=(collections,)), asyncio.new_event_loop()
     kept: list[Any] = []
@@ -151,7 +151,7 @@ def test_call_held_by_an_interceptor(
         loop.run_until_complete(begin())
         loop.close()
         kept.clear()
-        for _ in range(10):  # what is found lets go of the next
+        for _ in range(10):  # what is found releases the next
             gc.collect()
             finalizers.flush(5)
         recorder.wait_for()

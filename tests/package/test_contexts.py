@@ -52,7 +52,7 @@ def test_interleaved_streams() -> None:
 
 
 def test_interleaved_streams_on_asyncio() -> None:
-    """So it is on asyncio, with both streams in one event loop."""
+    """On asyncio each step sees its own call and span as well, with both streams in one event loop."""
     server = Recorder()
     seen: dict[bytes, list[Any]] = {b"one": [], b"two": []}
 
@@ -77,7 +77,7 @@ def test_interleaved_streams_on_asyncio() -> None:
 
 
 def test_reused_thread() -> None:
-    """A pool's one thread knows nothing of the calls that it has served, and each call starts a trace of its own."""
+    """A pool's one thread knows nothing of the calls that it has served, and each call starts a new trace."""
     server = Recorder()
     with ThreadPoolExecutor(1) as pool:
         grpc_server = grpc.server(pool, [service(unary=echo)], [ServerInterceptor(*server.observers)])
@@ -143,7 +143,7 @@ def test_asyncio_calls_leave_nothing_behind() -> None:
 
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_generator_closed_elsewhere(caplog: pytest.LogCaptureFixture, stack: str) -> None:
-    """A stream whose caller leaves in its midst is closed elsewhere than it ran, without a word (otel-contrib#2357)."""
+    """A stream whose caller leaves early is closed in another context, without an error (otel-contrib#2357)."""
     server = Recorder()
     closed = threading.Event()
 

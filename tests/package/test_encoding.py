@@ -1,4 +1,4 @@
-"""OTLP from pieces that are kept: what opentelemetry's own encoder makes of the same spans."""
+"""OTLP from cached pieces: the same as opentelemetry's own encoder makes of the same spans."""
 
 import re
 from typing import Any
@@ -176,7 +176,7 @@ def ended_span(place: str, value: Any) -> ReadableSpan:
 )
 def test_text_that_is_no_unicode(caplog: pytest.LogCaptureFixture, place: str, text: str, shown: str) -> None:
     """
-    A span with a lone surrogate anywhere arrives whole, U+FFFD in its place, by both protocols and without a word.
+    A span with a lone surrogate anywhere arrives whole, U+FFFD in its place, by both protocols and without a warning.
     """
     span, expected = ended_span(place, text), encode_spans([ended_span(place, shown)])
 

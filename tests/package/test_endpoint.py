@@ -1,4 +1,4 @@
-"""/metrics as a server: what it responds to whom, and what a scraper that is slow, rude or one of too many can do."""
+"""/metrics as a server: its responses, and its limits for scrapers that are slow, invalid or too many."""
 
 import contextlib
 import gzip
@@ -46,7 +46,7 @@ class Failing:
 
 
 class Held:
-    """A collector, of the metric `held`, that takes until `go_on`, once somebody has cleared it."""
+    """A collector, of the metric `held`, that takes until `go_on`, once a test has cleared it."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()
@@ -134,7 +134,7 @@ def test_paths(served: Served, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/favicon.ico", "/metrics/more", "/metricsmore", "*"])
 def test_other_paths(served: Served, path: str) -> None:
-    """Anywhere else is nothing, and the response says where to look."""
+    """Any other path is a 404, and the response says where to look."""
     response, body = served.request(path)
 
     assert (404, b"the metrics are at /metrics\n") == (response.status, body)
@@ -172,8 +172,8 @@ def test_other_methods(served: Served, method: str, status: int) -> None:
         "\x80\xff",
     ],
 )
-def test_formats_that_nobody_knows(served: Served, accept: str) -> None:
-    """A scraper that asks for a format that is not known gets the plain one, or what prometheus_client makes of it."""
+def test_unknown_formats(served: Served, accept: str) -> None:
+    """A scraper that asks for an unknown format gets the plain one, or what prometheus_client makes of it."""
     expected = PLAIN
     if accept.isprintable():
         with contextlib.suppress(TypeError, ValueError):
@@ -184,7 +184,7 @@ def test_formats_that_nobody_knows(served: Served, accept: str) -> None:
     assert b"\ntea_total 3.0\n" in body
 
 
-def test_known_format_beside_one_that_nobody_knows(served: Served) -> None:
+def test_known_format_beside_an_unknown_one(served: Served) -> None:
     """Of several formats, the first that is known is taken."""
     response, body = served.request(Accept=f"{OPENMETRICS}; version=abc, {OPENMETRICS}; version=1.0.0;q=0.5, */*;q=0.1")
 
@@ -261,7 +261,7 @@ def test_silent_connections_are_bounded(served: Served) -> None:
 def test_request_has_a_time(
     served: Served, sent: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
-    """A request that is not whole in time is never responded to, and not a word is said of it."""
+    """A request that is not whole in time is never responded to, and nothing is logged of it."""
     monkeypatch.setattr(endpoint, "REQUEST_SECONDS", 0.3)
     caplog.set_level(logging.INFO)
     data = end_of(served.connect(sent))
@@ -293,7 +293,7 @@ def test_response_has_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) ->
     assert len(end_of(connection)) < PAGE_BYTES
 
 
-def test_slow_readers_keep_nobody_out(served: Served) -> None:
+def test_slow_readers_keep_no_scrape_out(served: Served) -> None:
     """More connections than there may be, whose responses nobody takes, keep no scrape from its own."""
     slow = [served.connect(b"GET /metrics HTTP/1.0\r\n\r\n", small=True) for _ in range(2 * CONNECTION_LIMIT)]
     response, _ = served.request()
@@ -330,14 +330,14 @@ def test_collection_has_its_time(served: Served, monkeypatch: pytest.MonkeyPatch
     ids=["line", "header", "headers"],
 )
 def test_request_has_a_size(served: Served, sent: bytes) -> None:
-    """A request that is longer than it may be is refused, before there is more of it."""
+    """A request that is too long is refused before the rest of it arrives."""
     data = end_of(served.connect(sent))
 
     assert data.split()[1] in {b"414", b"431"}
 
 
 def test_headers_of_five_megabytes(served: Served) -> None:
-    """Nobody reads 5 MB of headers."""
+    """A connection that sends 5 MB of headers is closed before they are read."""
     connection = served.connect()
     with pytest.raises(ConnectionError):  # noqa: PT012 - which of them fails is a matter of chance
         connection.sendall(b"GET /metrics HTTP/1.0\r\n")
@@ -351,7 +351,7 @@ def test_headers_of_five_megabytes(served: Served) -> None:
     "sent", [b"", b"\r\n", b"HELO\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\n", b"PRI * HTTP/2.0\r\n\r\n"]
 )
 def test_what_is_no_request(served: Served, sent: bytes, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
-    """Whatever is no request of HTTP is refused or cut off, and not a word is said of it."""
+    """What is no HTTP request is refused or cut off, and nothing is logged of it."""
     caplog.set_level(logging.INFO)
     connection = served.connect(sent)
     connection.shutdown(socket.SHUT_WR)
@@ -365,7 +365,7 @@ def test_what_is_no_request(served: Served, sent: bytes, caplog: pytest.LogCaptu
     "sent", [b"GET /metrics HTTP/1.0\r\n", b"GET /metrics HTTP/1.0\r\n\r\n"], ids=["request", "response"]
 )
 def test_reset(served: Served, sent: bytes, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
-    """Not a word is said of a connection that its scraper resets, before or after its request."""
+    """Nothing is logged of a connection that its scraper resets, before or after its request."""
     caplog.set_level(logging.INFO)
     connection = served.connect(sent, small=True)
     if sent.endswith(b"\r\n\r\n"):
@@ -421,7 +421,7 @@ print(half.recv(15).decode())
 
 
 def test_without_file_descriptors(served: Served) -> None:
-    """Without a file descriptor for a connection, it waits, and nobody works to no end meanwhile."""
+    """Without a file descriptor for a connection, it waits, and no thread spins meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
     connections = [served.connect() for _ in range(2)]  # while there are some

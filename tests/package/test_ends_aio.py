@@ -1,4 +1,4 @@
-"""How asyncio calls end that nobody reads to their end: by the status that grpc has, or by being dropped."""
+"""Asyncio calls that are not read to their end have the status that grpc has, or CANCELLED where they are dropped."""
 
 import asyncio
 import gc
@@ -30,20 +30,20 @@ EXPECTED: Final = {
 @pytest.mark.expects_errors("ValueError: no bread")
 @EACH_WAY
 @EACH_STREAM
-@pytest.mark.parametrize("ending", BEHAVIORS)
+@pytest.mark.parametrize("status", BEHAVIORS)
 @pytest.mark.parametrize("ask", [True, False])
-def test_stream_read_as_far_as_expected(ask: bool, ending: str, arity: str, way: str) -> None:  # noqa: FBT001 - a parameter
+def test_stream_read_as_far_as_expected(ask: bool, status: str, arity: str, way: str) -> None:  # noqa: FBT001 - a parameter
     """
-    A stream of which all responses are read, but not its end, is what grpc says when it is asked, or else dropped.
+    A stream of which all responses are read, but not its end, has the status that grpc has, asked for or not.
     """
     recorder = Recorder()
 
     async def main() -> Any:
-        async with aio_observed(way, *recorder.observers, **BEHAVIORS[ending]) as channel:
+        async with aio_observed(way, *recorder.observers, **BEHAVIORS[status]) as channel:
             call = method(channel, arity)(requests(arity))
             over = asyncio.Event()
             call.add_done_callback(lambda _call: over.set())
-            for _ in range(EXPECTED[ending][arity]):
+            for _ in range(EXPECTED[status][arity]):
                 await call.read()
             code = await call.code() if ask else None
             await over.wait()
@@ -54,9 +54,9 @@ def test_stream_read_as_far_as_expected(ask: bool, ending: str, arity: str, way:
 
     code = asyncio.run(main())
 
-    assert not ask or code is grpc.StatusCode[ending]
-    assert [[ending]] * 4 == recorder.everywhere("client")
-    assert [EXPECTED[ending][arity]] == [outcome.received for outcome in recorder.outcomes]
+    assert not ask or code is grpc.StatusCode[status]
+    assert [[status]] * 4 == recorder.everywhere("client")
+    assert [EXPECTED[status][arity]] == [outcome.received for outcome in recorder.outcomes]
 
 
 @EACH_WAY
@@ -85,7 +85,7 @@ def test_stream_whose_deadline_is_over(arity: str, way: str) -> None:
 @pytest.mark.parametrize("read_first", [0, 1])
 def test_dropped_stream_with_a_callback(read_first: int, arity: str, way: str) -> None:
     """
-    A stream that is dropped while somebody's callback waits for its end runs on, as without us, to its deadline here.
+    A stream that is dropped while a done-callback waits for its end runs on, as without us, to its deadline here.
     """
     recorder, endless = Recorder(), Endless()
     behaviors: dict[str, Any] = dict.fromkeys(STREAMS, endless.aio)
@@ -94,17 +94,17 @@ def test_dropped_stream_with_a_callback(read_first: int, arity: str, way: str) -
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         given: list[Any] = []
 
-        def tell(call: Any) -> None:
+        def on_done(call: Any) -> None:
             given.append(type(call).__name__)
             loop.call_soon(over.set)
 
         async with aio_observed(way, *recorder.observers, **behaviors) as channel:
-            # Written to its end: of a call that still writes grpc.aio may make INTERNAL.
+            # Written to its end: grpc.aio may end a call that is still being written as INTERNAL.
             call = method(channel, arity)(iter(()) if arity == "bidi_stream" else b"a", timeout=0.5)
             await asyncio.to_thread(endless.begun.wait, 5)
             for _ in range(read_first):
                 await call.read()
-            call.add_done_callback(tell)
+            call.add_done_callback(on_done)
             del call
             gc.collect()
             await asyncio.wait_for(over.wait(), 10)
@@ -182,7 +182,7 @@ def test_event_loop_that_is_gone(
         if closed:
             loop.close()
         kept.clear()
-        for _ in range(10):  # grpc's own calls are cycles of tasks, one of which lets go of the next
+        for _ in range(10):  # grpc's own calls are cycles of tasks, one of which releases the next
             gc.collect()
             finalizers.flush(5)
         recorder.wait_for()

@@ -1,4 +1,4 @@
-"""The examples: a service of somebody else's, and what five lines make of it."""
+"""The examples: an existing service, and what five lines make of it."""
 
 import difflib
 import re
@@ -63,7 +63,7 @@ class Example:
         self.stderr = Output(cast("IO[str]", self._process.stderr))
 
     def address(self, event: str) -> str:
-        """Return the address that it tells in a line of its own."""
+        """Return the address that its first line names."""
         [line] = self.stdout.wait_for(f" event={event} ") or [""]
         return fields(line)["address"]
 
@@ -96,7 +96,7 @@ def check(address: str) -> str:
 
 @pytest.mark.parametrize("name", [name for name, _ in PAIRS])
 def test_service_as_it_was(name: str, behind: str) -> None:
-    """Somebody else's service works, and writes nothing."""
+    """The service without the package works, and writes nothing."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     with example(name, behind, address=address) as running:
@@ -117,7 +117,7 @@ def test_five_lines(before: str, after: str) -> None:
 
 @pytest.mark.parametrize("name", OBSERVED)
 def test_observed_service(name: str, behind: str) -> None:
-    """With them the call that it serves and the call that it makes are told three times each, in one trace."""
+    """With them the call that it serves and the one that it makes are a line, a count and a span each, in one trace."""
     with Receiver() as receiver, example(name, behind, endpoint=receiver.endpoint) as running:
         status = check(running.address("listening"))
         lines = [fields(line) for line in running.stdout.wait_for("code=OK", count=2)]
@@ -139,7 +139,7 @@ def metrics(address: str) -> str:
 
 @pytest.mark.parametrize("name", OBSERVED)
 def test_observed_service_hides_what_is_behind(name: str) -> None:
-    """When nobody is behind, the caller learns that something is wrong, and the log what."""
+    """When the service behind is down, the caller learns that something is wrong, and the log says what."""
     with example(name, "127.0.0.1:1") as running:
         with pytest.raises(grpc.RpcError, match="internal error"):
             check(running.address("listening"))

@@ -1,4 +1,4 @@
-"""Sending spans: what becomes of those that cannot be sent, and of an exporter that fails in its own way."""
+"""Sending spans: what becomes of those that cannot be sent, and of an exporter that raises."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from observability.traces.provider import Tracing
 
 
 class Exporter(SpanExporter):
-    """Keeps what it is given, and does then what it is told."""
+    """Keeps what it is given, and then behaves as it was asked to."""
 
     def __init__(self, *results: SpanExportResult | Exception) -> None:
         self.spans: list[str] = []
@@ -131,7 +131,7 @@ class Answering(Exporter):
 
 
 def said(caplog: pytest.LogCaptureFixture, *given: Answer | None) -> list[str]:
-    """Return what is said of batches that were answered so: the event and the reason, where there is one."""
+    """Return what is logged of batches that were answered so: the event and the reason, where there is one."""
     answers = Answers()
     delivery = SpanDelivery(Answering(answers, *given), "http://localhost:4317", answers=answers)
     with caplog.at_level("INFO"):
@@ -142,7 +142,7 @@ def said(caplog: pytest.LogCaptureFixture, *given: Answer | None) -> list[str]:
 
 def test_each_reason_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """
-    Within one outage each reason is said once, whatever numbers and addresses it names; in the next one it is again.
+    Within one outage each reason is logged once, whatever numbers and addresses it names; in the next one, again.
     """
     refused = Answer("UNAVAILABLE", "last error: ipv4:127.0.0.1:1: Connection refused")
     as_refused = Answer("UNAVAILABLE", "last error: ipv6:[::1]:2: Connection refused")
@@ -170,7 +170,7 @@ def test_reasons_without_end(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_reason_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A reason that comes back after another one is said again once 5 minutes have passed.
+    A reason that comes back after another one is logged again once 5 minutes have passed.
     """
     times = iter([0, 1, 2, 301, 302, 9999])
     monkeypatch.setattr("observability.traces.delivery.time.monotonic", lambda: next(times))
@@ -181,7 +181,7 @@ def test_reason_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_secrets_in_other_peoples_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_secrets_in_a_collectors_text(caplog: pytest.LogCaptureFixture) -> None:
     """
     Of a collector's or a library's own words, the secrets that we know and any user information are left out.
     """

@@ -1,4 +1,4 @@
-"""Forks: what a child tells arrives, however it ends, what waits in its parent once, and neither waits for long."""
+"""Forks: what a child reports arrives, however it ends, what waits in its parent once, and neither waits for long."""
 
 import json
 import subprocess
@@ -82,9 +82,9 @@ def test_a_forked_process(way: str, address: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", OWN)
-def test_a_process_with_telemetry_of_its_own(way: str, address: str, tmp_path: Path) -> None:
+def test_a_process_that_starts_its_own_telemetry(way: str, address: str, tmp_path: Path) -> None:
     """
-    What a child tells that has started telemetry itself arrives, in whatever way `multiprocessing` has started it.
+    What a child that has started telemetry itself reports arrives, in whatever way `multiprocessing` has started it.
     """
     with Receiver() as receiver:
         variables = sending(receiver.endpoint, OTEL_BSP_SCHEDULE_DELAY="60000")
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_child_has_connections_of_its_own(address: str, tmp_path: Path) -> None:
+def test_a_child_has_its_own_connections(address: str, tmp_path: Path) -> None:
     """
     Spans that are sent by HTTP before a fork and after it do not share a connection, and all arrive.
     """
@@ -226,12 +226,12 @@ from observability.calls.method import method_at
 from observability.calls.observers import Observers
 
 registry = CollectorRegistry()
-signals = Observers(measure_calls(registry))
+observers = Observers(measure_calls(registry))
 
 
 def call():
     method = method_at("/test.v1.Words/Unary", "unary")
-    Observation(method, "client", [], signals, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
+    Observation(method, "client", [], observers, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
 
 
 def count(name):
@@ -252,7 +252,7 @@ os._exit(0)
 """
 
 
-def test_a_lock_of_a_streams_own_at_a_fork() -> None:
+def test_a_lock_of_a_stream_at_a_fork() -> None:
     """
     A fork waits for the line that is being written: a lock of its stream's own is free in the child.
     """
@@ -306,12 +306,12 @@ from observability.calls.method import method_at
 from observability.calls.observers import Observers
 
 registry = CollectorRegistry()
-signals = Observers(measure_calls(registry))
+observers = Observers(measure_calls(registry))
 
 
 def start():
     method = method_at("/test.v1.Words/Unary", "unary")
-    call = Observation(method, "server", [], signals, time.perf_counter(), time.time_ns())
+    call = Observation(method, "server", [], observers, time.perf_counter(), time.time_ns())
     call.handler_started()
     return call
 

@@ -1,4 +1,4 @@
-"""Google's clients, which decide by the very object whether to reconnect, go on as they do on a bare channel."""
+"""Google's clients, which decide by the call's class whether to reconnect, work as they do on a bare channel."""
 
 import contextlib
 import queue
@@ -89,7 +89,7 @@ def test_bidi_rpc(way: str, wrapped: bool) -> None:  # noqa: FBT001 - a paramete
 @ways
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_bidi_rpc_that_fails(way: str, wrapped: bool) -> None:  # noqa: FBT001 - a parameter
-    """One whose server fails raises that from recv and from send."""
+    """A BidiRpc whose server fails raises that from recv and from send."""
     recorder, done = Recorder(), queue.Queue[Any]()
     with connected(bidi_stream=echo_until_again) as plain:
         callable_ = method(WAYS[way](recorder, plain), "bidi_stream")

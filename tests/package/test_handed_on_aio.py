@@ -1,4 +1,4 @@
-"""What asyncio interceptors after ours are given: requests that are as they were, and details of the same type."""
+"""What asyncio interceptors after ours are given: unchanged requests, and call details of the same type."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -104,7 +104,7 @@ class Marked(grpc.aio.ClientCallDetails):
 
 
 class Fields(NamedTuple):
-    """grpc's fields, and one of somebody's own."""
+    """grpc's fields, and one more."""
 
     method: Any
     timeout: Any
@@ -137,7 +137,7 @@ class Frozen(grpc.ClientCallDetails):
 
 
 class Plain(grpc.ClientCallDetails):
-    """Details of somebody's own making."""
+    """Details of another library's class."""
 
     def __init__(self, *fields: Any) -> None:
         self.method, self.timeout, self.metadata, self.credentials, self.wait_for_ready, self.mark = fields
@@ -223,7 +223,7 @@ class Looks:
 @pytest.mark.parametrize("kind", DETAILS)
 def test_details(kind: str, arity: str) -> None:
     """
-    Details of somebody's own type reach an interceptor after ours as that type, with all that is on them.
+    Details of another library's type reach an interceptor after ours as that type, with all their attributes.
 
     Only the metadata is more; those that were handed on are as they were.
     """

@@ -1,4 +1,4 @@
-"""A handler is grpc's own named tuple to whoever looks at it, and its functions are the application's own."""
+"""To other interceptors a handler is grpc's own named tuple, and its functions are the application's own."""
 
 import asyncio
 import functools
@@ -82,7 +82,7 @@ def in_order(place: str, interceptor: Any, ours_: list[Any]) -> list[Any]:
 
 
 def wrapper(behavior: Any) -> Any:
-    """Wrap a handler's function as people do: in one of its own kind."""
+    """Wrap a handler's function as people do: in one of the same kind."""
     if inspect.isasyncgenfunction(behavior):
 
         async def generate(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -177,7 +177,7 @@ def facts(handler: Any) -> Any:
 @EACH_ARITY
 @pytest.mark.parametrize("kind", ["observing", "hiding"])
 def test_named_tuple(stack: str, arity: str, kind: str) -> None:
-    """It is unpacked, indexed, and told by its fields, as one that grpc has made."""
+    """A handler can be unpacked, indexed and read by its fields, as one that grpc has made."""
     seen: list[Any] = []
 
     def see(handler: Any) -> Any:
@@ -274,7 +274,7 @@ def test_attributes_of_the_applications_own_function(stack: str, arity: str, nam
 
 
 class Custom(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A handler of somebody's own class."""
+    """A handler of another library's class."""
 
     request_streaming = response_streaming = False
     request_deserializer = response_serializer = None
@@ -287,8 +287,8 @@ class Custom(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the
 
 @STACKS
 @pytest.mark.parametrize("kind", ["observing", "hiding"])
-def test_attributes_of_somebodys_own_handler(stack: str, kind: str) -> None:
-    """So it does with what a handler of somebody's own class has."""
+def test_attributes_of_another_librarys_handler(stack: str, kind: str) -> None:
+    """It finds what a handler of another library's class has as well."""
     recorder, seen = Recorder(), []
 
     def see(handler: Any) -> Any:
@@ -353,8 +353,11 @@ def test_handler_kept_for_other_calls(stack: str, arity: str) -> None:
         async with aio_connected(*interceptors, **hold(together)) as channel:
             calls = [method(channel, arity)(requests(arity), timeout=10) for _ in range(2)]
             if arity in STREAMS:
-                return [b"|".join([response async for response in call]) for call in calls]
-            return [await call for call in calls]
+                answers = [b"|".join([response async for response in call]) for call in calls]
+            else:
+                answers = [await call for call in calls]
+            await asyncio.to_thread(recorder.wait_for, 2)  # a server that stops would cut off the tasks of both
+            return answers
 
     if stack == "sync":
         with connected(*interceptors, **hold(together)) as channel:

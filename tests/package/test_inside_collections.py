@@ -46,7 +46,7 @@ def itself(call: Any) -> Any:
 
 
 def cancels_in_finalizer(stream: Any) -> Any:
-    """Return somebody's wrapper, whose finalizer cancels and asks."""
+    """Return another library's wrapper, whose finalizer cancels and asks."""
 
     class Session:
         def __del__(self) -> None:
@@ -57,7 +57,7 @@ def cancels_in_finalizer(stream: Any) -> Any:
 
 
 def cancels_in_generator(stream: Any) -> Any:
-    """Return somebody's generator, which does so when it is closed."""
+    """Return another library's generator, which does so when it is closed."""
 
     def generator() -> Iterator[Any]:
         try:
@@ -101,7 +101,7 @@ def test_end_inside_a_collection(way: str, arity: str, hold: Callable[[Any], Any
 @OURS
 @pytest.mark.parametrize("arity", ARITIES)
 def test_seconds_of_a_dropped_call(way: str, arity: str) -> None:
-    """A dropped call took as long as it was kept, however late that is told."""
+    """A dropped call took as long as it was kept, however late that is reported."""
     recorder, leave, late = Recorder(), threading.Event(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
         call = start(WAYS[way](recorder, plain), arity)
@@ -120,18 +120,18 @@ def test_seconds_of_a_dropped_call(way: str, arity: str) -> None:
 @ways
 @streams
 def test_generator_ends_where_it_is_dropped(way: str, arity: str) -> None:
-    """Somebody's generator of responses is closed where its caller drops it, in his thread and at once."""
+    """Another library's generator of responses is closed where its caller drops it, in that thread and at once."""
     recorder, leave = Recorder(), threading.Event()
     threads: list[threading.Thread] = []
 
-    def noting(call: Any) -> Iterator[bytes]:
+    def recording(call: Any) -> Iterator[bytes]:
         try:
             yield from call
         finally:
             threads.append(threading.current_thread())
 
     with connected(**behaviors("cancelled", leave)) as plain:
-        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(noting))), arity)
+        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(recording))), arity)
         next(stream)
         del stream
         closed = list(threads)
@@ -159,7 +159,7 @@ sys.kept = [channel.unary_stream("/test.v1.Words/ServerStream")(b"a")]
 
 @pytest.mark.parametrize("way", ["bare", "interceptor", "channel"])
 def test_calls_kept_to_the_end_of_the_process(way: str) -> None:
-    """Calls that nobody has dropped when the process ends are dropped by it without a word."""
+    """Calls that nobody has dropped when the process ends are dropped by it without an error."""
     leave = threading.Event()
     with serving(**behaviors("cancelled", leave)) as address:
         process = subprocess.run(
@@ -181,8 +181,8 @@ def test_dropping_under_stress(way: str) -> None:
     """
     Threads whose streams the garbage collector finds at any moment, in observers with locks too, all go on.
 
-    The program ends by itself, with every thread's stack trace, where nothing moves any more. Without a thread of its
-    own for what is found it did in each of its runs.
+    The program ends by itself, with every thread's stack trace, where nothing moves any more. Without a separate
+    thread for what is found it did in each of its runs.
     """
     process = subprocess.run(
         [sys.executable, "-m", "tests.support.programs.dropping", way, "20"],

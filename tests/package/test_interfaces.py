@@ -1,4 +1,4 @@
-"""What a call returns through our interceptors has the interface that grpc's own has, and gives the same answers."""
+"""A call through our interceptors has the interface of grpc's own, and gives the same answers."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ from tests.support.outcomes import METADATA, aio_behaviors, behaviors
 from tests.support.recorder import Recorder
 from tests.support.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 
-ENDINGS = ("OK", "NOT_FOUND", "cancelled")
+STATUSES = ("OK", "NOT_FOUND", "cancelled")
 # Both ways to observe a sync channel.
 OBSERVE: dict[str, Callable[[grpc.Channel], grpc.Channel]] = {
     "interceptor": lambda channel: grpc.intercept_channel(channel, ClientInterceptor(*Recorder().observers)),
@@ -66,9 +66,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def questions(all_: tuple[str, ...], ending: str) -> list[str]:
+def questions(all_: tuple[str, ...], status: str) -> list[str]:
     """Leave out what has no certain answer: whether metadata has arrived when a call is cancelled."""
-    return [question for question in all_ if (question, ending) != ("initial_metadata", "cancelled")]
+    return [question for question in all_ if (question, status) != ("initial_metadata", "cancelled")]
 
 
 def ask(question: Callable[[], Any]) -> Any:
@@ -88,10 +88,10 @@ async def aio_ask(question: Callable[[], Any]) -> Any:
         return plain(error)
 
 
-def come_to_an_end(call: Any, arity: str, ending: str) -> tuple[list[Any], Any]:
+def come_to_an_end(call: Any, arity: str, status: str) -> tuple[list[Any], Any]:
     """Read a call to its end, or cancel it; return what was read, and what cancelling returned."""
     read: list[Any] = [next(call)] if arity in STREAMS else []
-    cancelled = call.cancel() if ending == "cancelled" else None
+    cancelled = call.cancel() if status == "cancelled" else None
     if arity in STREAMS:
         read.append(ask(lambda: next(call)))
         read.append(ask(lambda: next(call)))
@@ -100,24 +100,24 @@ def come_to_an_end(call: Any, arity: str, ending: str) -> tuple[list[Any], Any]:
     return read, cancelled
 
 
-def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str, Any]:
+def everything_about(channel: grpc.Channel, arity: str, status: str) -> dict[str, Any]:
     """Make a call of one kind, bring it to its end, and ask it everything."""
     callable_ = method(channel, arity)
     call = (callable_ if arity in STREAMS else callable_.future)(requests(arity), timeout=None)
     same: list[Any] = []
     over = threading.Event()
 
-    def tell(done: Any) -> None:
+    def on_done(done: Any) -> None:
         same.append(done is call)
         over.set()
 
-    call.add_done_callback(tell)
-    found: dict[str, Any] = {"read, cancelled": come_to_an_end(call, arity, ending)}
+    call.add_done_callback(on_done)
+    found: dict[str, Any] = {"read, cancelled": come_to_an_end(call, arity, status)}
     over.wait(5)
     return {
         **found,
-        **{question: ask(getattr(call, question)) for question in questions(QUESTIONS, ending)},
-        "told": same,
+        **{question: ask(getattr(call, question)) for question in questions(QUESTIONS, status)},
+        "called back with itself": same,
         "add_callback": call.add_callback(lambda: None),
         "cancel again": call.cancel(),
         "types": [isinstance(call, type_) for type_ in (grpc.Call, grpc.Future, grpc.RpcContext)],
@@ -127,13 +127,13 @@ def everything_about(channel: grpc.Channel, arity: str, ending: str) -> dict[str
 
 @WAYS
 @pytest.mark.parametrize("arity", ARITIES)
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_sync_call(way: str, arity: str, ending: str) -> None:
+@pytest.mark.parametrize("status", STATUSES)
+def test_sync_call(way: str, arity: str, status: str) -> None:
     """A sync call through our interceptor or channel answers every question as grpc's own does, however it ends."""
     leave = threading.Event()
-    with connected(**behaviors(ending, leave)) as channel:
-        bare = everything_about(channel, arity, ending)
-        observed = everything_about(OBSERVE[way](channel), arity, ending)
+    with connected(**behaviors(status, leave)) as channel:
+        bare = everything_about(channel, arity, status)
+        observed = everything_about(OBSERVE[way](channel), arity, status)
         leave.set()
 
     assert bare == observed
@@ -167,7 +167,7 @@ def test_every_attribute_of_a_sync_call_is_there(way: str, arity: str) -> None:
 @WAYS
 @pytest.mark.parametrize("arity", ["unary", "client_stream"])
 def test_with_call(way: str, arity: str) -> None:
-    """with_call gives the response and a call that tells code and metadata."""
+    """with_call returns the response, and a call that has code and metadata."""
     with connected(**behaviors("OK", threading.Event())) as channel:
         response, call = method(OBSERVE[way](channel), arity).with_call(requests(arity))
 
@@ -178,7 +178,7 @@ def test_with_call(way: str, arity: str) -> None:
 @WAYS
 @pytest.mark.parametrize("arity", ARITIES)
 def test_sync_call_that_goes_on(way: str, arity: str) -> None:
-    """While it goes on, a call says so, tells its time, and tells those who asked of its end."""
+    """A call that goes on says so, has its remaining time, and calls back at its end."""
     leave, over = threading.Event(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as channel:
         callable_ = method(OBSERVE[way](channel), arity)
@@ -187,29 +187,29 @@ def test_sync_call_that_goes_on(way: str, arity: str) -> None:
         remaining = call.time_remaining()
         registered = call.add_callback(over.set)
         call.cancel()
-        recorder = over.wait(5)
+        called_back = over.wait(5)
         leave.set()
 
     assert [True, True, False, False] == states
     assert 0 < remaining <= 60
-    assert (True, True) == (registered, recorder)
+    assert (True, True) == (registered, called_back)
 
 
-async def aio_everything_about(arity: str, ending: str, interceptors: list[Any]) -> dict[str, Any]:
+async def aio_everything_about(arity: str, status: str, interceptors: list[Any]) -> dict[str, Any]:
     """Make a call of one kind on asyncio, bring it to its end, and ask it everything."""
     begun = asyncio.Event()
-    async with aio_connected(client=interceptors, **aio_behaviors(ending, begun)) as channel:
-        return await _aio_everything_about(channel, arity, ending, begun)
+    async with aio_connected(client=interceptors, **aio_behaviors(status, begun)) as channel:
+        return await _aio_everything_about(channel, arity, status, begun)
 
 
 async def _aio_everything_about(
-    channel: grpc.aio.Channel, arity: str, ending: str, begun: asyncio.Event
+    channel: grpc.aio.Channel, arity: str, status: str, begun: asyncio.Event
 ) -> dict[str, Any]:
     call = method(channel, arity)(requests(arity))
     same: list[Any] = []
     call.add_done_callback(lambda done: same.append(done is call))
     read = [await call.read()] if arity in STREAMS else []
-    if ending == "cancelled":
+    if status == "cancelled":
         await begun.wait()
         call.cancel()
     end: Callable[[], Awaitable[Any]] = call.read if arity in STREAMS else lambda: call
@@ -217,8 +217,8 @@ async def _aio_everything_about(
     await asyncio.sleep(0)
     return {
         "read": read,
-        **{question: await aio_ask(getattr(call, question)) for question in questions(AIO_QUESTIONS, ending)},
-        "told": same,
+        **{question: await aio_ask(getattr(call, question)) for question in questions(AIO_QUESTIONS, status)},
+        "called back with itself": same,
         "cancel again": call.cancel(),
         "types": [isinstance(call, type_) for type_ in AIO_TYPES],
     }
@@ -235,11 +235,11 @@ AIO_TYPES = (
 
 
 @pytest.mark.parametrize("arity", ARITIES)
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_aio_call(arity: str, ending: str) -> None:
+@pytest.mark.parametrize("status", STATUSES)
+def test_aio_call(arity: str, status: str) -> None:
     """An asyncio call through our interceptors answers every question as through any other, however it ends."""
     others, observed = (
-        asyncio.run(aio_everything_about(arity, ending, interceptors))
+        asyncio.run(aio_everything_about(arity, status, interceptors))
         for interceptors in (THROUGH, aio_client_interceptors(*Recorder().observers))
     )
 
@@ -281,19 +281,19 @@ def test_writing_by_hand(arity: str) -> None:
     assert expected == asyncio.run(main())
 
 
-@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
-def test_caller_that_asks_for_the_code_alone(ending: str) -> None:
+@pytest.mark.parametrize("status", ["OK", "NOT_FOUND"])
+def test_caller_that_asks_for_the_code_alone(status: str) -> None:
     """A client-streaming call whose caller awaits its code alone has ended with that code."""
     client = Recorder()
 
     async def main() -> str:
         interceptors = aio_client_interceptors(*client.observers)
-        async with aio_connected(client=interceptors, **aio_behaviors(ending)) as channel:
+        async with aio_connected(client=interceptors, **aio_behaviors(status)) as channel:
             code: grpc.StatusCode = await method(channel, "client_stream")(requests("client_stream"), timeout=10).code()
             return code.name
 
-    assert ending == asyncio.run(main())
+    assert status == asyncio.run(main())
     gc.collect()
     client.wait_for()
-    assert [[ending]] * 4 == client.everywhere("client")
-    assert [int(ending == "OK")] == [outcome.received for outcome in client.outcomes]
+    assert [[status]] * 4 == client.everywhere("client")
+    assert [int(status == "OK")] == [outcome.received for outcome in client.outcomes]

@@ -1,4 +1,4 @@
-"""How long things live: a dropped stream is cancelled, and nothing of ours keeps a call alive."""
+"""Lifetimes: a dropped stream is cancelled, and nothing of ours keeps a call alive."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ from tests.support.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, connected, m
 
 
 class Endless:
-    """Streams without end, sync and asyncio, that tell when they begin and when they are over."""
+    """Streams without end, sync and asyncio, which set events when they begin and when they are over."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()
@@ -87,7 +87,7 @@ def test_dropped_stream_is_cancelled(arity: str, read: int) -> None:
 @pytest.mark.parametrize("read", [0, 1])
 def test_dropped_aio_stream_is_cancelled(read: int, arity: str, way: str) -> None:
     """
-    So it does on asyncio, where grpc itself forgets to.
+    On asyncio it does so too, where grpc itself forgets to.
 
     At once on a channel of our own; through interceptors once the garbage has been collected.
     """
@@ -138,7 +138,7 @@ class Memory:
         return [trace_calls(provider), measure_calls(CollectorRegistry()), log_calls(logger), self]
 
     def left(self, seconds: float = 5.0) -> int:
-        """Wait until every call is gone; return how many are not."""
+        """Wait until every call is gone; return how many are left."""
         deadline = time.monotonic() + seconds
         while (count := sum(reference() is not None for reference in self.carried)) and time.monotonic() < deadline:
             time.sleep(0.005)
@@ -155,13 +155,13 @@ def drop(*_args: Any) -> Any:
 BEHAVIORS = {**ECHOES, "bidi_stream": lambda _requests, _context: iter([b"a"] * 3)}
 
 
-def finish(call: Any, arity: str, ending: str) -> None:
+def finish(call: Any, arity: str, how: str) -> None:
     """Use up a sync call in one of the ways that there are."""
     if arity in STREAMS:
-        if ending == "cancelled":
+        if how == "cancelled":
             next(call)
             call.cancel()
-        elif ending == "dropped":
+        elif how == "dropped":
             next(call)
         else:
             for _ in call:
@@ -170,15 +170,15 @@ def finish(call: Any, arity: str, ending: str) -> None:
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("arity", ARITIES)
-@pytest.mark.parametrize("ending", ["read", "cancelled", "dropped"])
-def test_no_cycle_keeps_a_sync_call(arity: str, ending: str) -> None:
+@pytest.mark.parametrize("how", ["read", "cancelled", "dropped"])
+def test_no_cycle_keeps_a_sync_call(arity: str, how: str) -> None:
     """When a call is over, on either side, nothing keeps it alive: it goes without the garbage collector."""
     server, client = Memory(), Memory()
     interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
     with connected(*interceptors, client=[ClientInterceptor(*client.observers())], **BEHAVIORS) as channel:
         for _ in range(3):
             call = method(channel, arity)(requests(arity), timeout=10)
-            finish(call, arity, ending)
+            finish(call, arity, how)
             del call
 
         left = server.left(), client.left()
@@ -189,19 +189,19 @@ def test_no_cycle_keeps_a_sync_call(arity: str, ending: str) -> None:
 
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("arity", ["unary", "client_stream"])
-@pytest.mark.parametrize("ending", ["result", "with_call", "cancelled", "dropped"])
-def test_no_cycle_keeps_a_future(arity: str, ending: str) -> None:
-    """Nor does anything keep the call of a future, however it ends."""
+@pytest.mark.parametrize("how", ["result", "with_call", "cancelled", "dropped"])
+def test_no_cycle_keeps_a_future(arity: str, how: str) -> None:
+    """Nothing keeps the call of a future either, however it ends."""
     client = Memory()
     with connected(client=[ClientInterceptor(*client.observers())], **ECHOES) as channel:
         for _ in range(3):
-            if ending == "with_call":
+            if how == "with_call":
                 method(channel, arity).with_call(requests(arity), timeout=10)
                 continue
             future = method(channel, arity).future(requests(arity), timeout=10)
-            if ending == "result":
+            if how == "result":
                 future.result()
-            if ending == "cancelled":
+            if how == "cancelled":
                 future.cancel()
             del future
         left = client.left()
@@ -215,15 +215,15 @@ def crash(*_args: Any) -> Any:
 
 
 @pytest.mark.usefixtures("no_collection")
-@pytest.mark.parametrize("ending", ["crash", "abort", "unknown"])
-def test_no_cycle_keeps_a_failed_call(ending: str) -> None:
-    """Nor a call that fails: its exception's stack trace does not keep it."""
+@pytest.mark.parametrize("how", ["crash", "abort", "unknown"])
+def test_no_cycle_keeps_a_failed_call(how: str) -> None:
+    """Nothing keeps a call that fails: its exception's stack trace does not."""
     server, client = Memory(), Memory()
-    behavior = crash if ending == "crash" else lambda _, context: context.abort(grpc.StatusCode.NOT_FOUND, "")
+    behavior = crash if how == "crash" else lambda _, context: context.abort(grpc.StatusCode.NOT_FOUND, "")
     interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
     with connected(*interceptors, client=[ClientInterceptor(*client.observers())], unary=behavior) as channel:
         for _ in range(3):
-            fail_once(channel, "/nobody/knows" if ending == "unknown" else None)
+            fail_once(channel, "/nobody/knows" if how == "unknown" else None)
         left = server.left(), client.left()
 
     assert (0, 0) == left
@@ -239,8 +239,8 @@ def fail_once(channel: grpc.Channel, name: str | None) -> None:
 
 @EACH_WAY
 @pytest.mark.parametrize("arity", ARITIES)
-@pytest.mark.parametrize("ending", ["read", "cancelled", "dropped"])
-def test_no_reference_keeps_an_aio_call(ending: str, arity: str, way: str) -> None:
+@pytest.mark.parametrize("how", ["read", "cancelled", "dropped"])
+def test_no_reference_keeps_an_aio_call(how: str, arity: str, way: str) -> None:
     """On asyncio, whose own calls are cycles, nothing keeps a call alive once the garbage has been collected."""
     server, client = Memory(), Memory()
 
@@ -248,12 +248,12 @@ def test_no_reference_keeps_an_aio_call(ending: str, arity: str, way: str) -> No
         call = method(channel, arity)(requests(arity), timeout=10)
         if arity in STREAMS:
             await call.read()
-        if ending == "cancelled":
+        if how == "cancelled":
             call.cancel()
-        elif ending == "read" and arity in STREAMS:
+        elif how == "read" and arity in STREAMS:
             while await call.read() is not grpc.aio.EOF:
                 pass
-        elif ending == "read":
+        elif how == "read":
             await call
 
     async def main() -> tuple[int, int]:

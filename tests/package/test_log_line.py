@@ -100,7 +100,7 @@ def test_message_counts_of_a_stream(arity: str) -> None:
 
 
 def test_values_of_a_call_that_succeeded() -> None:
-    """A line tells who served what for whom, in the words of the contract."""
+    """A line says who served what for whom, in the words of the contract."""
     line = server_line(echo)
 
     assert {
@@ -199,7 +199,7 @@ HOSTILE_PATHS = [
 
 @pytest.mark.parametrize("path", HOSTILE_PATHS, ids=ascii)
 def test_hostile_path(path: str) -> None:
-    """A method path full of what breaks lines is one value of one line, cut at 1,024 bytes."""
+    """A method path full of what breaks lines is one value of one line, truncated at 1,024 bytes."""
     server = Recorder()
     with connected(ServerInterceptor(*server.observers), unary=echo) as ch:
         method(ch, "unary", path).future(b"a").exception()
@@ -294,7 +294,7 @@ def test_baggage_by_name(side: str) -> None:
 
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_baggage_that_another_carries(stack: str) -> None:
-    """Baggage that somebody else's interceptor brings to the handler alone is a field too."""
+    """Baggage that another interceptor brings to the handler alone is a field too."""
     recorder = Recorder(log={"baggage_keys": ["tenant"]}, trace={"propagator": TraceContextTextMapPropagator()})
     metadata = (("baggage", "tenant=acme"),)
     official_: Any = official  # it has no types

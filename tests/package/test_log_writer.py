@@ -1,4 +1,4 @@
-"""The log's way out: an output that nobody reads stops no call, and what is written loses nothing."""
+"""The log writer: an output that nobody reads stops no call, and no line that can be written is lost."""
 
 import bz2
 import codecs
@@ -96,7 +96,7 @@ def test_a_pipe_that_nobody_reads_is_bounded(pipe: Pipe) -> None:
 
 
 def test_what_was_kept_arrives_in_order(pipe: Pipe) -> None:
-    """What waited arrives whole and in order once somebody reads again."""
+    """What waited arrives whole and in order once the output is read again."""
     writer = LogWriter(pipe.stream)
     stick(writer, pipe)
     lines = fill(writer, LINE_LIMIT + 10)
@@ -120,7 +120,7 @@ def test_a_pipe_that_nobody_reads_stops_no_call(pipe: Pipe) -> None:
 
 
 def test_flush_is_bounded(pipe: Pipe) -> None:
-    """A flush where nobody reads gives up in time, and says so."""
+    """A flush where nobody reads gives up in time, and returns False."""
     writer = LogWriter(pipe.stream)
     stick(writer, pipe)
     start = time.monotonic()
@@ -229,7 +229,7 @@ def test_closed_stream(pipe: Pipe) -> None:
     assert 1 == writer.dropped
 
 
-def test_stuck_write_does_not_go_astray(pipe: Pipe) -> None:
+def test_stuck_write_reaches_no_other_file(pipe: Pipe) -> None:
     """What is stuck when its stream is closed is not written to what is opened next under the same number."""
     writer = LogWriter(pipe.stream)
     stick(writer, pipe)
@@ -247,7 +247,7 @@ def test_stuck_write_does_not_go_astray(pipe: Pipe) -> None:
 
 
 def test_non_blocking_output(pipe: Pipe) -> None:
-    """An output that somebody has made non-blocking takes everything all the same."""
+    """An output that the application has made non-blocking takes every line."""
     os.set_blocking(pipe.stream.fileno(), False)
     writer = LogWriter(pipe.stream)
     stick(writer, pipe)
@@ -352,7 +352,7 @@ STREAMS: dict[str, tuple[Callable[[Path], Any], Callable[[Path], str]]] = {
     "a method alone": (Recorded, lambda path: path.read_text("utf-8")),
     "a tee": (Tee, lambda path: path.read_text("utf-8")),
     "a tee's other end": (Tee, lambda path: path.with_suffix(".copy").read_text("utf-8")),
-    "a class of one's own": (
+    "a subclass": (
         lambda path: Marked(path.open("wb"), "utf-8"),
         lambda path: "".join(line.removeprefix("> ") for line in path.read_text("utf-8").splitlines(keepends=True)),
     ),
@@ -455,7 +455,7 @@ def test_stream_that_cannot_encode_all(encoding: str, expected: list[str], tmp_p
 
 def test_codecs_that_cannot_encode_all(tmp_path: Path) -> None:
     """
-    So is what a writer of `codecs` cannot encode, which does not say what it can.
+    What a writer of `codecs` cannot encode is written with escapes too, though it does not name its encoding.
     """
     with codecs.getwriter("latin-1")((tmp_path / "log").open("wb")) as stream:
         writer = LogWriter(stream)  # type: ignore[arg-type]  # as much of a stream as is needed
@@ -502,7 +502,7 @@ def test_lines_that_a_stream_does_not_take() -> None:
 
 
 class Full(io.StringIO):
-    """A stream that has no room in the end."""
+    """A stream that is full in the end."""
 
     def flush(self) -> None:
         """Fail."""

@@ -482,7 +482,7 @@ def test_handler_that_outlives_its_call() -> None:
 
 
 def test_queue_seconds_is_the_wait_for_a_thread() -> None:
-    """queue_seconds tells how long a call waited for a pool thread, which is part of its latency too."""
+    """queue_seconds is how long a call waited for a pool thread, which is part of its latency too."""
     recorder = Recorder()
     entered, leave = threading.Semaphore(0), threading.Event()
 

@@ -27,7 +27,7 @@ def interceptors(order: str, recorder: Recorder) -> list[grpc.ServerInterceptor]
 
 
 class Watchers:
-    """Callers who watch the health, and what they have been told."""
+    """Callers who watch the health, and the statuses that they have got."""
 
     def __init__(self, channel: grpc.Channel, count: int) -> None:
         self._changed = threading.Condition()
@@ -51,7 +51,7 @@ class Watchers:
             return
 
     def wait_for(self, status: int, count: int) -> int:
-        """Wait until this many have been told of a status; return how many have."""
+        """Wait until this many have got a status; return how many have."""
         with self._changed:
             self._changed.wait_for(lambda: self.states.count(status) >= count, 10)
             return self.states.count(status)
@@ -64,7 +64,7 @@ class Watchers:
 
 @ORDERS
 def test_watchers_hold_no_thread(order: str) -> None:
-    """With more open Health.Watch streams than pool threads, calls are served, and watchers told of changes."""
+    """With more open Health.Watch streams than pool threads, calls are served, and watchers get changes."""
     recorder = Recorder()
     servicer = health.HealthServicer(
         experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1, "health")
@@ -139,8 +139,8 @@ def non_blocking(behavior: Any) -> Any:
 
 
 @ORDERS
-def test_pool_of_ones_own(order: str) -> None:
-    """A handler that asks for a thread pool of its own runs there."""
+def test_own_thread_pool(order: str) -> None:
+    """A handler that asks for its own thread pool runs there."""
     recorder = Recorder()
     with ThreadPoolExecutor(1, "own") as own:
 

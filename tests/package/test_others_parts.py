@@ -1,4 +1,4 @@
-"""Other people's parts that have only what grpc asks for: contexts, call details, servicers and what is in them."""
+"""Third-party contexts, call details and servicers that have only what grpc asks for."""
 
 import asyncio
 import contextlib
@@ -132,30 +132,30 @@ def code_of(stack: str, arity: str, behavior: Any, *interceptors: Any) -> str:
 
 
 @pytest.mark.expects_errors("ValueError: no bread")
-@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND", "UNKNOWN"])
+@pytest.mark.parametrize("status", ["OK", "NOT_FOUND", "UNKNOWN"])
 @pytest.mark.parametrize(("stack", "giving"), GIVING)
 @EACH_ARITY
 @KINDS
 def test_context_with_the_abstract_methods_alone(
-    stack: str, giving: Callable[[], Any], arity: str, kind: str, ending: str
+    stack: str, giving: Callable[[], Any], arity: str, kind: str, status: str
 ) -> None:
     """Behind an interceptor that gives handlers such a context a call is as without us, and reported as that."""
     recorder = Recorder()
-    behavior = (behaviors(ending) if stack == "sync" else aio_behaviors(ending))[arity]
+    behavior = (behaviors(status) if stack == "sync" else aio_behaviors(status))[arity]
     alone = code_of(stack, arity, behavior, giving())
     together = code_of(stack, arity, behavior, giving(), *ours(stack, kind, recorder))
     recorder.wait_for()
 
-    assert ending == alone == together
-    assert [[ending]] * 4 == recorder.everywhere()
-    assert [ending == "UNKNOWN"] == [outcome.error is not None for outcome in recorder.outcomes]
+    assert status == alone == together
+    assert [[status]] * 4 == recorder.everywhere()
+    assert [status == "UNKNOWN"] == [outcome.error is not None for outcome in recorder.outcomes]
     assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
 @pytest.mark.parametrize(("stack", "giving"), GIVING)
 @KINDS
 def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind: str) -> None:
-    """A code that the handler sets there, and goes on, is the call's; and the context is still one of its class."""
+    """A code that a handler sets in such a context is the call's; the handler's context is still a ServicerContext."""
     recorder, seen = Recorder(), []
 
     def behavior(request: bytes, context: Any) -> bytes:
@@ -178,7 +178,7 @@ def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind:
 @pytest.mark.parametrize(("stack", "giving"), GIVING[:1] + GIVING[3:4])
 @EACH_ARITY
 def test_deadline_behind_such_a_context(stack: str, giving: Callable[[], Any], arity: str) -> None:
-    """A caller who gives up is told of there as well; its deadline, where the context knows it, with its name."""
+    """A missed deadline is reported there as well, under its name where the context knows the deadline."""
     recorder, begun, leave = Recorder(), threading.Event(), threading.Event()
 
     def ask() -> str:
@@ -216,7 +216,7 @@ class Details:
 
 
 class Detailing(grpc.ServerInterceptor):
-    """Asks for the handler with details of its own."""
+    """Asks for the handler with its own call details."""
 
     def __init__(self, **more: Any) -> None:
         self._more = more
@@ -274,7 +274,7 @@ def test_call_details_that_asyncio_does_not_take() -> None:
 
 
 class AioAnswering(grpc.aio.ServerInterceptor):
-    """Has a handler of its own for every call."""
+    """Answers every call with its own handler."""
 
     async def intercept_service(self, *_call: Any) -> Any:
         """Return it."""
@@ -373,7 +373,7 @@ async def ask_aio_mock(*interceptors: Any) -> list[str]:
 
 @KINDS
 def test_mocked_servicer_on_asyncio(kind: str) -> None:
-    """So it does on asyncio."""
+    """On asyncio a servicer that is a mock does what it does without us, too."""
     recorder = Recorder()
 
     assert ["mocked", "mocked"] == asyncio.run(ask_aio_mock())
@@ -385,7 +385,7 @@ def test_mocked_servicer_on_asyncio(kind: str) -> None:
 @KINDS
 @EACH_ARITY
 def test_attributes_that_grpc_does_not_take(arity: str, kind: str) -> None:
-    """A pool that is none is not used; and who says not to block, and answers once, is called as any other."""
+    """A thread pool that is none is ignored; a non-blocking handler that answers once is called like any other."""
     recorder, threads = Recorder(), []
 
     def behavior(request: Any, context: Any) -> Any:
@@ -393,7 +393,7 @@ def test_attributes_that_grpc_does_not_take(arity: str, kind: str) -> None:
         return ECHOES[arity](request, context)
 
     behavior.experimental_thread_pool = "a pool"  # type: ignore[attr-defined]  # it is none
-    behavior.experimental_non_blocking = arity not in STREAMS  # type: ignore[attr-defined]  # as told
+    behavior.experimental_non_blocking = arity not in STREAMS  # type: ignore[attr-defined]  # grpc's own attribute
     with ThreadPoolExecutor(1, "shared") as pool:
         server = grpc.server(pool, [service(**{arity: behavior})], ours("sync", kind, recorder))
         port = server.add_insecure_port(LOCAL)

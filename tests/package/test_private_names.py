@@ -1,4 +1,4 @@
-"""The names that are not public and that the package leans on: what an installed version lacks is named here."""
+"""The private names of other packages that the package uses: a test names each that an installed version lacks."""
 
 import asyncio
 import inspect

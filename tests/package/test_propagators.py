@@ -1,4 +1,4 @@
-"""Whatever a propagator does, the call goes through as without it, and has its spans."""
+"""Whatever a propagator does, the call goes through as it does without, and has its spans."""
 
 import asyncio
 import contextlib
@@ -170,7 +170,7 @@ def test_propagator_that_fails(way: Call) -> None:
 @pytest.mark.expects_errors("^observability: observer Failing failed")
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 def test_propagator_that_fails_to_read(stack: str) -> None:
-    """A server's call whose context cannot be read has its span all the same."""
+    """A server's call whose context cannot be read has its span."""
     server = Recorder(trace={"propagator": Failing()})
 
     async def main() -> None:
@@ -231,8 +231,8 @@ def test_current_span_goes_before_the_metadata(way: Call) -> None:
         (by_aio_channel, [5]),
     ],
 )
-def test_callers_own_mistake_stays_his(way: Call, metadata: Any) -> None:
-    """Metadata that the caller has wrong is for grpc to refuse, and the call has its line, counts and span."""
+def test_invalid_metadata_of_the_caller(way: Call, metadata: Any) -> None:
+    """Invalid metadata of the caller is refused by grpc, and the call has its line, counts and span."""
     client = Recorder()
     with serving(**ECHOES) as address, pytest.raises(Exception):  # noqa: B017, PT011 - grpc's own, of either stack
         way(client, address, "unary", metadata)
@@ -247,7 +247,7 @@ def test_beside_the_official_instrumentor(way: Call, outer: bool, monkeypatch: p
     """
     Beside the official client instrumentor, whose span the server sees, ours is in its trace under a span alone.
 
-    Without a span around the call both begin a trace of their own.
+    Without a span around the call each begins its own trace.
     """
     client, server = Recorder(), Recorder()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(shutdown_on_exit=False))  # it takes the global one

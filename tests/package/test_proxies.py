@@ -1,10 +1,10 @@
-"""Proxies: what is inner goes past every one, what is outer goes through it, and the line that says why names it."""
+"""Proxies: inner collectors are reached past them, outer ones through them, and the line on lost spans names them."""
 
 import pytest
 
 from client.lines import fields
 from observability.traces.proxies import grpc_proxy, host_of, is_inner
-from tests.support.bad_values import NEVER_SHOWN
+from tests.support.invalid_values import NEVER_SHOWN
 from tests.support.process import Words, sending
 from tests.support.receiver import HttpReceiver, Proxy, Receiver
 

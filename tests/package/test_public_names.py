@@ -44,7 +44,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", CALLABLES)
 def test_docstrings(name: str) -> None:
-    """Every public name has a docstring of its own."""
+    """Every public name has its own docstring."""
     thing = getattr(observability, name)
 
     assert inspect.getdoc(thing)
@@ -54,7 +54,7 @@ def test_docstrings(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in CALLABLES if inspect.isclass(getattr(observability, name))])
 def test_docstrings_of_methods(name: str) -> None:
-    """So has every public method of a public class."""
+    """Every public method of a public class has a docstring."""
     class_ = getattr(observability, name)
     functions = [function for key, function in vars(class_).items() if not key.startswith("_") and callable(function)]
 

@@ -100,7 +100,7 @@ def test_keyvalue_gives_any_value_back(value: str) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE, ids=short)
 def test_keyvalue_gives_hostile_values_back(value: str) -> None:
-    """So it does for what has broken logs before, up to 1 MB of it."""
+    """Parsing a key=value line gives back what has broken logs before, up to 1 MB of it."""
     line = render_keyvalue({"service": "A", "key": value, "last": "z"})
 
     assert {"service": "A", "key": normal(kept(value)), "last": "z"} == fields(line)
@@ -137,7 +137,7 @@ def test_json_gives_any_value_back(value: str) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE, ids=short)
 def test_json_gives_hostile_values_back(value: str) -> None:
-    """So it does for what has broken logs before, up to 1 MB of it."""
+    """Parsing a JSON line gives back what has broken logs before, up to 1 MB of it."""
     line = render_json({"key": value})
 
     assert whole(kept(value)) == json.loads(line)["key"]
@@ -219,7 +219,7 @@ def test_json_keeps_numbers_and_structure(value: object, expected: object) -> No
     assert expected == json.loads(line, parse_constant=pytest.fail)["key"]
 
 
-def test_json_time_comes_first_and_is_nobody_elses() -> None:
+def test_json_time_comes_first_and_no_field_replaces_it() -> None:
     """A JSON line starts with its time in RFC 3339, UTC, which no field replaces."""
     before = dt.datetime.now(dt.UTC) - dt.timedelta(milliseconds=1)
 
@@ -263,7 +263,7 @@ def test_stacktrace_is_bounded(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "count"), [("short", 0), ("x" * 100_000, 1)], ids=["short", "long"])
 def test_cut_stacktrace_is_counted(text: str, count: int) -> None:
-    """A stack trace that is cut is counted as a value that is."""
+    """A stack trace that is truncated is counted as a truncated value."""
     before = truncations.count
     stacktrace(raised(text))
 
@@ -280,7 +280,7 @@ def test_long_stacktrace_keeps_its_end() -> None:
 
 
 def test_stacktrace_of_what_cannot_be_printed() -> None:
-    """An exception whose text raises has a stack trace all the same."""
+    """An exception whose text raises has a stack trace."""
 
     class UnprintableError(Exception):
         def __str__(self) -> str:
@@ -290,7 +290,7 @@ def test_stacktrace_of_what_cannot_be_printed() -> None:
 
 
 def test_stacktrace_of_what_python_cannot_format() -> None:
-    """Nor does an exception that Python itself fails to format cost more than its stack trace."""
+    """An exception that Python itself fails to format costs no more than its stack trace."""
 
     class UnnotableError(Exception):
         @property
@@ -364,7 +364,7 @@ def test_line_is_bounded(render: Any, character: str, count: int) -> None:
 @RENDERERS
 @given(st.dictionaries(TEXT, TEXT, max_size=60), st.integers(0, 300))
 def test_any_line_is_bounded(render: Any, own: dict[str, str], times: int) -> None:
-    """So it is with fields of any names and values, and it can be read."""
+    """A line with fields of any names and values is bounded too, and can be parsed."""
     line = render({**{key: value * times for key, value in own.items()}, "service": "A"})
 
     assert size(line) <= LIMIT
@@ -391,7 +391,7 @@ def test_line_that_just_fits(render: Any) -> None:
 
 @RENDERERS
 def test_what_a_line_loses_is_counted_once(render: Any) -> None:
-    """Each value that is cut, cut further or left out is counted once."""
+    """Each value that is truncated, once or twice, or left out is counted once."""
     before = truncations.count
     render({"service": "A", "error": "x" * 2_000, "method": "x", **{f"field_{n}": "x" * 1_000 for n in range(20)}})
 

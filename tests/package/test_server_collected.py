@@ -1,4 +1,4 @@
-"""What becomes of a server's calls whose handlers or streams only the garbage collector finds."""
+"""A server's calls whose handlers or streams only the garbage collector finds."""
 
 import json
 import subprocess

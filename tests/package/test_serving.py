@@ -1,4 +1,4 @@
-"""Serving until told to stop, on both stacks: health, drain, grace, exit status."""
+"""Serving until a signal, on both stacks: health, drain, grace, exit status."""
 
 import contextlib
 import json
@@ -97,7 +97,7 @@ class Served:
 
 
 class Health:
-    """The states that a health service tells a watcher, as they come."""
+    """The states that a health service sends to a watcher, as they come."""
 
     def __init__(self, channel: grpc.Channel, service: str = "") -> None:
         self._states: queue.Queue[int | None] = queue.Queue()
@@ -154,7 +154,7 @@ def test_health_while_serving(stack: str) -> None:
 
 @STACKS
 def test_health_while_draining(stack: str) -> None:
-    """After the signal the health is NOT_SERVING, and for the drain delay new calls are served all the same."""
+    """After the signal the health is NOT_SERVING, and for the drain delay new calls are still served."""
     with Served(stack, drain_delay=0.5) as served, served.channel() as channel:
         health = Health(channel)
         before = health.next()
@@ -306,7 +306,7 @@ def test_second_signal_ends_at_once(stack: str, number: signal.Signals) -> None:
 @STACKS
 @SIGNALS
 def test_second_signal_ends_pid_1_at_once(stack: str, number: signal.Signals, pid_1: list[str]) -> None:
-    """So it does where the process is PID 1, whose signals the kernel drops unless there is a handler."""
+    """A second signal ends a process that is PID 1, too, whose signals the kernel drops unless there is a handler."""
     with Served(stack, before=pid_1, drain_delay=60) as served, served.channel() as channel:
         health = Health(channel)
         health.next()
@@ -336,7 +336,7 @@ def test_used_port(stack: str) -> None:
 
 @STACKS
 def test_port_used_at_one_of_several_addresses(stack: str) -> None:
-    """Of an address that is several, each is asked for: grpc would be content with the others."""
+    """A port that is taken at one of several addresses is a ListenError: grpc would be content with the others."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f":{taken.getsockname()[1]}"  # every address, of both families
         with Served(stack, address) as served:
@@ -349,8 +349,8 @@ def test_port_used_at_one_of_several_addresses(stack: str) -> None:
 
 @STACKS
 @pytest.mark.parametrize("address", ["no.such.host.invalid:0", "127.0.0.1:99999", "unix:/no/such/folder/socket"])
-def test_address_that_cannot_be_had(stack: str, address: str) -> None:
-    """Any other address that cannot be had is a ListenError of one line too."""
+def test_unusable_address(stack: str, address: str) -> None:
+    """An address that cannot be listened on for any other reason is a ListenError of one line too."""
     with Served(stack, address) as served:
         status = served.wait()
         errors = served.stderr.wait_for_end()
@@ -360,8 +360,8 @@ def test_address_that_cannot_be_had(stack: str, address: str) -> None:
 
 
 @STACKS
-def test_health_of_ones_own(stack: str) -> None:
-    """A health service of one's own is the one that is set NOT_SERVING."""
+def test_health_service_of_the_application(stack: str) -> None:
+    """A health service that the application has added is the one that is set NOT_SERVING."""
     with Served(stack, own_health=True, drain_delay=0.2, grace=0.2) as served, served.channel() as channel:
         state = check(channel, "mine")
         health = Health(channel)
@@ -418,7 +418,7 @@ UNIX_SOCKETS = pytest.mark.parametrize(
 @STACKS
 @UNIX_SOCKETS
 def test_unix_socket_that_is_served(stack: str, pattern: str, tmp_path: Path) -> None:
-    """A Unix socket that somebody serves is not taken over: the second server says so, and the first serves on."""
+    """A Unix socket that is served is not taken over: the second server says so, and the first serves on."""
     address = pattern.format(tmp_path / "socket")
     with Served("sync", address) as first:
         _ = first.address
@@ -436,8 +436,8 @@ def test_unix_socket_that_is_served(stack: str, pattern: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["busy", "datagrams"])
-def test_unix_socket_of_somebody_else(kind: int, tmp_path: Path) -> None:
-    """So it is with a socket of whatever other program, even of one that accepts nothing any more."""
+def test_unix_socket_of_another_program(kind: int, tmp_path: Path) -> None:
+    """A socket of another program is not taken over either, even of one that accepts nothing any more."""
     address = f"unix:{tmp_path}/socket"
     with socket.socket(socket.AF_UNIX, kind) as taken, contextlib.ExitStack() as ends:
         taken.bind(f"{tmp_path}/socket")

@@ -1,4 +1,4 @@
-"""The environment: what a variable does, and what a bad value of it does."""
+"""The environment: what a variable does, and what an invalid value of it does."""
 
 import contextlib
 import json
@@ -16,8 +16,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from client.lines import fields
 from client.spans import spans_of
 from observability import SettingError, Telemetry, settings
-from tests.support.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.support.certificate import CERTIFICATE, KEY
+from tests.support.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.support.process import NOWHERE, Words, sending
 from tests.support.receiver import Receiver
 
@@ -26,7 +26,7 @@ BAD = {name: value for name, (value, _) in STANDARD.items()}
 
 @pytest.fixture(scope="module")
 def misled() -> Iterator[Words]:
-    """Give a process that was started with a bad value of every standard variable."""
+    """Give a process that was started with an invalid value of every standard variable."""
     with Words(BAD) as words:
         words.log("started")
         words.stdout.wait_for("event=started", count=2)
@@ -41,13 +41,13 @@ def default() -> Iterator[Words]:
 
 
 def test_every_standard_variable_is_here() -> None:
-    """These tests have a bad value for every standard variable that can have one."""
+    """These tests have an invalid value for every standard variable that can have one."""
     assert set(settings.STANDARD) == set(BAD)
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_standard_value_is_one_warning(misled: Words, name: str) -> None:
-    """A bad value of a standard variable is one warning, which names variable, value and what is allowed."""
+def test_invalid_standard_value_is_one_warning(misled: Words, name: str) -> None:
+    """An invalid value of a standard variable is one warning, which names variable, value and what is allowed."""
     (line,) = [fields(line) for line in misled.stdout.wait_for(f'event="{name}=')]
 
     assert "warning" == line["level"]
@@ -55,7 +55,7 @@ def test_bad_standard_value_is_one_warning(misled: Words, name: str) -> None:
     assert line["event"].endswith(": the default is used instead")
 
 
-def test_bad_standard_values_cost_nothing_else(misled: Words) -> None:
+def test_invalid_standard_values_cost_nothing_else(misled: Words) -> None:
     """There is no other warning, and nothing on stderr."""
     warnings = misled.stdout.lines(" level=warning ")
 
@@ -64,8 +64,8 @@ def test_bad_standard_values_cost_nothing_else(misled: Words) -> None:
     assert [] == misled.stderr.lines()
 
 
-def test_default_in_place_of_a_bad_value(misled: Words, default: Words) -> None:
-    """With every standard variable bad, tracing and /metrics are set up just as with none set."""
+def test_default_in_place_of_an_invalid_value(misled: Words, default: Words) -> None:
+    """With every standard variable invalid, tracing and /metrics are set up just as with none set."""
     assert default.tracing() == misled.tracing()
     assert misled.addresses["metrics"]
     assert ["OK"] == misled.call()
@@ -89,15 +89,15 @@ def test_default_in_place_of_a_bad_value(misled: Words, default: Words) -> None:
     ids=["larger than the queue", "larger than the default", "beside a bad one"],
 )
 def test_batch_beside_the_queue(queue: str, batch: str, warnings: list[str], used: str) -> None:
-    """A batch size is bad where it is larger than the queue that is used: the SDK would not start."""
+    """A batch size is invalid where it is larger than the queue that is used: the SDK would not start."""
     variables = sending(NOWHERE, OTEL_BSP_MAX_QUEUE_SIZE=queue, OTEL_BSP_MAX_EXPORT_BATCH_SIZE=batch)
     with Words(variables) as words:
         words.log("started")
         words.stdout.wait_for("event=started", count=2)
-        recorder = [fields(line)["event"] for line in words.stdout.lines(" level=warning ")]
+        logged = [fields(line)["event"] for line in words.stdout.lines(" level=warning ")]
         tracing = words.tracing()
 
-    assert [f"{text}: the default is used instead" for text in warnings] == recorder
+    assert [f"{text}: the default is used instead" for text in warnings] == logged
     assert used == tracing["queue"]
 
 
@@ -122,7 +122,7 @@ def test_half_of_mutual_tls(tmp_path: Path, prefix: str, given: str, missing: st
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "8.8.8.8", "[::1", "[nowhere]"])
-def test_bad_host_of_metrics(host: str) -> None:
+def test_invalid_host_of_metrics(host: str) -> None:
     """A host that this machine cannot listen on is one warning, and /metrics listens on 127.0.0.1."""
     with Words({"OTEL_EXPORTER_PROMETHEUS_HOST": host}) as words:
         [line] = words.stdout.wait_for(" level=warning ")
@@ -134,7 +134,7 @@ def test_bad_host_of_metrics(host: str) -> None:
 
 
 def test_host_of_metrics_that_are_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who serves no /metrics looks no host up, and says nothing of it."""
+    """A process that serves no /metrics looks no host up, and logs nothing of it."""
     monkeypatch.setenv("OTEL_EXPORTER_PROMETHEUS_HOST", "nowhere.invalid")
 
     with settings.standard_settings(settings.TRACING):
@@ -183,8 +183,8 @@ def test_endpoint_without_a_scheme_is_secure(endpoint: str, insecure: str) -> No
         "unix-abstract:name",
     ],
 )
-def test_good_endpoints(endpoint: str) -> None:
-    """Every form of an address that OTLP's exporter brings to gRPC as it is, is good."""
+def test_valid_endpoints(endpoint: str) -> None:
+    """Every form of an address that OTLP's exporter passes to gRPC unchanged is valid."""
     assert settings.STANDARD["OTEL_EXPORTER_OTLP_ENDPOINT"](endpoint) is None
 
 
@@ -205,8 +205,8 @@ def test_good_endpoints(endpoint: str) -> None:
         "unix:",
     ],
 )
-def test_bad_endpoints(endpoint: str) -> None:
-    """What is no address, or would be taken for another, is bad."""
+def test_invalid_endpoints(endpoint: str) -> None:
+    """What is no address, or would be taken for another, is invalid."""
     assert settings.STANDARD["OTEL_EXPORTER_OTLP_ENDPOINT"](endpoint) is not None
 
 
@@ -257,8 +257,8 @@ def test_http_needs_a_url(endpoint: str, protocol: str) -> None:
     ],
     ids=str,
 )
-def test_what_is_good_is_used(variables: dict[str, str], fact: str, expected: str) -> None:
-    """A value in another case or with spaces around it is good, and what it says is done, without a word."""
+def test_what_is_valid_is_used(variables: dict[str, str], fact: str, expected: str) -> None:
+    """A value in another case or with spaces around it is valid, and used without a warning."""
     with Words({"OTEL_TRACES_EXPORTER": "otlp", **variables}) as words:
         words.log("started")
         words.stdout.wait_for("event=started", count=2)
@@ -270,7 +270,7 @@ def test_what_is_good_is_used(variables: dict[str, str], fact: str, expected: st
 
 
 def test_environment_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables are left as they were found, good and bad and empty."""
+    """The variables are left as they were found: valid, invalid and empty."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", " always_on")
     monkeypatch.setenv("OTEL_SDK_DISABLED", "perhaps")
     monkeypatch.setenv("OTEL_PROPAGATORS", "")
@@ -299,7 +299,7 @@ def as_somebody() -> Iterator[None]:
 
 @pytest.mark.parametrize(("mode", "expected"), [(0, "a file that can be read"), (0o444, None)])
 def test_file_that_cannot_be_read(mode: int, expected: str | None) -> None:
-    """A certificate that there is, but not for us, is a bad value: the SDK would not start."""
+    """A certificate that we may not read is an invalid value: the SDK would not start."""
     with tempfile.NamedTemporaryFile() as certificate:
         Path(certificate.name).chmod(mode)
         with as_somebody():
@@ -308,8 +308,8 @@ def test_file_that_cannot_be_read(mode: int, expected: str | None) -> None:
     assert expected == allowed
 
 
-def test_good_standard_values_are_used() -> None:
-    """Good values of the standard variables are used."""
+def test_valid_standard_values_are_used() -> None:
+    """Valid values of the standard variables are used."""
     variables = {
         "OTEL_SERVICE_NAME": "tea",
         "OTEL_RESOURCE_ATTRIBUTES": "service.version=1.2.3,deployment=here",
@@ -348,7 +348,7 @@ def test_sdk_disabled() -> None:
 
 
 def test_no_exporter() -> None:
-    """OTEL_TRACES_EXPORTER=none sends nothing, says nothing of it, and leaves the ids on the lines."""
+    """OTEL_TRACES_EXPORTER=none sends nothing, without a warning, and leaves the ids on the lines."""
     with Receiver() as receiver, Words(sending(receiver.endpoint, OTEL_TRACES_EXPORTER="none")) as words:
         words.call()
         words.close()
@@ -421,13 +421,13 @@ def test_http_without_the_extra() -> None:
 
 
 def test_every_one_of_ours_is_here() -> None:
-    """These tests have a bad value for each of our own variables, but the one of which every value is good."""
+    """These tests have an invalid value for each of our own variables but the one of which every value is valid."""
     assert set(settings.OURS) == {*OURS, "OBSERVABILITY_LOG_BAGGAGE"}
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_bad_value_of_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A bad value of our own variables is a SettingError that names it, its value and what is allowed."""
+def test_invalid_value_of_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An invalid value of our own variables is a SettingError that names it, its value and what is allowed."""
     value, allowed = OURS[name]
     monkeypatch.setenv(name, value)
 
@@ -438,7 +438,7 @@ def test_bad_value_of_ours(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["-1", "nan", "1 ms", "inf"])
-def test_bad_number_of_milliseconds(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_invalid_number_of_milliseconds(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """A number of milliseconds is a number, from 0 on."""
     monkeypatch.setenv("OBSERVABILITY_LOG_CALLS", value)
 
@@ -463,5 +463,5 @@ def test_case_and_space_do_not_matter(monkeypatch: pytest.MonkeyPatch, name: str
 
 
 def test_setting_error_is_a_value_error() -> None:
-    """Whoever catches ValueError catches SettingError."""
+    """SettingError is a ValueError."""
     assert issubclass(SettingError, ValueError)

@@ -1,4 +1,4 @@
-"""As if we were not there: callables and channels of sync gRPC take and have what they do without us."""
+"""Callables and channels of sync gRPC take the arguments and have the attributes that they have without us."""
 
 import inspect
 from typing import Any, Final
@@ -60,7 +60,7 @@ def test_signature_of_a_callable(way: str, arity: str, name: str) -> None:
 @every_call
 @pytest.mark.parametrize("wrong", ["nothing", "other name", "unknown name", "too many"])
 def test_wrong_arguments(way: str, arity: str, name: str, wrong: str) -> None:
-    """Who calls it wrongly gets grpc's own TypeError, at once, and no call is reported."""
+    """Wrong arguments raise grpc's own TypeError, at once, and no call is reported."""
     recorder, found = Recorder(), []
     many = arity in REQUEST_STREAMS
     arguments: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
@@ -125,7 +125,7 @@ def test_google_channel_stub(way: str) -> None:
 @pytest.mark.parametrize("name", ["Echo", "EchoRepeat", "EchoJoin", "EchoChat"])
 @pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND], ids=str)
 def test_grpc_testing_channel(way: str, name: str, code: grpc.StatusCode) -> None:
-    """So does grpc-testing's, whose streams and futures are less than grpc's."""
+    """grpc-testing's channel, whose streams and futures are less than grpc's, works in our channel too."""
     recorder = Recorder()
     fake = grpc_testing.channel([ECHO], grpc_testing.strict_real_time())
     descriptor = ECHO.methods_by_name[name]
@@ -159,7 +159,7 @@ def test_grpc_testing_channel(way: str, name: str, code: grpc.StatusCode) -> Non
 
 
 def test_what_a_channel_and_a_callable_have_more() -> None:
-    """What a channel, or a callable of it, has of its own is found on ours."""
+    """Attributes that a channel, or a callable of it, has besides grpc's are found on ours."""
     with grpc.insecure_channel("localhost:1") as plain:
         channel: Any = ObservedChannel(plain)
         grpcs: Any = plain

@@ -1,4 +1,4 @@
-"""As if we were not there: a call of a sync channel is what it is without us, and lives as long."""
+"""A call of a sync channel is what it is without us, and lives as long."""
 
 import gc
 import threading
@@ -281,7 +281,7 @@ def test_dropped_call_with_a_done_callback(way: str, arity: str) -> None:
 @pytest.mark.parametrize("arity", ARITIES)
 @pytest.mark.parametrize("waits_for", ["code", "details", "trailing_metadata", "exception"])
 def test_dropped_call_that_a_thread_waits_for(way: str, arity: str, waits_for: str) -> None:
-    """Whoever waits for a call keeps it, be it by a mere method of it; what it waits for is the call's end."""
+    """A thread that waits for a call keeps it, if only by a bound method, and waits for the call's end."""
     recorder, leave, begun = Recorder(), threading.Event(), threading.Event()
 
     def fail_later(_request: Any, context: grpc.ServicerContext) -> Any:
@@ -311,21 +311,21 @@ def test_dropped_call_that_a_thread_waits_for(way: str, arity: str, waits_for: s
 
 @ways
 @streams
-@pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
+@pytest.mark.parametrize("status", ["OK", "NOT_FOUND"])
 @pytest.mark.parametrize("asked", ["code", "details", "trailing_metadata", "debug_error_string", "exception", "done"])
-def test_status_asked_for(way: str, arity: str, ending: str, asked: str) -> None:
+def test_status_asked_for(way: str, arity: str, status: str, asked: str) -> None:
     """A stream of which its caller reads as many messages as there are, and then asks for the status, has that."""
     recorder, over = Recorder(), threading.Event()
-    with connected(**behaviors(ending)) as plain:
+    with connected(**behaviors(status)) as plain:
         stream = start(WAYS[way](recorder, plain), arity)
         if not stream.add_callback(over.set):
             over.set()
-        _ = [next(stream) for _ in range(2 if ending == "OK" else 1)]
+        _ = [next(stream) for _ in range(2 if status == "OK" else 1)]
         over.wait(5)
         getattr(stream, asked)()
         if asked == "done":  # which does not say how it ended
             del stream
-        expect(way, recorder, ending)
+        expect(way, recorder, status)
 
 
 @ways
@@ -348,7 +348,7 @@ def test_stream_dropped_when_over(way: str, arity: str) -> None:
 @ways
 @streams
 def test_status_asked_for_beside_a_reader(way: str, arity: str) -> None:
-    """One who asks for the status while another reads takes no message from the count."""
+    """A thread that asks for the status while another reads does not change the count of messages."""
     recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain, ThreadPoolExecutor(2) as pool:
         stream = start(WAYS[way](recorder, plain), arity)
@@ -364,7 +364,7 @@ def test_status_asked_for_beside_a_reader(way: str, arity: str) -> None:
 @ways
 @streams
 def test_interrupted_reader(way: str, arity: str) -> None:
-    """Who is interrupted while he waits for a message may go on reading: the call has not ended."""
+    """A reader that is interrupted while it waits for a message may go on reading: the call has not ended."""
     recorder = Recorder()
 
     class Interrupted(Iterator[bytes]):

@@ -1,4 +1,4 @@
-"""As if we were not there: an interceptor after ours is asked what it would be asked without us."""
+"""A sync interceptor after ours gets the requests and call details that it would get without us."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -14,13 +14,13 @@ from tests.support.without_us import REQUEST_STREAMS, WAYS, Around, end, expect,
 
 
 class Asking(Around):
-    """Reads the requests in some way of its own."""
+    """An interceptor that reads the requests in some way."""
 
     def __init__(self, read: Callable[[Any], Any]) -> None:
         self._read = read
 
     def ask(self, request: Any) -> Any:
-        """Do so."""
+        """Read them."""
         return self._read(request)
 
 
@@ -114,7 +114,7 @@ def test_requests_have_what_they_have(way: str, arity: str) -> None:
     recorder, seen = Recorder(), []
 
     class Requests(Iterator[bytes]):
-        """Somebody's requests."""
+        """Another library's requests."""
 
         name = "bread"
 
@@ -142,7 +142,7 @@ def test_requests_have_what_they_have(way: str, arity: str) -> None:
 
 
 class OwnDetails(grpc.ClientCallDetails):
-    """Somebody's call details: a method, some metadata, and something of his own."""
+    """Another library's call details: a method, some metadata, and one more attribute."""
 
     def __init__(self, method: str, **fields: Any) -> None:
         self.__dict__.update(fields, method=method)
@@ -168,8 +168,8 @@ class LockedDetails(OwnDetails):
     ],
     ids=["method alone", "no metadata", "metadata", "locked"],
 )
-def test_details_of_ones_own(arity: str, kind: Any, fields: dict[str, Any], metadata: list[str] | None) -> None:
-    """Call details of somebody's own, who calls our interceptor himself, are handed on as what they are."""
+def test_details_of_another_library(arity: str, kind: Any, fields: dict[str, Any], metadata: list[str] | None) -> None:
+    """Another library's call details, passed to our interceptor directly, are handed on as what they are."""
     recorder, seen = Recorder(), []
     given = kind("/a/B", **fields)
     interceptor = ClientInterceptor(*recorder.observers)

@@ -1,4 +1,4 @@
-"""As if we were not there: whatever an interceptor after ours answers with, its caller gets, and it is told."""
+"""Whatever a sync interceptor after ours answers with, its caller gets, and it is reported."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.support.without_us import WAYS, expect, singles, start, streams, ways
 @streams
 @pytest.mark.parametrize("answer", ANSWERED_STREAMS.values(), ids=ANSWERED_STREAMS)
 def test_stream_that_is_less_than_a_call(way: str, arity: str, answer: Callable[[Any], Any]) -> None:
-    """A stream that somebody answers with is what he has made, iterates as it does, and is told to its end."""
+    """A stream that another interceptor answers with is passed on, is iterated the same way, and is reported."""
     recorder = Recorder()
     with connected(**ECHOES) as plain:
         found = list(start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(answer))), arity))
@@ -31,28 +31,28 @@ def test_stream_that_is_less_than_a_call(way: str, arity: str, answer: Callable[
 @ways
 @streams
 @pytest.mark.parametrize("kind", ["generator", "iterable", "call alone"])
-@pytest.mark.parametrize("ending", ["NOT_FOUND", "dropped", "unread", "cancelled"])
-def test_end_of_a_stream_that_is_less_than_a_call(way: str, arity: str, kind: str, ending: str) -> None:
-    """However such a stream ends, it is told so, and nothing is left in flight."""
+@pytest.mark.parametrize("how", ["NOT_FOUND", "dropped", "unread", "cancelled"])
+def test_end_of_a_stream_that_is_less_than_a_call(way: str, arity: str, kind: str, how: str) -> None:
+    """However such a stream ends, that is reported, and nothing is left in flight."""
     recorder, leave, begun, over = Recorder(), threading.Event(), threading.Event(), threading.Event()
-    served = behaviors("NOT_FOUND" if ending == "NOT_FOUND" else "cancelled", leave, begun)
+    served = behaviors("NOT_FOUND" if how == "NOT_FOUND" else "cancelled", leave, begun)
     with connected(**reporter(over, served)) as plain:
-        neighbour = Answering(ANSWERED_STREAMS[kind])
-        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, neighbour)), arity)
+        answering = Answering(ANSWERED_STREAMS[kind])
+        stream = start(WAYS[way](recorder, grpc.intercept_channel(plain, answering)), arity)
         begun.wait(5)
-        responses = iter(stream) if ending != "unread" else None
+        responses = iter(stream) if how != "unread" else None
         if responses is not None:
             assert b"first" == next(responses)
-        if ending == "NOT_FOUND":
+        if how == "NOT_FOUND":
             with pytest.raises(grpc.RpcError):
                 next(responses)  # type: ignore[arg-type]  # it is none if unread alone
-        if ending == "cancelled" and kind != "generator":
+        if how == "cancelled" and kind != "generator":
             stream.cancel()
         del stream, responses
         assert over.wait(5)
         leave.set()
 
-    expect(way, recorder, "NOT_FOUND" if ending == "NOT_FOUND" else "CANCELLED")
+    expect(way, recorder, "NOT_FOUND" if how == "NOT_FOUND" else "CANCELLED")
 
 
 @ways
@@ -102,7 +102,7 @@ def test_iterable_is_iterated_again(way: str, arity: str) -> None:
 @pytest.mark.parametrize("name", ["__call__", "with_call", "future"])
 @pytest.mark.parametrize("answer", ANSWERED_FUTURES)
 def test_future_that_is_less_than_a_call(way: str, arity: str, name: str, answer: str) -> None:
-    """Whatever future somebody answers with, the caller gets its result, and it is told, in whichever way he calls."""
+    """In every way to call, the caller gets the result of a future that another interceptor answers with."""
     recorder = Recorder()
     change, result, code = ANSWERED_FUTURES[answer]
     with connected(**behaviors("OK")) as plain:
@@ -124,7 +124,7 @@ def test_future_that_is_less_than_a_call(way: str, arity: str, name: str, answer
 @ways
 @singles
 def test_dropped_future_that_is_less_than_a_call(way: str, arity: str) -> None:
-    """Such a future is told of when it is dropped, at the latest."""
+    """Such a future is reported when it is dropped, at the latest."""
     recorder, leave = Recorder(), threading.Event()
     with connected(**behaviors("cancelled", leave)) as plain:
         future = start(WAYS[way](recorder, grpc.intercept_channel(plain, Answering(Pending))), arity)
@@ -137,7 +137,7 @@ def test_dropped_future_that_is_less_than_a_call(way: str, arity: str) -> None:
 @ways
 @singles
 def test_error_with_a_code(way: str, arity: str) -> None:
-    """Somebody's RpcError with a code, raised on the call's way, is told with that code."""
+    """An RpcError with a code that another interceptor raises is reported with that code."""
     recorder = Recorder()
 
     def fail(_call: Any) -> Any:

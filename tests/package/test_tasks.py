@@ -1,4 +1,4 @@
-"""asyncio interceptors before ours that await the chain, or the handler, in tasks of their own."""
+"""Asyncio interceptors before ours that await the chain, or the handler, in other tasks."""
 
 import asyncio
 import contextlib
@@ -22,17 +22,17 @@ PATIENCE = 10.0
 
 
 async def create_task(coroutine: Any) -> Any:
-    """Await this in a task of its own."""
+    """Await this in another task."""
     return await asyncio.create_task(coroutine)
 
 
 async def in_time(coroutine: Any) -> Any:
-    """Await this for a while: in a task of its own on Python 3.11."""
+    """Await this for a while: in another task on Python 3.11."""
     return await asyncio.wait_for(coroutine, PATIENCE)
 
 
 async def late(coroutine: Any) -> Any:
-    """Let the task be over long before anybody asks what has come of it."""
+    """Let the task end long before its result is asked for."""
     task = asyncio.create_task(coroutine)
     await asyncio.wait([task])
     for _ in range(5):
@@ -98,7 +98,7 @@ async def talk(kind: Kind, step: Callable[[], None], *interceptors: Any) -> None
 @pytest.mark.parametrize("kind", AIO_KINDS, ids=str)
 @EACH_BEFORE
 def test_call_behind_a_task(before: str, kind: Kind) -> None:
-    """A call is reported as it ended, once, and is current in its handler, whoever awaits the chain in another task."""
+    """A call behind such an interceptor is reported as it ended, once, and is current in its handler."""
     recorder, seen = Recorder(), []
     interceptors = [*BEFORE[before](), AioServerInterceptor(*recorder.observers)]
 
@@ -111,12 +111,12 @@ def test_call_behind_a_task(before: str, kind: Kind) -> None:
 
 
 @pytest.mark.expects_errors("ValueError: no bread")
-@pytest.mark.parametrize("ending", ["NOT_FOUND", "UNKNOWN"])
+@pytest.mark.parametrize("status", ["NOT_FOUND", "UNKNOWN"])
 @pytest.mark.parametrize("hiding", [False, True])
 @pytest.mark.parametrize("arity", ARITIES)
 @EACH_BEFORE
-def test_failure_behind_a_task(before: str, arity: str, hiding: bool, ending: str) -> None:  # noqa: FBT001 - a parameter
-    """So is one that fails."""
+def test_failure_behind_a_task(before: str, arity: str, hiding: bool, status: str) -> None:  # noqa: FBT001 - a parameter
+    """A call that fails is reported as it ended, too."""
     recorder = Recorder()
     interceptors = [
         *BEFORE[before](),
@@ -125,23 +125,23 @@ def test_failure_behind_a_task(before: str, arity: str, hiding: bool, ending: st
     ]
 
     async def ask() -> grpc.StatusCode:
-        async with aio_connected(*interceptors, **{arity: aio_behaviors(ending)[arity]}) as channel:
+        async with aio_connected(*interceptors, **{arity: aio_behaviors(status)[arity]}) as channel:
             call = method(channel, arity)(requests(arity), timeout=PATIENCE)
             with contextlib.suppress(grpc.aio.AioRpcError):
                 _ = [response async for response in call] if arity in STREAMS else await call
             code: grpc.StatusCode = await call.code()
             return code
 
-    assert ending == asyncio.run(ask()).name
+    assert status == asyncio.run(ask()).name
     recorder.wait_for()
-    assert [["NOT_FOUND" if ending == "NOT_FOUND" else "UNKNOWN"]] * 4 == recorder.everywhere()
+    assert [["NOT_FOUND" if status == "NOT_FOUND" else "UNKNOWN"]] * 4 == recorder.everywhere()
 
 
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
 @pytest.mark.parametrize("arity", ARITIES)
 @EACH_BEFORE
 def test_cut_off_behind_a_task(before: str, arity: str, how: str) -> None:
-    """So is one that its caller gives up."""
+    """A call that its caller gives up is reported as that."""
     recorder = Recorder()
 
     async def ask() -> None:
@@ -168,9 +168,9 @@ def test_cut_off_behind_a_task(before: str, arity: str, how: str) -> None:
 @pytest.mark.parametrize(
     ("before", "arity"), [("create_task", "unary"), ("late", "unary"), ("handler", "client_stream")]
 )
-def test_plain_handler_cut_off_behind_a_task(before: str, arity: str) -> None:
+def test_blocking_handler_cut_off_behind_a_task(before: str, arity: str) -> None:
     """
-    So is one with a blocking handler, which runs on.
+    A call with a blocking handler, which runs on, is reported as that, too.
 
     Where the chain was awaited in a task, and requests are a stream, such a call is over for us with its handler.
     """
@@ -220,13 +220,13 @@ def test_limit_behind_a_task(before: str) -> None:
 
 
 class Threads:
-    """Notes in which threads a blocking handler is called and iterated, and whether the loop runs there."""
+    """Records in which threads a blocking handler is called and iterated, and whether the loop runs there."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, bool, bool]] = []
 
-    def note(self, step: str) -> None:
-        """Note where this step is taken."""
+    def record(self, step: str) -> None:
+        """Record where this step is taken."""
         try:
             asyncio.get_running_loop()
             in_loop = True
@@ -236,18 +236,18 @@ class Threads:
 
     def responses(self) -> Iterator[bytes]:
         """Answer twice."""
-        self.note("iterated")
+        self.record("iterated")
         yield b"a"
         yield b"b"
 
     def function(self, request: Any, _context: Any) -> Any:
         """Return an iterator."""
         _ = request
-        self.note("called")
+        self.record("called")
         return self.responses()
 
     def generator(self, request: Any, context: Any) -> Any:
-        """Be one."""
+        """Yield the responses."""
         _ = request, context
         yield from self.responses()
 
@@ -266,8 +266,8 @@ def where(arity: str, kind: str, *interceptors: Any) -> tuple[list[bytes], list[
 @pytest.mark.parametrize("ours", ["observing", "hiding", "both"])
 @pytest.mark.parametrize("kind", ["function", "generator"])
 @pytest.mark.parametrize("arity", STREAMS)
-def test_thread_of_a_plain_stream(arity: str, kind: str, ours: str) -> None:
-    """A plain function is called in the loop's thread, and the iterator that it returns is used in another."""
+def test_thread_of_a_blocking_stream(arity: str, kind: str, ours: str) -> None:
+    """A blocking handler's function is called in the loop's thread; the iterator that it returns is used in another."""
     recorder = Recorder()
     parts = {"observing": AioServerInterceptor(*recorder.observers), "hiding": AioHideExceptions()}
     interceptors = [parts[ours]] if ours in parts else [parts["hiding"], parts["observing"]]
@@ -281,8 +281,8 @@ def test_thread_of_a_plain_stream(arity: str, kind: str, ours: str) -> None:
 
 @pytest.mark.expects_errors("ValueError: secret")
 @pytest.mark.parametrize("hiding", [False, True])
-def test_plain_function_that_raises_in_the_loop(hiding: bool) -> None:  # noqa: FBT001 - a parameter
-    """What it raises there ends the call, with its text hidden if that is asked for."""
+def test_blocking_handler_that_raises_in_the_loop(hiding: bool) -> None:  # noqa: FBT001 - a parameter
+    """What a blocking handler raises there ends the call, with its text hidden if that is asked for."""
     recorder = Recorder()
 
     def behavior(_request: Any, _context: Any) -> Any:

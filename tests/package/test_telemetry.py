@@ -68,13 +68,13 @@ def test_spans_are_sent(collected: Collected) -> None:
 
 
 def test_lines_metrics_and_spans_agree(collected: Collected) -> None:
-    """What the lines, the metrics and the spans tell of the calls is the same."""
+    """Lines, metrics and spans report the same of the calls."""
     words, receiver = collected
     lines = [fields(line) for line in words.stdout.lines(" kind=")]
     counts = re.findall(r'^grpc_(\w+?)_handled_total\{grpc_code="(\w+)".*\} 1\.0$', words.scrape(), re.MULTILINE)
 
-    recorder = {(line["kind"], line["code"]) for line in lines}
-    assert recorder == {(span.kind, span.code) for span in receiver.wait_for(4)} == set(counts)
+    logged = {(line["kind"], line["code"]) for line in lines}
+    assert logged == {(span.kind, span.code) for span in receiver.wait_for(4)} == set(counts)
     assert {line["span_id"] for line in lines} == {span.span_id for span in receiver.spans()}
 
 
@@ -101,7 +101,7 @@ def test_scrape_has_exemplars_that_name_the_trace(collected: Collected) -> None:
     assert exemplars <= {fields(line)["trace_id"] for line in words.stdout.lines(" kind=")}
 
 
-def test_scrape_tells_what_telemetry_lost(collected: Collected) -> None:
+def test_scrape_says_what_telemetry_lost(collected: Collected) -> None:
     """/metrics says what telemetry itself has lost: nothing, so far."""
     scrape = collected[0].scrape()
     names = ("spans_dropped", "span_export_failures", "log_lines_dropped", "log_values_cut", "observer_errors")
@@ -133,7 +133,7 @@ MORE_THAN_WAITS = 2 * LINE_LIMIT + 1000
 
 @pytest.fixture(scope="module")
 def losing() -> Iterator[str]:
-    """Give /metrics of a process that has lost something of each kind but spans; its calls succeed all the same."""
+    """Give /metrics of a process that has lost something of each kind but spans; its calls succeed."""
     with Words(before=LOSING) as words:
         assert ["OK"] * 3 == words.call("OK", 3)
         words.log("x" * 2000, MORE_THAN_WAITS // 2)
@@ -148,7 +148,7 @@ def test_log_lines_that_nobody_reads_are_counted(losing: str) -> None:
 
 
 def test_log_values_that_are_cut_are_counted(losing: str) -> None:
-    """Each value of 2 kB is cut, and counted."""
+    """Each value of 2 kB is truncated, and counted."""
     assert MORE_THAN_WAITS == value(losing, "observability_log_values_cut_total")
 
 
@@ -158,7 +158,7 @@ def test_observers_that_raise_are_counted(losing: str) -> None:
 
 
 def test_metrics_listen_on_this_machine_alone(collected: Collected) -> None:
-    """/metrics listens on 127.0.0.1 unless told otherwise."""
+    """/metrics listens on 127.0.0.1 unless a variable says otherwise."""
     assert collected[0].addresses["metrics"].startswith("127.0.0.1:")
 
 
@@ -225,7 +225,7 @@ def test_json_lines() -> None:
     [("failed", {"NOT_FOUND"}), ("60000", {"NOT_FOUND"}), ("0.001", {"OK", "NOT_FOUND"}), ("all", {"OK", "NOT_FOUND"})],
 )
 def test_log_calls(calls: str, expected: set[str]) -> None:
-    """OBSERVABILITY_LOG_CALLS leaves out the lines of calls that succeeded, or in time, and silences nobody else."""
+    """OBSERVABILITY_LOG_CALLS leaves out the lines of calls that succeeded, or in time, and no other lines."""
     with Words({"OBSERVABILITY_LOG_CALLS": calls}) as words:
         words.call("OK")
         words.call("NOT_FOUND")
@@ -418,7 +418,7 @@ logging.basicConfig(level=logging.INFO, format="mine: %(message)s", stream=sys.s
 """
 
 
-def test_logging_of_ones_own() -> None:
+def test_logging_of_the_application() -> None:
     """logging=False leaves structlog and logging as they are; the calls' lines go to structlog's logger."""
     with Words(before=OWN_LOGGING, logging=False) as words:
         words.call()
@@ -495,7 +495,7 @@ def test_excluded_services(excluded: str, engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["native", "contrib"])
-def test_own_calls_of_the_exporter_are_not_told(engine: str) -> None:
+def test_own_calls_of_the_exporter_are_not_reported(engine: str) -> None:
     """The exporter's own calls to the collector have no line, no metric and no span."""
     with Receiver() as receiver, Words(sending(receiver.endpoint, OBSERVABILITY_TRACES=engine)) as words:
         words.call()
@@ -510,7 +510,7 @@ def test_own_calls_of_the_exporter_are_not_told(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["native", "contrib"])
 def test_lines_carry_the_ids_of_their_spans(engine: str) -> None:
-    """Under both engines each line carries the ids of its own side's span."""
+    """Under both engines each line carries the ids of the span of its side."""
     with Receiver() as receiver, Words(sending(receiver.endpoint, OBSERVABILITY_TRACES=engine)) as words:
         words.call()
         spans = receiver.wait_for(2)
@@ -549,7 +549,7 @@ with Telemetry.start("words", logging=True) as telemetry:
     assert (0 if ">&-" in streams.split() else 3) == result.stdout.count("event=tea")
 
 
-def test_target_info_of_ones_own() -> None:
+def test_target_info_of_the_application() -> None:
     """A target_info that the registry has already stays."""
     before = "import prometheus_client; prometheus_client.REGISTRY.set_target_info({'mine': 'yes'})"
     with Words(before=before) as words:
@@ -559,5 +559,5 @@ def test_target_info_of_ones_own() -> None:
 
 
 def test_listen_error_is_an_os_error() -> None:
-    """Whoever catches OSError catches ListenError."""
+    """ListenError is an OSError."""
     assert issubclass(ListenError, OSError)

@@ -1,4 +1,4 @@
-"""Living with others: stacked with other people's interceptors, results and outcomes stay right."""
+"""Stacked with other libraries' interceptors, results and outcomes stay right."""
 
 import asyncio
 import itertools
@@ -25,24 +25,24 @@ from tests.support.recorder import Recorder
 from tests.support.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
 from tests.support.third_party import (
     EXCEPTIONS,
-    NEIGHBOURS,
+    LIBRARIES,
     OPENTELEMETRY,
     PASSING,
     PROMETHEUS,
     SENTRY,
-    Neighbour,
+    Library,
 )
 
 pytestmark = pytest.mark.expects_errors("ValueError: no bread")  # the handlers' own
-ENDINGS = ("OK", "NOT_FOUND", "UNKNOWN", "UNIMPLEMENTED")
-CASES = pytest.mark.parametrize(("ending", "arity"), list(itertools.product(ENDINGS, ARITIES)))
-# Without unknown methods that take a stream: grpc.aio may call the end of a call that is still being written INTERNAL.
+STATUSES = ("OK", "NOT_FOUND", "UNKNOWN", "UNIMPLEMENTED")
+CASES = pytest.mark.parametrize(("status", "arity"), list(itertools.product(STATUSES, ARITIES)))
+# Without unknown methods that take a stream: grpc.aio may end a call that is still being written as INTERNAL.
 AIO_CASES = pytest.mark.parametrize(
-    ("ending", "arity"),
+    ("status", "arity"),
     [
-        (ending, arity)
-        for ending, arity in itertools.product(ENDINGS, ARITIES)
-        if ending != "UNIMPLEMENTED" or arity in ("unary", "server_stream")
+        (status, arity)
+        for status, arity in itertools.product(STATUSES, ARITIES)
+        if status != "UNIMPLEMENTED" or arity in ("unary", "server_stream")
     ],
 )
 # Both ways to observe a sync channel.
@@ -55,9 +55,9 @@ PLACES = pytest.mark.parametrize("place", ["outside", "inside"])
 Result = tuple[list[bytes], str]
 
 
-def talk(channel: grpc.Channel, arity: str, ending: str) -> Result:
+def talk(channel: grpc.Channel, arity: str, status: str) -> Result:
     """Make a call; return its responses and the code that its caller gets."""
-    call = method(channel, arity, "/nobody/knows" if ending == "UNIMPLEMENTED" else None)
+    call = method(channel, arity, "/nobody/knows" if status == "UNIMPLEMENTED" else None)
     responses: list[bytes] = []
     try:
         if arity in STREAMS:
@@ -69,9 +69,9 @@ def talk(channel: grpc.Channel, arity: str, ending: str) -> Result:
     return responses, "OK"
 
 
-async def aio_talk(channel: grpc.aio.Channel, arity: str, ending: str) -> Result:
+async def aio_talk(channel: grpc.aio.Channel, arity: str, status: str) -> Result:
     """Do the same on asyncio."""
-    call = method(channel, arity, "/nobody/knows" if ending == "UNIMPLEMENTED" else None)(requests(arity), timeout=10)
+    call = method(channel, arity, "/nobody/knows" if status == "UNIMPLEMENTED" else None)(requests(arity), timeout=10)
     responses: list[bytes] = []
     try:
         if arity in STREAMS:
@@ -84,27 +84,27 @@ async def aio_talk(channel: grpc.aio.Channel, arity: str, ending: str) -> Result
     return responses, "OK"
 
 
-def served(arity: str, ending: str, *interceptors: Any) -> Result:
+def served(arity: str, status: str, *interceptors: Any) -> Result:
     """Make a call of a server behind these interceptors."""
-    with connected(*interceptors, **behaviors(ending)) as channel:
-        return talk(channel, arity, ending)
+    with connected(*interceptors, **behaviors(status)) as channel:
+        return talk(channel, arity, status)
 
 
-async def aio_served(arity: str, ending: str, *interceptors: Any, client: Any = ()) -> Result:
+async def aio_served(arity: str, status: str, *interceptors: Any, client: Any = ()) -> Result:
     """Do the same on asyncio."""
-    async with aio_connected(*interceptors, client=client, **aio_behaviors(ending)) as channel:
-        return await aio_talk(channel, arity, ending)
+    async with aio_connected(*interceptors, client=client, **aio_behaviors(status)) as channel:
+        return await aio_talk(channel, arity, status)
 
 
 @CASES
 @PLACES
-@pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
-def test_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
-    """Beside another's interceptor on a server, ours changes no result, and tells the code that the caller gets."""
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_server(library: Library, place: str, status: str, arity: str) -> None:
+    """Beside another library's interceptor on a server, ours changes no result, and reports the caller's code."""
     recorder = Recorder()
-    alone = served(arity, ending, neighbour.server())
-    both = [ServerInterceptor(*recorder.observers), neighbour.server()]
-    together = served(arity, ending, *(both if place == "outside" else both[::-1]))
+    alone = served(arity, status, library.server())
+    both = [ServerInterceptor(*recorder.observers), library.server()]
+    together = served(arity, status, *(both if place == "outside" else both[::-1]))
     recorder.wait_for()
 
     assert alone == together
@@ -113,14 +113,14 @@ def test_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> No
 
 @AIO_CASES
 @PLACES
-@pytest.mark.parametrize("neighbour", [neighbour for neighbour in NEIGHBOURS if neighbour.aio_server], ids=str)
-def test_aio_server(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
-    """So it is on asyncio."""
-    assert neighbour.aio_server
+@pytest.mark.parametrize("library", [library for library in LIBRARIES if library.aio_server], ids=str)
+def test_aio_server(library: Library, place: str, status: str, arity: str) -> None:
+    """On an asyncio server ours changes no result either, and reports the caller's code."""
+    assert library.aio_server
     recorder = Recorder()
-    alone = asyncio.run(aio_served(arity, ending, neighbour.aio_server()))
-    both = [AioServerInterceptor(*recorder.observers), neighbour.aio_server()]
-    together = asyncio.run(aio_served(arity, ending, *(both if place == "outside" else both[::-1])))
+    alone = asyncio.run(aio_served(arity, status, library.aio_server()))
+    both = [AioServerInterceptor(*recorder.observers), library.aio_server()]
+    together = asyncio.run(aio_served(arity, status, *(both if place == "outside" else both[::-1])))
     recorder.wait_for()
 
     assert alone == together
@@ -130,15 +130,15 @@ def test_aio_server(neighbour: Neighbour, place: str, ending: str, arity: str) -
 @CASES
 @PLACES
 @WAYS
-@pytest.mark.parametrize("neighbour", NEIGHBOURS, ids=str)
-def test_client(neighbour: Neighbour, way: str, place: str, ending: str, arity: str) -> None:
-    """Beside another's interceptor on a client, ours changes no result, and tells the code that the caller gets."""
+@pytest.mark.parametrize("library", LIBRARIES, ids=str)
+def test_client(library: Library, way: str, place: str, status: str, arity: str) -> None:
+    """Beside another library's interceptor on a client, ours changes no result, and reports the caller's code."""
     recorder = Recorder()
     ours = partial(OBSERVE[way], recorder)
-    with connected(**behaviors(ending)) as channel:
-        alone = talk(neighbour.client(channel), arity, ending)
-        stacked = ours(neighbour.client(channel)) if place == "outside" else neighbour.client(ours(channel))
-        together = talk(stacked, arity, ending)
+    with connected(**behaviors(status)) as channel:
+        alone = talk(library.client(channel), arity, status)
+        stacked = ours(library.client(channel)) if place == "outside" else library.client(ours(channel))
+        together = talk(stacked, arity, status)
         recorder.wait_for()
 
     assert alone == together
@@ -147,15 +147,15 @@ def test_client(neighbour: Neighbour, way: str, place: str, ending: str, arity: 
 
 @AIO_CASES
 @PLACES
-@pytest.mark.parametrize("neighbour", [neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients], ids=str)
-def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -> None:
-    """So it is on asyncio."""
-    assert neighbour.aio_clients
+@pytest.mark.parametrize("library", [library for library in LIBRARIES if library.aio_clients], ids=str)
+def test_aio_client(library: Library, place: str, status: str, arity: str) -> None:
+    """On an asyncio client ours changes no result either, and reports the caller's code."""
+    assert library.aio_clients
     recorder = Recorder()
     ours = aio_client_interceptors(*recorder.observers)
-    alone = asyncio.run(aio_served(arity, ending, client=neighbour.aio_clients()))
-    stacked = [*ours, *neighbour.aio_clients()] if place == "outside" else [*neighbour.aio_clients(), *ours]
-    together = asyncio.run(aio_served(arity, ending, client=stacked))
+    alone = asyncio.run(aio_served(arity, status, client=library.aio_clients()))
+    stacked = [*ours, *library.aio_clients()] if place == "outside" else [*library.aio_clients(), *ours]
+    together = asyncio.run(aio_served(arity, status, client=stacked))
     recorder.wait_for()
 
     assert alone == together
@@ -163,17 +163,17 @@ def test_aio_client(neighbour: Neighbour, place: str, ending: str, arity: str) -
 
 
 @AIO_CASES
-@pytest.mark.parametrize("neighbour", [neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients], ids=str)
-def test_aio_channel(neighbour: Neighbour, ending: str, arity: str) -> None:
-    """So it is with an asyncio channel of our own around one with another's interceptors."""
-    assert neighbour.aio_clients
-    recorder, others = Recorder(), neighbour.aio_clients
+@pytest.mark.parametrize("library", [library for library in LIBRARIES if library.aio_clients], ids=str)
+def test_aio_channel(library: Library, status: str, arity: str) -> None:
+    """The same holds for our asyncio channel around one with another library's interceptors."""
+    assert library.aio_clients
+    recorder, others = Recorder(), library.aio_clients
 
     async def observed() -> Result:
-        async with aio_observed("channel", *recorder.observers, client=others(), **aio_behaviors(ending)) as channel:
-            return await aio_talk(channel, arity, ending)
+        async with aio_observed("channel", *recorder.observers, client=others(), **aio_behaviors(status)) as channel:
+            return await aio_talk(channel, arity, status)
 
-    alone = asyncio.run(aio_served(arity, ending, client=others()))
+    alone = asyncio.run(aio_served(arity, status, client=others()))
     together = asyncio.run(observed())
     recorder.wait_for()
 
@@ -182,51 +182,51 @@ def test_aio_channel(neighbour: Neighbour, ending: str, arity: str) -> None:
 
 
 OURS = "ours"
-Order = tuple[Neighbour | str, ...]
-ENDS = pytest.mark.parametrize("ending", ["OK", "NOT_FOUND"])
+Order = tuple[Library | str, ...]
+ENDS = pytest.mark.parametrize("status", ["OK", "NOT_FOUND"])
 
 
-def orders(*neighbours: Neighbour) -> list[Order]:
-    """Return these neighbours and ours in every order, the innermost first."""
-    return list(itertools.permutations((OURS, *neighbours)))
+def orders(*libraries: Library) -> list[Order]:
+    """Return the interceptors of these libraries and ours in every order, the innermost first."""
+    return list(itertools.permutations((OURS, *libraries)))
 
 
 @ENDS
 @pytest.mark.parametrize("arity", ["unary", "bidi_stream"])
 @pytest.mark.parametrize("by_grpc_interceptor", [PASSING, EXCEPTIONS], ids=str)
-def test_every_order_on_a_server(by_grpc_interceptor: Neighbour, arity: str, ending: str) -> None:
+def test_every_order_on_a_server(by_grpc_interceptor: Library, arity: str, status: str) -> None:
     """With all of them at once, in whatever order, a call has its result and its outcome."""
     found = []
     for order in orders(OPENTELEMETRY, by_grpc_interceptor, PROMETHEUS, SENTRY):
         recorder = Recorder()
         ours = ServerInterceptor(*recorder.observers)
-        parts = [part.server() if isinstance(part, Neighbour) else ours for part in order]
-        _, code = served(arity, ending, *parts)
+        parts = [part.server() if isinstance(part, Library) else ours for part in order]
+        _, code = served(arity, status, *parts)
         recorder.wait_for()
         found.append((order, code, recorder.codes))
 
-    assert [(order, ending, [ending]) for order, _, _ in found] == found
+    assert [(order, status, [status]) for order, _, _ in found] == found
 
 
 @ENDS
 @pytest.mark.parametrize("arity", ["unary", "bidi_stream"])
-def test_every_order_on_an_aio_server(arity: str, ending: str) -> None:
-    """So it is on asyncio."""
+def test_every_order_on_an_aio_server(arity: str, status: str) -> None:
+    """On an asyncio server, in whatever order, a call has its result and its outcome."""
     found = []
     for order in orders(OPENTELEMETRY, PASSING, EXCEPTIONS, SENTRY):
         recorder = Recorder()
         ours = AioServerInterceptor(*recorder.observers)
-        neighbours = (part.aio_server if isinstance(part, Neighbour) else None for part in order)
-        _, code = asyncio.run(aio_served(arity, ending, *(factory() if factory else ours for factory in neighbours)))
+        libraries = (part.aio_server if isinstance(part, Library) else None for part in order)
+        _, code = asyncio.run(aio_served(arity, status, *(factory() if factory else ours for factory in libraries)))
         recorder.wait_for()
         found.append((order, code, recorder.codes))
 
-    assert [(order, ending, [ending]) for order, _, _ in found] == found
+    assert [(order, status, [status]) for order, _, _ in found] == found
 
 
 def fits(order: Order, arity: str) -> bool:
     """
-    Tell whether the neighbours get on with each other in this order, without us.
+    Return whether the libraries' interceptors work with each other in this order, without us.
 
     py-grpc-prometheus makes a mere generator of a bidirectional call's responses, of which opentelemetry's
     interceptor, further out, asks what only a call has.
@@ -237,10 +237,10 @@ def fits(order: Order, arity: str) -> bool:
 @WAYS
 @ENDS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_every_order_on_a_client(way: str, arity: str, ending: str) -> None:
-    """So it is on a client."""
+def test_every_order_on_a_client(way: str, arity: str, status: str) -> None:
+    """On a client, in whatever order, a call has its result and its outcome."""
     found = []
-    with connected(**behaviors(ending)) as plain:
+    with connected(**behaviors(status)) as plain:
         for order in orders(OPENTELEMETRY, PASSING, PROMETHEUS, SENTRY):
             if not fits(order, arity):
                 continue
@@ -248,35 +248,35 @@ def test_every_order_on_a_client(way: str, arity: str, ending: str) -> None:
             ours = partial(OBSERVE[way], recorder)
             channel = plain
             for part in order:
-                channel = part.client(channel) if isinstance(part, Neighbour) else ours(channel)
-            _, code = talk(channel, arity, ending)
+                channel = part.client(channel) if isinstance(part, Library) else ours(channel)
+            _, code = talk(channel, arity, status)
             recorder.wait_for()
             found.append((order, code, recorder.codes))
 
-    assert [(order, ending, [ending]) for order, _, _ in found] == found
+    assert [(order, status, [status]) for order, _, _ in found] == found
 
 
 @ENDS
 @pytest.mark.parametrize("arity", ARITIES)
-def test_every_order_on_an_aio_client(arity: str, ending: str) -> None:
-    """So it is on a client on asyncio."""
+def test_every_order_on_an_aio_client(arity: str, status: str) -> None:
+    """On an asyncio client, in whatever order, a call has its result and its outcome."""
     found = []
     for order in orders(OPENTELEMETRY, SENTRY):
         recorder = Recorder()
         ours = aio_client_interceptors(*recorder.observers)
-        factories = (part.aio_clients if isinstance(part, Neighbour) else None for part in order)
+        factories = (part.aio_clients if isinstance(part, Library) else None for part in order)
         client = [interceptor for factory in factories for interceptor in (factory() if factory else ours)]
-        _, code = asyncio.run(aio_served(arity, ending, client=client))
+        _, code = asyncio.run(aio_served(arity, status, client=client))
         recorder.wait_for()
         found.append((order, code, recorder.codes))
 
-    assert [(order, ending, [ending]) for order, _, _ in found] == found
+    assert [(order, status, [status]) for order, _, _ in found] == found
 
 
 @pytest.mark.parametrize("stack", ["sync", "aio"])
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_hidden_exceptions(stack: str, ours_first: bool) -> None:  # noqa: FBT001 - a parameter
-    """HideExceptions beside ours, in either order: the caller gets UNKNOWN, and that is told."""
+    """HideExceptions beside ours, in either order: the caller gets UNKNOWN, and that is reported."""
     recorder = Recorder()
     if stack == "sync":
         parts: list[Any] = [ServerInterceptor(*recorder.observers), HideExceptions()]
@@ -291,7 +291,7 @@ def test_hidden_exceptions(stack: str, ours_first: bool) -> None:  # noqa: FBT00
 
 
 def test_ours_twice() -> None:
-    """Ours may stand twice on one server: each tells the call, and both say the same."""
+    """Ours may stand twice on one server: each reports the call, and both report the same."""
     one, two = Recorder(), Recorder()
     found = served("bidi_stream", "NOT_FOUND", ServerInterceptor(*one.observers), ServerInterceptor(*two.observers))
     one.wait_for()

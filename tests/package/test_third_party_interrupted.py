@@ -1,4 +1,4 @@
-"""Living with others when a call is cut off: cancelled, out of time, or a stream that is dropped."""
+"""Beside other libraries' interceptors, calls that are cut off: cancelled, out of time, or dropped streams."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from observability import AioServerInterceptor, ClientInterceptor, ServerInterce
 from tests.support.outcomes import aio_behaviors, behaviors
 from tests.support.recorder import Recorder
 from tests.support.rpc import ARITIES, STREAMS, aio_connected, connected, method, requests
-from tests.support.third_party import NEIGHBOURS, OPENTELEMETRY, PROMETHEUS, SENTRY, Neighbour, intercepted
+from tests.support.third_party import LIBRARIES, OPENTELEMETRY, PROMETHEUS, SENTRY, Library, intercepted
 
 PATIENCE = 10.0
 SOON = 0.2
@@ -25,23 +25,23 @@ ENDS = [(how, arity) for how in CODES for arity in (STREAMS if how == "drop" els
 
 
 def beside(
-    neighbours: Iterable[Neighbour], impossible: Callable[[Neighbour, str, str, str], bool] = lambda *_row: False
+    libraries: Iterable[Library], impossible: Callable[[Library, str, str, str], bool] = lambda *_row: False
 ) -> pytest.MarkDecorator:
-    """Let a test run beside each of these neighbours, outside and inside of it, with every end that is possible."""
+    """Run a test beside each of these libraries, outside and inside of it, with every end that is possible."""
     rows = [
-        (neighbour, place, how, arity)
-        for neighbour in neighbours
+        (library, place, how, arity)
+        for library in libraries
         for place in ("outside", "inside")
         for how, arity in ENDS
-        if not impossible(neighbour, place, how, arity)
+        if not impossible(library, place, how, arity)
     ]
     return pytest.mark.parametrize(
-        ("neighbour", "place", "how", "arity"), rows, ids=["-".join(map(str, row)) for row in rows]
+        ("library", "place", "how", "arity"), rows, ids=["-".join(map(str, row)) for row in rows]
     )
 
 
 def interrupt(channel: grpc.Channel, how: str, arity: str, begun: threading.Event) -> None:
-    """Make a call and cut it off; what a neighbour has made a mere generator of is dropped."""
+    """Make a call and cut it off; one that a library has wrapped in a mere generator is dropped."""
     start = method(channel, arity)
     call = (start if arity in STREAMS else start.future)(
         requests(arity), timeout=SOON if how == "deadline" else PATIENCE
@@ -71,7 +71,7 @@ async def aio_interrupt(channel: grpc.aio.Channel, how: str, arity: str, begun: 
 
 
 def cut_off(how: str, arity: str, recorder: Recorder, server: Any, client: Any = lambda channel: channel) -> None:
-    """Cut off a call of a server and through a client with these interceptors, and wait until that is told."""
+    """Cut off a call of a server and through a client with these interceptors, and wait until that is reported."""
     leave, begun = threading.Event(), threading.Event()
     with connected(*server, **{arity: behaviors("cancelled", leave, begun)[arity]}) as channel:
         grpc.channel_ready_future(channel).result(PATIENCE)  # before a deadline that a busy machine could miss
@@ -91,23 +91,23 @@ async def aio_cut_off(how: str, arity: str, recorder: Recorder, server: Any, cli
         await asyncio.to_thread(recorder.wait_for)
 
 
-@beside(NEIGHBOURS)
-def test_server(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
-    """Beside another's interceptor on a server, ours tells a call that is cut off as what it was."""
+@beside(LIBRARIES)
+def test_server(library: Library, place: str, how: str, arity: str) -> None:
+    """Beside another library's interceptor on a server, ours reports how a call was cut off."""
     recorder = Recorder()
-    both = [ServerInterceptor(*recorder.observers), neighbour.server()]
+    both = [ServerInterceptor(*recorder.observers), library.server()]
 
     cut_off(how, arity, recorder, both if place == "outside" else both[::-1])
 
     assert [[CODES[how]]] * 4 == recorder.everywhere()
 
 
-@beside(neighbour for neighbour in NEIGHBOURS if neighbour.aio_server)
-def test_aio_server(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
-    """So it does on asyncio."""
-    assert neighbour.aio_server
+@beside(library for library in LIBRARIES if library.aio_server)
+def test_aio_server(library: Library, place: str, how: str, arity: str) -> None:
+    """The same holds on asyncio."""
+    assert library.aio_server
     recorder = Recorder()
-    both = [AioServerInterceptor(*recorder.observers), neighbour.aio_server()]
+    both = [AioServerInterceptor(*recorder.observers), library.aio_server()]
 
     # Through interceptors of ours on the client, too: by itself grpc.aio never cancels a stream that is dropped.
     asyncio.run(
@@ -117,21 +117,21 @@ def test_aio_server(neighbour: Neighbour, place: str, how: str, arity: str) -> N
     assert [[CODES[how]]] * 4 == recorder.everywhere()
 
 
-def holds(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
+def holds(library: Library, place: str, how: str, arity: str) -> bool:
     """
-    Tell whether a neighbour keeps its caller from cutting a call off.
+    Return whether a library keeps its caller from cutting a call off.
 
-    Two wait for the call's end before its caller has it. One, outside ours, asks a stream to be told of its end, and
-    grpc keeps a stream that is to tell somebody.
+    Two wait for the call's end before its caller has it. One, outside ours, adds a done-callback to a stream, and grpc
+    keeps a stream that has one.
     """
     if how == "cancel":
-        return arity == "unary" and neighbour in (PROMETHEUS, SENTRY)
-    return (how, place, arity, neighbour) == ("drop", "inside", "bidi_stream", OPENTELEMETRY)
+        return arity == "unary" and library in (PROMETHEUS, SENTRY)
+    return (how, place, arity, library) == ("drop", "inside", "bidi_stream", OPENTELEMETRY)
 
 
-@beside(NEIGHBOURS, holds)
-def test_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
-    """So it does on a client."""
+@beside(LIBRARIES, holds)
+def test_client(library: Library, place: str, how: str, arity: str) -> None:
+    """The same holds on a client."""
     recorder = Recorder()
     ours = partial(intercepted, ClientInterceptor(*recorder.observers))
 
@@ -140,25 +140,25 @@ def test_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
         arity,
         recorder,
         (),
-        lambda plain: ours(neighbour.client(plain)) if place == "outside" else neighbour.client(ours(plain)),
+        lambda plain: ours(library.client(plain)) if place == "outside" else library.client(ours(plain)),
     )
 
     assert [[CODES[how]]] * 4 == recorder.everywhere("client")
 
 
-def swallows(neighbour: Neighbour, place: str, how: str, arity: str) -> bool:
-    """Return whether a neighbour, outside ours, awaits the answer in its interceptor: no cancellation gets through."""
-    awaits = ("unary", "client_stream") if neighbour is OPENTELEMETRY else ("unary",)
+def swallows(library: Library, place: str, how: str, arity: str) -> bool:
+    """Return whether a library, outside ours, awaits the answer in its interceptor: no cancellation gets through."""
+    awaits = ("unary", "client_stream") if library is OPENTELEMETRY else ("unary",)
     return place == "inside" and how == "cancel" and arity in awaits
 
 
-@beside((neighbour for neighbour in NEIGHBOURS if neighbour.aio_clients), swallows)
-def test_aio_client(neighbour: Neighbour, place: str, how: str, arity: str) -> None:
-    """So it does on a client on asyncio."""
-    assert neighbour.aio_clients
+@beside((library for library in LIBRARIES if library.aio_clients), swallows)
+def test_aio_client(library: Library, place: str, how: str, arity: str) -> None:
+    """The same holds on a client on asyncio."""
+    assert library.aio_clients
     recorder = Recorder()
     ours = aio_client_interceptors(*recorder.observers)
-    client = [*ours, *neighbour.aio_clients()] if place == "outside" else [*neighbour.aio_clients(), *ours]
+    client = [*ours, *library.aio_clients()] if place == "outside" else [*library.aio_clients(), *ours]
 
     asyncio.run(aio_cut_off(how, arity, recorder, (), client))
 

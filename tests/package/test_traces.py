@@ -1,4 +1,4 @@
-"""Spans: what each says of its call, and how a trace is carried from caller to server."""
+"""Spans: what each says of its call, and how the context is propagated from caller to server."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ def crash(_request: bytes, _context: grpc.ServicerContext) -> bytes:
 
 
 class Pair:
-    """A server and a client, both told of."""
+    """A server and a client, both observed."""
 
     def __init__(self, server: Recorder | None = None, client: Recorder | None = None) -> None:
         self.server = server or Recorder()
@@ -194,7 +194,7 @@ def aio_call(behavior: Callable[..., Any], server: Recorder, client: Recorder | 
 
 
 def test_message_of_an_exception_is_bounded() -> None:
-    """A huge exception makes no huge span: its message, its stack trace and the description are cut."""
+    """A huge exception makes no huge span: its message, its stack trace and the description are truncated."""
 
     def behavior(_request: bytes, _context: grpc.ServicerContext) -> bytes:
         raise ValueError("x" * 1_000_000)
@@ -250,7 +250,7 @@ def test_server_span_is_the_clients_child(arity: str) -> None:
     assert client.parent is None
 
 
-def test_client_span_is_the_current_spans_child_and_nobodys_current_span() -> None:
+def test_client_span_is_the_current_spans_child_and_does_not_become_current() -> None:
     """A client's span is a child of the current span, and does not become the current one."""
     pair = Pair()
     with pair.client.provider.get_tracer("app").start_as_current_span("job") as job:
@@ -302,7 +302,7 @@ BAD_TRACEPARENTS: list[str] = [
 
 @pytest.mark.parametrize("header", BAD_TRACEPARENTS, ids=lambda header: header[:60])
 def test_malformed_traceparent_starts_a_trace(header: str) -> None:
-    """A malformed traceparent gives the server a trace of its own, and hurts nothing."""
+    """A malformed traceparent gives the server a new trace, and costs nothing else."""
     server = Recorder()
     call_with([("traceparent", header)], server)
 
@@ -312,7 +312,7 @@ def test_malformed_traceparent_starts_a_trace(header: str) -> None:
 
 @pytest.mark.parametrize("header", [TRACEPARENT, f"cc-{TRACE_ID}-{SPAN_ID}-01-what-the-future-holds"])
 def test_traceparent(header: str) -> None:
-    """A good traceparent, of a later version too, is the parent."""
+    """A valid traceparent, of a later version too, is the parent."""
     server = Recorder()
     call_with([("traceparent", header)], server)
     parent = server.spans[0].parent
@@ -332,8 +332,8 @@ def test_traceparent(header: str) -> None:
     ],
     ids=["twice", "bad tracestate", "bytes", "bad baggage", "long baggage"],
 )
-def test_bad_company_does_not_cost_the_trace(metadata: Any) -> None:
-    """A second traceparent, bytes, and bad baggage or tracestate beside a good traceparent cost nothing."""
+def test_invalid_headers_beside_a_valid_traceparent(metadata: Any) -> None:
+    """A second traceparent, bytes, and invalid baggage or tracestate beside a valid traceparent cost nothing."""
     server = Recorder()
     call_with(metadata, server)
     parent = server.spans[0].parent
@@ -438,7 +438,7 @@ def test_callers_own_traceparent_is_replaced() -> None:
     assert [f"00-{call.trace_id}-{call.span_id}"] == [header.rpartition("-")[0] for header in seen]
 
 
-def test_propagator_of_ones_own() -> None:
+def test_propagator_of_the_application() -> None:
     """trace_calls takes a propagator in place of the global one."""
     pair = Pair(client=Recorder(trace={"propagator": W3CBaggagePropagator()}))
     pair.call()
@@ -472,8 +472,8 @@ def test_propagator_that_reads_every_key() -> None:
     assert "uberctx-tenant" in curious.seen
 
 
-def test_unsampled_call_is_carried_on_and_told() -> None:
-    """A call that is not sampled has no span, its trace is carried on, and its line and metrics are as ever."""
+def test_unsampled_call_is_propagated_and_reported() -> None:
+    """A call that is not sampled has no span; its context is propagated, and it has its line and metrics."""
     pair = Pair(client=Recorder(sampler=ALWAYS_OFF), server=Recorder(sampler=ParentBased(ALWAYS_OFF)))
     pair.call()
     [client], [server] = pair.client.calls, pair.server.calls
@@ -524,10 +524,10 @@ def test_filter_sees_the_clients_calls_too() -> None:
     assert job.get_span_context().span_id == parent.span_id
 
 
-QUIET = ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
+INFRASTRUCTURE = ["/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 
 
-@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("name", INFRASTRUCTURE)
 def test_health_and_reflection_have_no_spans(name: str) -> None:
     """Health checks and reflection have no spans and no line above DEBUG, and are measured."""
     pair = Pair()
@@ -562,7 +562,7 @@ def test_suppressed_client_is_silent(arity: str) -> None:
 
 @pytest.mark.parametrize("arity", ARITIES)
 def test_suppressed_aio_client_is_silent(arity: str) -> None:
-    """So it is on asyncio."""
+    """On asyncio it has none either."""
     client = Recorder()
 
     async def main() -> None:

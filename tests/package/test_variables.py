@@ -1,4 +1,4 @@
-"""Which variables OpenTelemetry reads: ours are all of them, in whatever version is installed."""
+"""The variables that OpenTelemetry reads: we check all of them, in whatever version is installed."""
 
 import ast
 import contextlib
@@ -20,7 +20,7 @@ from opentelemetry.util.re import parse_env_headers
 from client.lines import fields
 from client.processes import ROOT, environment
 from observability import settings
-from tests.support.bad_values import NEVER_SHOWN, STANDARD
+from tests.support.invalid_values import NEVER_SHOWN, STANDARD
 from tests.support.process import NOWHERE, Words, sending
 
 COVERED = {*settings.STANDARD, *settings.ANY_VALUE}
@@ -102,9 +102,9 @@ def test_every_variable_that_is_read(variables: dict[str, str]) -> None:
     assert [] == [name for name in read if name.startswith("OTEL_") and name not in COVERED]
 
 
-def test_import_with_bad_values() -> None:
+def test_import_with_invalid_values() -> None:
     """
-    `import observability` raises nothing, says nothing and changes no variable, with every variable bad.
+    `import observability` raises nothing, logs nothing and changes no variable, with every variable invalid.
     """
     bad = {name: value for name, (value, _) in STANDARD.items()}
     code = "import os; before = dict(os.environ); import observability; assert before == os.environ"
@@ -136,7 +136,7 @@ def test_import_with_bad_values() -> None:
 @pytest.mark.parametrize("value", [" 3 ", "many", "", "-1"])
 def test_span_limits(monkeypatch: pytest.MonkeyPatch, name: str, attribute: str, value: str) -> None:
     """
-    A good limit is used, whatever is around it; a bad one and an empty one are the default.
+    A valid limit is used, whatever is around it; an invalid one and an empty one are the default.
     """
     default = getattr(SpanLimits(), attribute)
     monkeypatch.setenv(name, value)
@@ -166,7 +166,7 @@ def test_span_limits(monkeypatch: pytest.MonkeyPatch, name: str, attribute: str,
 )
 def test_one_warning(variables: dict[str, str]) -> None:
     """
-    A bad value is one warning in all: OpenTelemetry, which does not see it, adds none of its own.
+    An invalid value is one warning in all: OpenTelemetry, which does not see it, adds none.
     """
     with Words({**sending(NOWHERE), **variables}, flush_seconds=0.1) as words:
         words.log("started")
@@ -181,7 +181,7 @@ def test_one_warning(variables: dict[str, str]) -> None:
 
 def test_ratio_without_a_number() -> None:
     """
-    A ratio without a number is 1, as its specification says, without a word.
+    A ratio without a number is 1, as its specification says, without a warning.
     """
     with Words({"OTEL_TRACES_SAMPLER": "traceidratio"}) as words:
         words.log("started")
@@ -194,7 +194,7 @@ def test_ratio_without_a_number() -> None:
 
 def test_tracer_made_later() -> None:
     """
-    A tracer that the application makes later needs no variable that was bad.
+    A tracer that the application makes later needs no variable that was invalid.
     """
     made = (
         "import tests.support.programs.words as program\n"
@@ -242,7 +242,7 @@ HEADERS = some.lists(some.text('aZ09-_=:;,"\\ %()/éß\t\x7f', max_size=8), max_
 @given(HEADERS)
 def test_headers_that_opentelemetry_reads(headers: str) -> None:
     """
-    Headers are good only where OpenTelemetry reads each of them, so that it has none to show in a warning.
+    Headers are valid only where OpenTelemetry reads each of them, so that it has none to show in a warning.
     """
     wanted = [header for header in headers.split(",") if header.strip(" \t")]
     is_good = settings.STANDARD["OTEL_EXPORTER_OTLP_HEADERS"](headers) is None
@@ -252,7 +252,7 @@ def test_headers_that_opentelemetry_reads(headers: str) -> None:
 
 def test_environment_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    Where every value is good, the environment is not touched, which other threads and their children see.
+    Where every value is valid, the environment is not touched, which other threads and their children see.
     """
     monkeypatch.setenv("OTEL_SERVICE_NAME", "tea")
     monkeypatch.setenv("OTEL_SPAN_LINK_COUNT_LIMIT", "3")

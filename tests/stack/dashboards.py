@@ -49,7 +49,7 @@ class Annotation:
     """
     What is drawn across all panels: what it asks, in steps of at least how many seconds.
 
-    A sample stands for its own time, or where ``by_value`` is set for the time that is its value, in milliseconds.
+    A sample stands for its own time, or where `by_value` is set for the time that is its value, in milliseconds.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """
 The images that the compose file runs, as the variables that name them to it.
 
-``IMAGES=upstream`` has Compose pull the published ones and build ours on the published Python. Otherwise every
+`IMAGES=upstream` has Compose pull the published ones and build ours on the published Python. Otherwise every
 image is made here of what there is without a registry: the programs of .tools/ with a busybox beside them, laid out
 as in the published images, and Debian's own Python, on which Compose builds ours.
 """

@@ -16,7 +16,7 @@ MINUTE = 60_000  # milliseconds
 
 @dataclass(frozen=True, slots=True)
 class JaegerSpan:
-    """A span as Jaeger tells it. The parent is ``service kind`` of another one; empty for a root."""
+    """A span as Jaeger returns it. The parent is `service kind` of another one; empty for a root."""
 
     service: str
     kind: str
@@ -87,7 +87,7 @@ class JaegerApi:
 
 
 class Jaeger(Program, JaegerApi):
-    """The real Jaeger on free ports, from ``with`` to its end; its traces die with it."""
+    """The real Jaeger on free ports, from `with` to its end; its traces die with it."""
 
     def __init__(self, folder: Path, prometheus_url: str) -> None:
         otlp, otlp_http, query, query_grpc, health, metrics, spanmetrics = free_ports(7)

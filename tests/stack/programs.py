@@ -1,4 +1,4 @@
-"""Programs of others, from .tools/: run once for their answer, or as a process with an end."""
+"""Third-party programs, from .tools/: run once for their answer, or as a process with an end."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ def run(name: str, *arguments: str | Path, **variables: str) -> str:
 
 
 class Program:
-    """A long-running program, from ``with`` to its end; its output goes to a file."""
+    """A long-running program, from `with` to its end; its output goes to a file."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A project of Compose's: the real compose file, under a name and on ports of its own."""
+"""A project of Compose's: the real compose file, under a separate name and on separate ports."""
 
 import json
 import re
@@ -18,14 +18,14 @@ README = (ROOT / "README.md").read_text()
 # Grafana's program cannot be built here: with images of our own, it is left out.
 VIEWERS = ("jaeger", "prometheus", *(["grafana"] if UPSTREAM else []))
 SERVICES = ("service-a", "service-b")
-# Whoever has the published images at hand has Docker's own Compose too, and needs nothing of ours.
+# Where the published images can be pulled, Docker's own Compose is there too, and nothing of ours is needed.
 COMPOSE = ("docker", "compose") if UPSTREAM else (TOOLS / "docker-compose",)
 # Compose builds our images, anew for what may have changed; unless they have been made for it.
 BUILD = "--build" if UPSTREAM else "--no-build"
 
 
 class Project:
-    """What the compose file starts, from ``with`` to its end."""
+    """What the compose file starts, from `with` to its end."""
 
     def __init__(self, engine: Engine, name: str, images: Mapping[str, str]) -> None:
         self._engine = engine
@@ -64,7 +64,7 @@ class Project:
         self.compose(*options.split(), "--timeout", "5")
 
     def states(self) -> dict[str, str]:
-        """Return what runs, and how it is: ``running healthy``, ``exited 0``, …."""
+        """Return what runs, and how it is: `running healthy`, `exited 0`, …."""
         lines = self.compose("--profile", "services", "ps", "--all", "--format", "json").splitlines()
         return {found["Service"]: _state(found) for found in map(json.loads, lines)}
 

@@ -42,7 +42,7 @@ class PrometheusApi:
         return [expression for expression in expressions if not eventually(partial(self.query, expression))]
 
     def targets(self, pool: str) -> dict[str, str]:
-        """Return the health of a scrape job's targets by their ``job``: ``up``, ``down``, ``unknown``."""
+        """Return the health of a scrape job's targets by their `job`: `up`, `down`, `unknown`."""
         targets = get(f"{self.url}/api/v1/targets", state="active", scrapePool=pool)["data"]["activeTargets"]
         assert len({target["labels"]["job"] for target in targets}) == len(targets), targets
         return {target["labels"]["job"]: target["health"] for target in targets}
@@ -54,7 +54,7 @@ class PrometheusApi:
         return [exemplar for series in answer["data"] for exemplar in series["exemplars"]]
 
     def rules(self, kind: str) -> list[Any]:
-        """Return the rules of a kind that are loaded: ``alert`` or ``record``."""
+        """Return the rules of a kind that are loaded: `alert` or `record`."""
         groups = get(f"{self.url}/api/v1/rules", type=kind)["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
@@ -66,10 +66,10 @@ class PrometheusApi:
 
 class Prometheus(Program, PrometheusApi):
     """
-    The real Prometheus on a port given, from ``with`` to its end.
+    The real Prometheus on a port given, from `with` to its end.
 
     It runs with compose's own flags and files. The lists of targets alone are others: they name free ports. It
-    scrapes and evaluates ``pace`` times as often as there.
+    scrapes and evaluates `pace` times as often as there.
     """
 
     def __init__(self, folder: Path, port: int, targets: Mapping[str, str], *, pace: int = 1) -> None:
@@ -98,7 +98,7 @@ def _flags() -> list[str]:
 
 
 def labels_of(sample: Mapping[str, Any]) -> Labels:
-    """Return a sample's labels, its name among them, as what tells it from others."""
+    """Return a sample's labels, its name among them, which identify its series."""
     return frozenset(sample["metric"].items())
 
 

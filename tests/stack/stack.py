@@ -40,7 +40,7 @@ def targets(a: Service, b: Service) -> dict[str, str]:
 
 
 def client(*arguments: str, otlp: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    """Run ``python client …`` as a person does; its spans go to an OTLP endpoint."""
+    """Run `python client …` as a person does; its spans go to an OTLP endpoint."""
     return subprocess.run(
         [sys.executable, "client", *arguments],
         cwd=ROOT,
@@ -54,7 +54,7 @@ def client(*arguments: str, otlp: str, stderr: int = subprocess.PIPE) -> subproc
 
 
 def call_echo(message: str, *, service_b: str, otlp: str) -> tuple[dict[str, Any], str]:
-    """Call ``python client call-echo``; return its answer and its trace id."""
+    """Call `python client call-echo`; return its answer and its trace id."""
     done = client("call-echo", "--verbose", "--service-b", service_b, message, otlp=otlp)
     [line] = [line for line in done.stderr.splitlines() if " kind=client " in line]
     return json.loads(done.stdout), fields(line)["trace_id"]

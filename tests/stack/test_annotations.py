@@ -134,7 +134,7 @@ def undrawn(lives: list[Life], events: list[tuple[float, float]], step: float) -
 @pytest.mark.parametrize("kind", DOWN)
 def test_every_start_is_drawn(lives: Lives, kind: str) -> None:
     """
-    Each start of a service is an event of its own, at the very millisecond: the first, and after any time down.
+    Each start of a service is a separate event, at the very millisecond: the first, and after any time down.
     """
     for address in (address for address, its in lives.down.items() if its == kind):
         events = lives.events(BY_NAME["Starts"], address, step=STEPS[0])

@@ -29,7 +29,7 @@ def services() -> dict[str, Any]:
 
 
 def test_compose_file() -> None:
-    """Compose accepts the file, without a word of warning."""
+    """Compose accepts the file, without a warning."""
     assert "" == run("docker-compose", "-f", COMPOSE_FILE, "--profile", "*", "config", "--quiet")
 
 
@@ -149,11 +149,11 @@ def test_readme_names_every_port(services: dict[str, Any]) -> None:
 
 def test_readme_has_every_variable() -> None:
     """Each variable of the compose file stands in a row of the README's table, and its default in the same place."""
-    told: dict[str, str] = {}
+    documented: dict[str, str] = {}
     for names, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", STACK, re.MULTILINE):
-        told |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False))
+        documented |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False))
 
-    assert dict(re.findall(r"\$\{(\w+):-([^}]+)\}", TEXT)) == told
+    assert dict(re.findall(r"\$\{(\w+):-([^}]+)\}", TEXT)) == documented
 
 
 def test_every_variable_has_a_default() -> None:

@@ -32,7 +32,7 @@ def test_required_panels() -> None:
 
 
 def test_panels_are_apart() -> None:
-    """Each panel of a dashboard has a number of its own, and says what it shows."""
+    """Each panel of a dashboard has a unique id, and says what it shows."""
     found = panels()
 
     assert len(found) == len({(panel.dashboard, panel.number) for panel in found})
@@ -49,7 +49,7 @@ def test_rows_are_of_their_side(panel: Panel) -> None:
 
 
 @pytest.mark.parametrize("panel", [panel for panel in OF_CALLS if panel.kind != "heatmap"], ids=str)
-def test_calls_are_told_by_service_and_method(panel: Panel) -> None:
+def test_calls_are_shown_by_service_and_method(panel: Panel) -> None:
     """A panel of calls has a line per process, service and method, and names all three; a heatmap has no lines."""
     for query in panel.queries:
         groups = re.findall(r"sum by \(([^)]*)\)", query.expression)
@@ -68,7 +68,7 @@ def test_latency_has_exemplars(panel: Panel) -> None:
 
 @pytest.mark.parametrize("row", [SERVERS, CLIENTS])
 def test_percentiles(row: str) -> None:
-    """Latency is told at the 50th, 95th and 99th percentile, and each line says which it is."""
+    """Latency is shown at the 50th, 95th and 99th percentile, and each line says which it is."""
     [panel] = [panel for panel in OF_CALLS if (panel.row, panel.title) == (row, "Latency")]
     quantiles = [re.findall(r"histogram_quantile\(([\d.]+),", query.expression) for query in panel.queries]
 

@@ -23,7 +23,7 @@ ROW = re.compile(
 )
 # How a call ends that is taken up after its caller has given up: the second where that took a moment longer.
 LATE = {"CANCELLED", "DEADLINE_EXCEEDED"}
-# Those in a line of text, and those in lines of their own, which are no commands and no log lines.
+# Those in a line of text, and those in separate lines, which are no commands and no log lines.
 QUERIES = [
     *re.findall(r"`([a-z_]+\{[^`]+\})`", GUIDE),
     *re.findall(r"^ {7}(?![$…└])(\S.*?)(?: {2,}#.*)?$", GUIDE, re.MULTILINE),
@@ -90,11 +90,11 @@ def test_trace_of_a_frozen_service(stack: Stack, frozen: Frozen) -> None:
     """The trace of a call to a frozen A is the one that the guide shows: A takes it up when B has given up."""
     stack.jaeger.trace(frozen.trace_id, spans=4)
     shown = client("trace", frozen.trace_id, "--jaeger", stack.jaeger.url, otlp=stack.jaeger.otlp).stdout
-    real, told = ROW.findall(shown), ROW.findall(re.sub(r"^ {4}", "", GUIDE, flags=re.MULTILINE))
+    real, documented = ROW.findall(shown), ROW.findall(re.sub(r"^ {4}", "", GUIDE, flags=re.MULTILINE))
 
-    assert 4 == len(told)
-    assert [title for title, *_ in told] == [title for title, *_ in real]
-    for rows in (real, told):
+    assert 4 == len(documented)
+    assert [title for title, *_ in documented] == [title for title, *_ in real]
+    for rows in (real, documented):
         *callers, (_, code, start, _) = rows
         assert ["DEADLINE_EXCEEDED"] * 3 == [caller[1] for caller in callers]
         assert code in LATE
@@ -103,8 +103,10 @@ def test_trace_of_a_frozen_service(stack: Stack, frozen: Frozen) -> None:
 
 def test_lines_of_a_frozen_service(frozen: Frozen) -> None:
     """The log lines of a call to a frozen A are those that the guide shows, but for how long it took."""
-    told = [dict(PAIR.findall(line)) for line in re.findall(r"^ +…( service=.*)$", GUIDE, re.MULTILINE)]
-    a, *b = [{name: value.strip('"') for name, value in line.items() if not name.endswith("_ms")} for line in told]
+    documented = [dict(PAIR.findall(line)) for line in re.findall(r"^ +…( service=.*)$", GUIDE, re.MULTILINE)]
+    a, *b = [
+        {name: value.strip('"') for name, value in line.items() if not name.endswith("_ms")} for line in documented
+    ]
 
     assert [True] * 2 == [line.items() <= real.items() for line, real in zip(b, frozen.lines[1:], strict=True)]
     assert frozen.lines[0]["code"] in LATE

@@ -1,4 +1,4 @@
-"""tools/install.py builds each program once, keeps it, and says plainly what it does and what it cannot."""
+"""tools/install.py builds each program once, keeps it, and prints what it does and what it cannot."""
 
 import os
 import re
@@ -99,7 +99,7 @@ def test_first_run_builds(machine: Machine) -> None:
 
 
 def test_progress(machine: Machine) -> None:
-    """What is being done, and how far it is, is told on stdout."""
+    """What is being done, and how far it is, is printed on stdout."""
     done = machine.install(PROBE)
 
     title = f"[1/1] {PROBE} 0.4.61"
@@ -158,7 +158,7 @@ def test_failed_build(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("variables", "status"), [({}, 77), ({"CI": "true"}, 1)], ids=["a person's", "CI"])
 def test_without_go(machine: Machine, variables: dict[str, str], status: int) -> None:
-    """Without Go it skips with a clear word and a status of its own; in CI that is a failure."""
+    """Without Go it skips with a clear message and its own exit status; in CI that is a failure."""
     done = machine.install(PATH="/nowhere", **variables)
 
     assert status == done.returncode

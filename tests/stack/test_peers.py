@@ -1,4 +1,4 @@
-"""Programs of others understand our services."""
+"""Third-party programs understand our services."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_grpcurl_lists(stack: Stack, side: str) -> None:
 def test_grpcurl_calls(
     stack: Stack, side: str, method: str, request_: dict[str, object], answers: list[dict[str, object]]
 ) -> None:
-    """Grpcurl calls both services knowing nothing but what reflection tells it."""
+    """Grpcurl calls both services knowing nothing but what reflection returns."""
     address = getattr(stack, side).address
     safe_str = run("grpcurl", "-plaintext", "-d", json.dumps(request_), address, method)
 

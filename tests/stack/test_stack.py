@@ -1,4 +1,4 @@
-"""Jaeger and Prometheus get, keep and show what the services tell."""
+"""Jaeger and Prometheus get, keep and show what the services report."""
 
 import re
 from functools import partial
@@ -62,10 +62,10 @@ def test_targets(stack: Stack) -> None:
 
 def test_versions(stack: Stack) -> None:
     """Prometheus knows which version of each service runs."""
-    told = eventually(
+    samples = eventually(
         lambda: stack.prometheus.query('target_info{job=~"service-.*"}'), lambda found: len(found) >= len(UP)
     )
-    labels = [sample["metric"] for sample in told]
+    labels = [sample["metric"] for sample in samples]
 
     assert {job: (job, __version__) for job in UP} == {
         found["job"]: (found["service_name"], found["service_version"]) for found in labels
@@ -180,7 +180,7 @@ def test_jaeger_restarts(tmp_path: Path) -> None:
 
 
 def failed_exports(service: Service) -> float:
-    """Return how many batches of spans a service could not deliver, as its /metrics tells."""
+    """Return how many batches of spans a service could not deliver, as its /metrics says."""
     with urlopen(service.metrics_url) as response:  # noqa: S310 - an address of the test's own
         text = response.read().decode()
     [count] = re.findall(r"^observability_span_export_failures_total (\S+)$", text, re.MULTILINE)

@@ -19,7 +19,7 @@ TOO_LONG = "x" * (64 * 1024 + 1)
 
 
 class Traffic:
-    """Calls every RPC of both services in turn, from ``with`` to its end; 1 in 10 is refused as too long."""
+    """Calls every RPC of both services in turn, from `with` to its end; 1 in 10 is refused as too long."""
 
     def __init__(self, a: str, b: str) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -69,4 +69,4 @@ class Traffic:
 
 
 def _standard_health(channel: grpc.Channel) -> Any:
-    return HealthStub(channel)  # whose types do not tell of its methods
+    return HealthStub(channel)  # whose types do not have its methods

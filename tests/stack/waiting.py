@@ -33,7 +33,7 @@ def eventually(probe: Callable[[], T], enough: Callable[[T], Any] = bool, timeou
     """
     Ask until the answer is enough, and return it.
 
-    After ``timeout`` seconds the answer is returned as it is: what is missing shows in it. A server that does
+    After `timeout` seconds the answer is returned as it is: what is missing shows in it. A server that does
     not answer yet is asked again as well.
     """
     deadline = time.monotonic() + timeout

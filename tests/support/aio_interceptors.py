@@ -1,4 +1,4 @@
-"""Somebody's asyncio interceptors: one act for all arities, each of which grpc wants a class of its own for."""
+"""Other libraries' asyncio interceptors: one function for all arities, for each of which grpc wants its own class."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias

@@ -1,4 +1,4 @@
-"""The ways to observe an asyncio channel, and not to."""
+"""The ways to observe an asyncio channel, and a bare one."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""A certificate for localhost that nobody vouches for, and its key, which guards nothing."""
+"""A self-signed certificate for localhost, and its key, which guards nothing."""
 
 KEY = """\
 -----BEGIN PRIVATE KEY-----

@@ -25,7 +25,7 @@ class ErrorLines(logging.Handler):
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record's text, with its logger in front and its exception behind."""
+        """Keep a record's text, after its logger's name and before its exception."""
         cause = ""
         if record.exc_info and record.exc_info[1]:
             cause = f" [{type(record.exc_info[1]).__name__}: {record.exc_info[1]}]"

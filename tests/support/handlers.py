@@ -1,4 +1,4 @@
-"""Every kind of handler that grpc runs, and one call of each: what a behaviour does must hold for all of them."""
+"""Every kind of handler that grpc runs, and one call of each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -22,10 +22,10 @@ class Kind:
     stack: str
     arity: str
     make: Callable[[Step], Any]
-    note: str = ""
+    variant: str = ""
 
     def __str__(self) -> str:
-        return "-".join(filter(None, (self.stack, self.note, self.arity)))
+        return "-".join(filter(None, (self.stack, self.variant, self.arity)))
 
     def serve_once(self, step: Step, observers: list[Observer]) -> None:
         """Serve one call with such a handler, to its end."""

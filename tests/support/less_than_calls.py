@@ -1,4 +1,4 @@
-"""What other people's interceptors answer with: less than a call of grpc's, and as good for their callers."""
+"""What other libraries' interceptors answer with: less than a call of grpc's, but enough for their callers."""
 
 import concurrent.futures
 from collections.abc import Callable, Iterator
@@ -10,13 +10,13 @@ from tests.support.without_us import Around
 
 
 class Answering(Around):
-    """Answers with what this makes of a call."""
+    """An interceptor that answers with what a function makes of the call."""
 
     def __init__(self, change: Callable[[Any], Any]) -> None:
         self._change = change
 
     def answer(self, call: Any) -> Any:
-        """Do so."""
+        """Answer so."""
         return self._change(call)
 
 
@@ -40,7 +40,7 @@ def says(answer: Any) -> Any:
 
 
 class Delegating:
-    """A stream that is none of grpc's, but has all that a call has, and an iteration of its own."""
+    """A stream that is none of grpc's, but has all that a call has, and is iterated in its own way."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
@@ -103,11 +103,11 @@ ANSWERED_STREAMS: Final[dict[str, Callable[[Any], Any]]] = {
 
 
 class NoBreadError(Exception):
-    """There is none."""
+    """The failure of these futures."""
 
 
 class WithStatusError(grpc.RpcError):
-    """Somebody's own error: it is no grpc.Call, and has a code."""
+    """Another library's error: it is no grpc.Call, and has a code."""
 
     code = says(grpc.StatusCode.NOT_FOUND)
 
@@ -122,7 +122,7 @@ class ResultAlone:
 
 
 class Pending(ResultAlone, grpc.Future):  # type: ignore[type-arg]  # generic in the stubs alone
-    """A future that is not over, of which nothing is heard but what its result is."""
+    """A future that is not over, and answers no question but for its result."""
 
     add_done_callback = says(NotImplementedError)
     cancel = passes("cancel")
@@ -177,4 +177,4 @@ ANSWERED_FUTURES: Final[dict[str, tuple[Callable[[Any], Any], bytes | type[Excep
     "failure": (lambda _call: Default(failure=NoBreadError("no bread")), NoBreadError, "UNKNOWN"),
     "failure with a code": (lambda _call: Default(failure=WithStatusError()), WithStatusError, "NOT_FOUND"),
 }
-"""Each with what its result is, or raises, and how that is told."""
+"""Each with what its result is, or raises, and the code that is reported."""

@@ -1,4 +1,4 @@
-"""Handlers of every arity that come to the end that a test asks for."""
+"""Handlers of every arity that end with the status that a test asks for."""
 
 import asyncio
 import threading
@@ -16,17 +16,17 @@ class Response:
 
 
 METADATA = (("key", "one"), ("key", "two"))
-"""What they send as initial and as trailing metadata."""
+"""What the handlers send as initial and as trailing metadata."""
 
 
 def behaviors(
-    ending: str, leave: threading.Event | None = None, begun: threading.Event | None = None
+    status: str, leave: threading.Event | None = None, begun: threading.Event | None = None
 ) -> dict[str, Any]:
     """
-    Return a handler of each arity that comes to this end: OK, NOT_FOUND, UNKNOWN or cancelled.
+    Return a handler of each arity that ends with this status: OK, NOT_FOUND or UNKNOWN, or waits to be `cancelled`.
 
-    They read all requests, send metadata, and tell when they have begun. Streams send a first response before; where
-    the client is to cancel, they wait until told to leave.
+    They read all requests, send metadata, and set `begun`. Streams then send a first response. Where the client is to
+    cancel, they wait for `leave`.
     """
 
     def begin(request: Any, context: grpc.ServicerContext) -> None:
@@ -37,11 +37,11 @@ def behaviors(
             begun.set()
 
     def end(context: grpc.ServicerContext) -> Response:
-        if ending == "NOT_FOUND":
+        if status == "NOT_FOUND":
             context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
-        if ending == "UNKNOWN":
+        if status == "UNKNOWN":
             raise ValueError("no bread")
-        if ending == "cancelled" and leave:
+        if status == "cancelled" and leave:
             leave.wait(10)
         return Response()
 
@@ -58,23 +58,23 @@ def behaviors(
 
 
 def reporter(over: threading.Event, served: dict[str, Any]) -> dict[str, Any]:
-    """Return these handlers, which tell when their call is over."""
+    """Return these handlers, which set `over` at the end of their call."""
 
-    def noting(behavior: Any) -> Any:
-        def noted(request: Any, context: grpc.ServicerContext) -> Any:
+    def reporting(behavior: Any) -> Any:
+        def reported(request: Any, context: grpc.ServicerContext) -> Any:
             context.add_callback(over.set)
             return behavior(request, context)
 
-        return noted
+        return reported
 
-    return {arity: noting(behavior) for arity, behavior in served.items()}
+    return {arity: reporting(behavior) for arity, behavior in served.items()}
 
 
-def aio_behaviors(ending: str, begun: asyncio.Event | None = None) -> dict[str, Any]:
-    """Do the same for asyncio; tells when they have begun."""
+def aio_behaviors(status: str, begun: asyncio.Event | None = None) -> dict[str, Any]:
+    """Do the same for asyncio."""
 
     async def begin(request: Any, context: Any) -> None:
-        # All of it: grpc.aio may call the end of a call that is still being written INTERNAL.
+        # All of it: grpc.aio may end a call that is still being written as INTERNAL.
         _ = request if isinstance(request, bytes) else [message async for message in request]
         await context.send_initial_metadata(METADATA)
         context.set_trailing_metadata(METADATA)
@@ -82,11 +82,11 @@ def aio_behaviors(ending: str, begun: asyncio.Event | None = None) -> dict[str, 
             begun.set()
 
     async def end(context: Any) -> Response:
-        if ending == "NOT_FOUND":
+        if status == "NOT_FOUND":
             await context.abort(grpc.StatusCode.NOT_FOUND, "as asked")
-        if ending == "UNKNOWN":
+        if status == "UNKNOWN":
             raise ValueError("no bread")
-        if ending == "cancelled":
+        if status == "cancelled":
             await asyncio.sleep(10)
         return Response()
 

@@ -1,4 +1,4 @@
-"""Ports for what listens, ends, and listens again, or is told its port before it does."""
+"""Ports for what listens, ends, and listens again, or must know its port before it does."""
 
 import contextlib
 import random

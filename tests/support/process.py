@@ -1,4 +1,4 @@
-"""The program `words`, as a process of its own."""
+"""The program `words`, as a separate process."""
 
 import json
 import os
@@ -81,7 +81,7 @@ class Words:
         return str(self._do("scrape"))
 
     def log(self, event: str, count: int = 1) -> None:
-        """Log this many lines of the application's own through each of both ways."""
+        """Log this many application lines by structlog, and as many by `logging`."""
         self._do("log", event=event, count=count)
 
     def tracing(self) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """
-Where tests have their spans sent: OTLP/gRPC endpoints, well and unwell.
+Collectors for tests: OTLP endpoints that take spans, refuse them, or never answer.
 
-``with Receiver() as receiver`` listens on a free port; ``receiver.endpoint`` is what
-``OTEL_EXPORTER_OTLP_ENDPOINT`` needs. Then ``receiver.wait_for(4, trace_id=…)`` waits for four spans of a
-trace, and ``receiver.spans()`` tells what has arrived. `client.spans.Span` says what a span is.
+`with Receiver() as receiver` listens on a free port; `receiver.endpoint` is what
+`OTEL_EXPORTER_OTLP_ENDPOINT` needs. Then `receiver.wait_for(4, trace_id=…)` waits for four spans of a
+trace, and `receiver.spans()` returns what has arrived, as `client.spans.Span`.
 """
 
 import socketserver
@@ -45,7 +45,7 @@ Receiver = Collector
 
 
 class HungReceiver(Collector):
-    """Takes every batch and never answers, until its end."""
+    """An endpoint that takes every batch and does not answer before its end."""
 
     def __init__(self, address: str = "127.0.0.1:0") -> None:
         super().__init__(address)
@@ -78,7 +78,7 @@ class AnsweringReceiver(Collector):
     """
     Answers each batch as `answer` says: with a response, or with a code and its text.
 
-    With `secure` it speaks TLS, with a certificate that nobody vouches for.
+    With `secure` it speaks TLS, with a self-signed certificate.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class HttpAnswer:
 
 
 class _Listening:
-    """A server in threads of this process, from ``with`` to its end."""
+    """A server in threads of this process, from `with` to its end."""
 
     def __init__(self, server: socketserver.BaseServer) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""Other people's interceptors, as neighbours of ours."""
+"""Other libraries' interceptors, to stand beside ours."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ PROVIDER = TracerProvider(shutdown_on_exit=False)
 
 
 class Passing(grpc_interceptor.ServerInterceptor):
-    """grpc-interceptor's way to change nothing."""
+    """An interceptor of grpc-interceptor that changes nothing."""
 
     def intercept(self, method: Any, request_or_iterator: Any, context: Any, method_name: str) -> Any:
         """Call the handler."""
@@ -50,8 +50,8 @@ class PassingClient(grpc_interceptor.ClientInterceptor):
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """Somebody else's interceptors; None where they have none."""
+class Library:
+    """A library's interceptors; None where it has none."""
 
     name: str
     server: Callable[[], Any]
@@ -63,29 +63,29 @@ class Neighbour:
         return self.name
 
 
-NEIGHBOURS = [
-    Neighbour(
+LIBRARIES = [
+    Library(
         "opentelemetry",
         lambda: official.server_interceptor(PROVIDER),
         lambda: official.aio_server_interceptor(PROVIDER),
         lambda channel: official.grpcext.intercept_channel(channel, official.client_interceptor(PROVIDER)),
         lambda: official.aio_client_interceptors(PROVIDER),
     ),
-    Neighbour(
+    Library(
         "grpc-interceptor",
         Passing,
         AioPassing,
         lambda channel: grpc.intercept_channel(channel, PassingClient()),
         None,
     ),
-    Neighbour(
+    Library(
         "grpc-interceptor's exceptions",
         grpc_interceptor.ExceptionToStatusInterceptor,
         grpc_interceptor.AsyncExceptionToStatusInterceptor,
         lambda channel: channel,
         None,
     ),
-    Neighbour(
+    Library(
         "py-grpc-prometheus",
         lambda: prom_server.PromServerInterceptor(registry=CollectorRegistry()),
         None,
@@ -94,7 +94,7 @@ NEIGHBOURS = [
         ),
         None,
     ),
-    Neighbour(
+    Library(
         "sentry",
         sentry_server.ServerInterceptor,
         sentry_aio_server.ServerInterceptor,
@@ -105,7 +105,7 @@ NEIGHBOURS = [
         ],
     ),
 ]
-OPENTELEMETRY, PASSING, EXCEPTIONS, PROMETHEUS, SENTRY = NEIGHBOURS
+OPENTELEMETRY, PASSING, EXCEPTIONS, PROMETHEUS, SENTRY = LIBRARIES
 
 
 def intercepted(interceptor: ClientInterceptor, channel: grpc.Channel) -> grpc.Channel:

@@ -1,4 +1,4 @@
-"""A call as bytes on the wire: what no client of grpc's would send."""
+"""A call as bytes on the wire, such as no grpc client would send."""
 
 import contextlib
 import socket

@@ -1,4 +1,4 @@
-"""The same act without us and with us, in both of our ways to observe a sync channel."""
+"""A bare sync channel, and both of our ways to observe one."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -29,7 +29,7 @@ singles: Final = pytest.mark.parametrize("arity", SINGLE)
 
 
 def expect(way: str, recorder: Recorder, *codes: str) -> None:
-    """Hold what was told to these codes, and to nothing in flight; a bare channel tells nothing."""
+    """Compare what was reported with these codes, and with nothing in flight; a bare channel reports nothing."""
     if way == "bare":
         return
     recorder.wait_for(len(codes))
@@ -56,14 +56,14 @@ class Around(
     grpc.StreamUnaryClientInterceptor,
     grpc.StreamStreamClientInterceptor,
 ):
-    """Somebody's interceptor, which may change what is asked and what is answered."""
+    """Another library's interceptor, which may change requests and responses."""
 
     def ask(self, request: Any) -> Any:
-        """Return what is asked instead."""
+        """Return the requests to send instead."""
         return request
 
     def answer(self, call: Any) -> Any:
-        """Return what is answered instead."""
+        """Return the responses to give instead."""
         return call
 
     def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Tests of the whole: the programs as processes, seen from outside alone."""
+"""End-to-end tests: the programs as processes, seen from outside alone."""

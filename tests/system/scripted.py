@@ -17,7 +17,7 @@ EchoChat = Callable[[Iterator[EchoRequest], grpc.ServicerContext], Iterator[Echo
 
 
 class ScriptedA(EchoServiceServicer):
-    """Answers with what a test gives it, and notes when a call came and when it was over."""
+    """Answers with what a test gives it, and records when a call came and when it was over."""
 
     def __init__(self, echo: Echo | None = None, chat: EchoChat | None = None) -> None:
         self._echo = echo
@@ -52,7 +52,7 @@ class ScriptedA(EchoServiceServicer):
         try:
             next(requests, None)
         except grpc.RpcError:
-            self.cancelled = True  # all that grpc tells of it: an iterator over the requests of a call that is over
+            self.cancelled = True  # all that grpc shows of it: an iterator over the requests of a call that is over
         self.over.set()
 
 
@@ -71,7 +71,7 @@ def scripted_a(echo: Echo | None = None, chat: EchoChat | None = None) -> Iterat
 
 
 def until_over(_request: Any, context: grpc.ServicerContext) -> Any:
-    """Do not answer as long as anybody waits for it."""
+    """Wait until the call is over."""
     over = threading.Event()
     if context.add_callback(over.set):
         over.wait()

@@ -71,7 +71,7 @@ def test_chat_of_nothing(system: System) -> None:
 
 
 def test_a_stopped(own_system: System) -> None:
-    """When A is stopped, B is well, A unavailable, and the text names no inner address."""
+    """When A is stopped, B is `ok`, A `unavailable`, and the text names no inner address."""
     own_system.a.stop()
 
     result = own_system.client("call-echo", "hello")

@@ -1,4 +1,4 @@
-"""With a collector, without, or with one that comes and goes: calls are served all the same."""
+"""With a collector, without, or with one that comes and goes: calls are served as ever."""
 
 import signal
 import statistics
@@ -35,27 +35,27 @@ def make_calls(service: Service, count: int) -> float:
 
 
 def test_no_collector_is_one_line() -> None:
-    """Without a collector a service says so once, not once per batch."""
+    """Without a collector a service logs so once, not once per batch."""
     nobody = "http://127.0.0.1:1"
     with Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT=nobody, **QUICKLY) as service:
         for _ in range(5):
             make_calls(service, 200)
             assert service.stdout.wait_for("level=warning")
         service.stop()
-        told = [fields(line) for line in service.stdout.wait_for_end() if " endpoint=" not in line]
+        lines = [fields(line) for line in service.stdout.wait_for_end() if " endpoint=" not in line]
 
         assert [] == service.stderr.wait_for_end()
     # How many wait at the end, if any, is a matter of time.
     assert ["metrics", "listening", "spans cannot be exported and are lost", "stopped"] == [
-        line["event"] for line in told if line["event"] != GIVEN_UP
+        line["event"] for line in lines if line["event"] != GIVEN_UP
     ]
-    assert [line["event"] for line in told].count(GIVEN_UP) <= 1
+    assert [line["event"] for line in lines].count(GIVEN_UP) <= 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_what_is_given_up_at_the_end(number: signal.Signals) -> None:
     """
-    Without a collector, a service that is ended says in one line how many spans it gives up, and why; it exits with 0.
+    Without a collector, a service that is ended logs in one line how many spans it gives up, and why; it exits with 0.
     """
     with Service("service-a", OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1") as service:
         make_calls(service, 5)
@@ -72,7 +72,7 @@ def test_what_is_given_up_at_the_end(number: signal.Signals) -> None:
 @pytest.mark.parametrize("options", [[], ["--verbose"]])
 def test_client_says_nothing_of_collectors(system: System, options: list[str]) -> None:
     """
-    A collector that is missing, hung, or refuses its spans, is not the client's business: it says nothing of it.
+    A collector that is missing, hung, or refuses its spans, is not the client's concern: it prints nothing of it.
     """
     refusal = (grpc.StatusCode.UNAUTHENTICATED, "token expired")
     with AnsweringReceiver(refusal) as refusing, HungReceiver() as hung:

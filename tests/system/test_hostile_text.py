@@ -40,7 +40,7 @@ def service() -> Iterator[Service]:
 
 
 class Traced:
-    """A call to a service by a trace of its own, and what the service's log tells of it."""
+    """A call to a service in a new trace, and the lines that the service logs of it."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -82,7 +82,7 @@ def test_message(service: Service, name: str) -> None:
 
 
 def test_message_that_is_no_text(service: Service) -> None:
-    """A message with lone surrogates cannot be parsed, and is told on one line."""
+    """A message with lone surrogates cannot be parsed, and is reported on one line."""
     traced = Traced(service)
     with grpc.insecure_channel(service.address) as channel:
         call: Any = channel.unary_unary("/echo.v1.EchoService/Echo")
@@ -94,7 +94,7 @@ def test_message_that_is_no_text(service: Service) -> None:
 
 @pytest.mark.parametrize("name", IN_A_PATH)
 def test_method_path(service: Service, name: str) -> None:
-    """A hostile method path is told in quotes, as it was sent, and its endpoint is unknown."""
+    """A hostile method path is logged in quotes, as it was sent, and its endpoint is unknown."""
     path = f"echo.v1.EchoService/{IN_A_PATH[name]}"
     traced = Traced(service)
     with grpc.insecure_channel(service.address) as channel:
@@ -112,7 +112,7 @@ def test_method_path(service: Service, name: str) -> None:
     ids=["null", "line-breaker", "no-text", "megabyte"],
 )
 def test_method_path_of_bytes(service: Service, name: bytes, expected: str) -> None:
-    """A method path that no client of grpc's sends is told on one line too, in its first 1,024 bytes."""
+    """A method path that no client of grpc's sends is logged on one line too, in its first 1,024 bytes."""
     traced = Traced(service)
     with raw_call(service.address, b"/echo.v1.EchoService/" + name, traced.raw_metadata):
         line = traced.line()
@@ -134,7 +134,7 @@ def test_method_path_of_bytes(service: Service, name: bytes, expected: str) -> N
     ids=["surrogate", "line-breaker", "raw-surrogate", "raw-null", "raw-line-breaker"],
 )
 def test_baggage_of_bytes(service: Service, value: bytes, tenant: str | None) -> None:
-    """Metadata that no client of grpc's sends is told on the call's one line as far as it is text, or not at all."""
+    """Metadata that no client of grpc's sends is logged on the call's one line as far as it is text, or not at all."""
     traced = Traced(service)
     with raw_call(service.address, b"/echo.v1.EchoService/Echo", traced.raw_metadata, (b"baggage", b"tenant=" + value)):
         line = traced.line()
@@ -186,7 +186,7 @@ def hostile_a() -> Iterator[Service]:
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long"])
 def test_status_text(hostile_a: Service, name: str) -> None:
-    """A hostile status text is passed on as it is, and told in quotes on both of B's lines."""
+    """A hostile status text is passed on as it is, and logged in quotes on both of B's lines."""
     traced = Traced(hostile_a)
     with grpc.insecure_channel(hostile_a.address) as channel:
         stub = CallEchoServiceStub(channel)
@@ -198,7 +198,7 @@ def test_status_text(hostile_a: Service, name: str) -> None:
 
 
 def test_status_text_of_a_megabyte(hostile_a: Service) -> None:
-    """Of a status text that is too long for a status, B passes on and tells what grpc leaves of it, on one line."""
+    """Of a status text that is too long for a status, B passes on and logs what grpc leaves of it, on one line."""
     traced = Traced(hostile_a)
     with grpc.insecure_channel(hostile_a.address) as channel:
         stub = CallEchoServiceStub(channel)

@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pip(python: str, *arguments: str) -> None:
-    """Run pip without a word, and without asking anyone."""
+    """Run pip silently, without a check for its newer versions."""
     command = [sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check", *arguments]
     subprocess.run(command, check=True, timeout=120)
 

@@ -6,7 +6,7 @@ from tests.system.conftest import System
 
 
 def test_load(system: System) -> None:
-    """So many calls are made, so many of them fail as they were meant to, and the exit status is 0."""
+    """The calls that were asked for are made, those that are to fail do so, and the exit status is 0."""
     result = system.client("load", "--rps", "50", "--duration", "1s", "--errors", "10%")
 
     assert 0 == result.returncode

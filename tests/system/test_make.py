@@ -1,4 +1,4 @@
-"""`make .venv`: what broke off is not taken for what is there."""
+"""`make .venv`: an environment whose making broke off is not taken for a finished one."""
 
 import os
 import shutil

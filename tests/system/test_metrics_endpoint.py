@@ -1,4 +1,4 @@
-"""/metrics of a service that others ask too much of: its calls are served as ever, and so is the scraper."""
+"""/metrics under too many requests: the service's calls are served as ever, and so is the scraper."""
 
 import contextlib
 import resource
@@ -43,7 +43,7 @@ def is_over(connection: socket.socket) -> bool:
 
 
 def echoes(service: Service, count: int) -> list[str]:
-    """Make this many calls, each on a connection of its own."""
+    """Make this many calls, each on a new connection."""
     answers = []
     for number in range(count):
         with grpc.insecure_channel(service.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -92,8 +92,8 @@ def test_connections_are_no_threads() -> None:
     "accept",
     ["application/openmetrics-text; version=abc", "application/openmetrics-text; version=1.x", "text/plain; version=?"],
 )
-def test_format_that_nobody_knows(accept: str) -> None:
-    """A scraper that asks for a format that is not known gets the plain one, and stderr stays empty."""
+def test_unknown_format(accept: str) -> None:
+    """A scraper that asks for an unknown format gets the plain one, and stderr stays empty."""
     with Service("service-b", OTEL_TRACES_EXPORTER="none") as service:
         page = get(service.metrics_url, {"Accept": accept})
         errors = service.stderr.lines()

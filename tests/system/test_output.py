@@ -1,4 +1,4 @@
-"""Output as it really is: closed, full, given up by its reader, or in an encoding that has few characters."""
+"""Unusual outputs: closed, full, abandoned by the reader, or in an encoding that has few characters."""
 
 import json
 import re
@@ -108,7 +108,7 @@ def test_full_stdout_of_the_client(system: System, command: str) -> None:
 
 
 def test_full_stdout_of_the_demo() -> None:
-    """So it is with the demo, whose services end with it."""
+    """The demo does the same, and its services end with it."""
     result = run("python client demo > /dev/full; status=$?; echo $status; exit $status")
 
     assert (f"{FULL}\n", b"1\n") == (result.stderr.decode(), result.stdout)
@@ -116,12 +116,12 @@ def test_full_stdout_of_the_demo() -> None:
 
 @pytest.mark.parametrize("command", ["echo no-such-option --nope", "health-a --timeout never", "nonsense"])
 def test_full_stderr(command: str) -> None:
-    """Wrong usage is exit status 2, also where nothing can be said of it."""
+    """Wrong usage is exit status 2, even where nothing can be printed."""
     assert 2 == run(f"python client {command} 2> /dev/full").returncode
 
 
 def test_full_stderr_of_load(system: System) -> None:
-    """A progress that cannot be shown keeps nobody from the result."""
+    """A progress bar that cannot be written does not keep the result from being printed."""
     result = run("python client load --rps 20 --duration 1s 2> /dev/full", **addresses(system))
 
     assert 0 == result.returncode
@@ -130,7 +130,7 @@ def test_full_stderr_of_load(system: System) -> None:
 
 @pytest.mark.parametrize("command", ["echo hello", "call-echo hello", "--help", "load --rps 10 --duration 1s"])
 def test_reader_that_has_gone(system: System, command: str) -> None:
-    """Where nobody reads the output any more, there is no word of it, and exit status 1 unless all was written."""
+    """Where nobody reads the output any more, nothing is printed of it, and exit status is 1 unless all was written."""
     result = run(f"exec 3>&1; {{ python client {command} 2>&3; echo $? >&3; }} | true", **addresses(system))
 
     *errors, status = [line for line in result.stdout.decode().splitlines() if not line.startswith("calls ")]

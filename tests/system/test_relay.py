@@ -1,4 +1,4 @@
-"""Service B is a good caller of Service A: in what it asks, how long it waits, and what it tells of a failure."""
+"""How Service B calls Service A: what it asks, how long it waits, and what it says of a failure."""
 
 import contextlib
 import itertools
@@ -69,7 +69,7 @@ def aborting() -> Iterator[tuple[Service, CallEchoServiceStub]]:
 
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
 def test_codes_of_a(aborting: tuple[Service, CallEchoServiceStub], code: grpc.StatusCode) -> None:
-    """B passes on A's code, and A's text but for the codes whose text would tell of A's inside."""
+    """B passes on A's code, and A's text but for the codes whose text would show A's inside."""
     service_b, stub = aborting
 
     failure = failure_of(stub, code.name)
@@ -125,7 +125,7 @@ def test_stream_has_its_callers_deadline(caller: float | None) -> None:
 
 
 def test_a_frozen(own_system: System) -> None:
-    """A frozen A is answered for within the time that it has, and 0.2 s."""
+    """With A frozen, B answers within A's time and 0.2 s."""
     with calling(own_system.b) as stub:
         stub.CallEcho(CallEchoRequest(msg="hello"), timeout=5)
         freeze(own_system.a)
@@ -185,7 +185,7 @@ def unresolvable() -> Iterator[str]:
 
 @pytest.mark.parametrize("gone", [refusing, resetting, swallowing, unresolvable])
 def test_a_did_not_answer(gone: "contextlib.AbstractContextManager[str]") -> None:
-    """However A fails to answer, B says so in time, with the fixed text of its code and no inner address."""
+    """However A fails to answer, B reports it in time, with the fixed text of its code and no inner address."""
     with gone() as address, b_before(address) as (_, stub):  # type: ignore[operator]  # the functions above
         start = time.monotonic()
         failure = failure_of(stub)
@@ -262,7 +262,7 @@ def test_deadline_reaches_a() -> None:
 
 
 def test_cancelled_chat_reaches_a() -> None:
-    """A chat that its caller cancels is cancelled for A too, within 0.2 s: A is not told that it has all messages."""
+    """A chat that its caller cancels is cancelled for A too, within 0.2 s: A does not get the end of its requests."""
     more = threading.Event()
     with scripted_a(chat=echo_each) as service_a, b_before(service_a.address) as (_, stub):
         answers = stub.CallEchoChat(itertools.chain([CallEchoRequest(msg="one")], waiting(more)))

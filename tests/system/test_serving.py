@@ -1,4 +1,4 @@
-"""Both services are good servers: within their limits, and at their end."""
+"""Both services as servers: their limits, and their end."""
 
 import contextlib
 import signal
@@ -48,7 +48,7 @@ def check(channel: grpc.Channel, service: str = "") -> int:
 
 
 def watch(channel: grpc.Channel, service: str = "") -> Iterator[int]:
-    """Ask the standard health service to tell of every change."""
+    """Ask the standard health service to send every change."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
     return (answer.status for answer in stub.Watch(health_pb2.HealthCheckRequest(service=service)))
 
@@ -178,7 +178,7 @@ def test_standard_health(system: System, folder: str, name: str) -> None:
 
 @pytest.mark.parametrize(("folder", "own"), [("service-a", "EchoService"), ("service-b", "CallEchoService")])
 def test_reflection(folder: str, own: str) -> None:
-    """--reflection lists the services; without it nobody is told."""
+    """--reflection lists the services; without it nothing does."""
     with Service(folder, "--reflection") as service, channel_to(service) as channel:
         listed = set(ProtoReflectionDescriptorDatabase(channel).get_services())
     with Service(folder) as service, channel_to(service) as channel:
@@ -244,7 +244,7 @@ def test_liveness_and_readiness(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_used_port(system: System, folder: str) -> None:
-    """A gRPC port that is in use is told in one line, with exit status 1."""
+    """A gRPC port that is in use is reported in one line, with exit status 1."""
     result = start_in_vain(folder, "--port", system.a.address.rpartition(":")[2])
 
     assert (f"cannot listen on {system.a.address}: address already in use\n", 1) == (result.stderr, result.returncode)
@@ -252,7 +252,7 @@ def test_used_port(system: System, folder: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_used_metrics_port(system: System, folder: str) -> None:
-    """A /metrics port that is in use is told in one line, with exit status 1."""
+    """A /metrics port that is in use is reported in one line, with exit status 1."""
     address = system.a.metrics_url.removeprefix("http://").removesuffix("/metrics")
 
     result = start_in_vain(folder, "--port", "0", OTEL_EXPORTER_PROMETHEUS_PORT=address.rpartition(":")[2])
@@ -261,7 +261,7 @@ def test_used_metrics_port(system: System, folder: str) -> None:
 
 
 def start_in_vain(folder: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Start a service that does not start; return what became of it."""
+    """Start a service that fails to start; return what became of it."""
     return subprocess.run(
         [sys.executable, "app.py", *options],
         cwd=ROOT / folder,
@@ -354,7 +354,7 @@ def test_call_in_flight_survives_the_end(number: int) -> None:
             assert NOT_SERVING == next(statuses)
             go_on.set()
             answer = call.result()
-            service_b.stdout.wait_for(" kind=server ", " endpoint=/call-echo ")  # it is told, so it is counted
+            service_b.stdout.wait_for(" kind=server ", " endpoint=/call-echo ")  # it is reported, so it is counted
             counts = set(metrics(service_b.metrics_url))
             over.set()
             assert [] == list(chat)
@@ -398,7 +398,7 @@ def test_stream_in_flight_survives_the_end(number: int) -> None:
 
 @SIGNALS
 def test_grace_has_an_end(number: int) -> None:
-    """What is still going on after the grace is cut off, and the exit status is 0 all the same."""
+    """What is still going on after the grace is cut off, and the exit status is still 0."""
     over = threading.Event()
     with Service("service-a", "--grace", "0.3") as service, channel_to(service) as channel:
         chat = EchoServiceStub(channel).EchoChat(until(over, EchoRequest(msg="one")))
@@ -448,15 +448,15 @@ def test_nobody_reads_stdout() -> None:
     )
     with process:
         assert process.stdout is not None
-        told: dict[str, str] = {}
-        while {"metrics", "listening"} - told.keys():
+        addresses: dict[str, str] = {}
+        while {"metrics", "listening"} - addresses.keys():
             line = fields(process.stdout.readline().rstrip("\n"))
-            told[line["event"]] = line["address"]
-        with grpc.insecure_channel(told["listening"]) as channel:
+            addresses[line["event"]] = line["address"]
+        with grpc.insecure_channel(addresses["listening"]) as channel:
             stub = EchoServiceStub(channel)
             answers = sum(1 for _ in stub.EchoChat(EchoRequest(msg="hello") for _ in range(messages)))
             echo = stub.Echo(EchoRequest(msg="hello"), timeout=2).echo
-        scrape = metrics(f"http://{told['metrics']}/metrics")
+        scrape = metrics(f"http://{addresses['metrics']}/metrics")
         start = time.monotonic()
         process.send_signal(signal.SIGTERM)
         status = process.wait(10)

@@ -1,4 +1,4 @@
-"""Every option and every variable with a bad value: told in one line, and what the contract says of the start."""
+"""Every option and every variable with an invalid value: one line, and what the contract says of the start."""
 
 import importlib.util
 import subprocess
@@ -16,13 +16,13 @@ from client.load import Duration, Share
 from client.processes import ROOT, Service, environment
 from observability import settings
 from programs.options import ListenHost, NewFile, Number, PeerAddress, Text, Url
-from tests.support.bad_values import NEVER_SHOWN, OURS, STANDARD, complaint
+from tests.support.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.system.conftest import System, run_client
 
 FOLDERS = ("service-a", "service-b")
-# The default port of /metrics may be someone else's: what is in use then is told, and is no fault of ours.
+# The default port of /metrics may be someone else's: one that is in use is reported, and is no fault of ours.
 OF_SERVICES = {name: bad for name, bad in STANDARD.items() if name != "OTEL_EXPORTER_PROMETHEUS_PORT"}
-# Of each type, a bad value and what is allowed.
+# Of each type, an invalid value and what is allowed.
 BAD = {
     ListenHost: ("no.such.host.invalid", "an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]"),
     PeerAddress: ("nowhere", "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"),
@@ -39,7 +39,7 @@ GOOD_ARGUMENTS = {"call-echo": ["hello"], "echo": ["hello"], "trace": ["0" * 32]
 
 @dataclass(frozen=True)
 class Setting:
-    """An option, a variable or an argument of a program, and a bad value of it."""
+    """An option, a variable or an argument of a program, and an invalid value of it."""
 
     program: str
     arguments: tuple[str, ...]
@@ -75,8 +75,8 @@ def client_command(name: str) -> click.Command:
 PROGRAMS = {folder: service_command(folder) for folder in FOLDERS} | {name: client_command(name) for name in COMMANDS}
 
 
-def bad_value(type_: click.ParamType[object]) -> tuple[str, str]:
-    """Return a bad value of a type, and what is allowed."""
+def invalid_value(type_: click.ParamType[object]) -> tuple[str, str]:
+    """Return an invalid value of a type, and what is allowed."""
     if isinstance(type_, Number):
         whole = "whole " if isinstance(type_.minimum, int) else ""
         return "many", f"a {whole}number from {type_.minimum:g} to {type_.maximum:,}"
@@ -84,7 +84,7 @@ def bad_value(type_: click.ParamType[object]) -> tuple[str, str]:
 
 
 def settings_of(program: str) -> list[Setting]:
-    """Return a bad value for each option, variable and argument of a program."""
+    """Return an invalid value for each option, variable and argument of a program."""
     good = GOOD_ARGUMENTS.get(program, [])
     found = []
     for param in PROGRAMS[program].params:
@@ -92,7 +92,7 @@ def settings_of(program: str) -> list[Setting]:
         if is_flag and not param.envvar:
             continue  # a flag of the client's has no value
         kind = type(param.type)
-        value, allowed = bad_value(param.type)
+        value, allowed = invalid_value(param.type)
         if isinstance(param, click.Argument):
             found.append(Setting(program, (value,), (), kind, param.make_metavar(CONTEXT), value, allowed))
         elif not is_flag:
@@ -110,29 +110,29 @@ KINDS = {(setting.kind, bool(setting.variables), setting.program in FOLDERS): se
 
 
 def test_every_kind_of_setting_is_here() -> None:
-    """These tests have a bad value for each kind of setting that a program has, and for each variable of ours."""
+    """These tests have an invalid value for each kind of setting that a program has, and for each variable of ours."""
     assert {Number, *BAD} == {setting.kind for setting in SETTINGS}
     assert set(settings.OURS) == {*OURS, "OBSERVABILITY_LOG_BAGGAGE"}
     assert set(settings.STANDARD) == set(STANDARD)
 
 
-def assert_told(setting: Setting, text: str) -> None:
-    """Hold what is said of a setting's bad value to the contract."""
+def assert_reported(setting: Setting, text: str) -> None:
+    """Compare what is printed of a setting's invalid value with the contract."""
     (line,) = text.splitlines()
     assert setting.name in line
     assert f"{setting.value!r} is not {setting.allowed}" in line
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_bad_values_stop_the_start(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
-    """A bad value of any option, variable or argument is one line that names it, its value and what is allowed."""
+def test_invalid_values_stop_the_start(monkeypatch: pytest.MonkeyPatch, setting: Setting) -> None:
+    """An invalid value of an option, variable or argument is one line that names it, its value and what is allowed."""
     for name, value in setting.variables:
         monkeypatch.setenv(name, value)
 
     with pytest.raises(click.UsageError) as caught:
         PROGRAMS[setting.program].make_context(setting.program, list(setting.arguments))
 
-    assert_told(setting, caught.value.format_message())
+    assert_reported(setting, caught.value.format_message())
 
 
 def start(program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -151,12 +151,12 @@ def start(program: str, *arguments: str, **variables: str) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("setting", KINDS.values(), ids=str)
-def test_bad_values_in_a_process(setting: Setting) -> None:
-    """So it is in a real process: the line is all that it says, and the exit status is 2."""
+def test_invalid_values_in_a_process(setting: Setting) -> None:
+    """In a real process the line is all that is printed, and the exit status is 2."""
     result = start(setting.program, *setting.arguments, **dict(setting.variables))
 
     assert ("", 2) == (result.stdout, result.returncode)
-    assert_told(setting, result.stderr)
+    assert_reported(setting, result.stderr)
 
 
 @pytest.mark.parametrize("url", [f"http://user:{NEVER_SHOWN}@localhost:16686", f"user:{NEVER_SHOWN}@localhost"])
@@ -170,8 +170,8 @@ def test_secrets_of_a_url(url: str) -> None:
 
 
 @pytest.mark.parametrize("program", [*FOLDERS, "health-a", "call-echo", "load"])
-def test_bad_variables_of_ours(program: str) -> None:
-    """A bad value of a variable of ours stops each program with the one line, and exit status 2."""
+def test_invalid_variables_of_ours(program: str) -> None:
+    """An invalid value of a variable of ours stops each program with the one line, and exit status 2."""
     arguments = GOOD_ARGUMENTS.get(program, [])
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda item: start(program, *arguments, **{item[0]: item[1][0]}), OURS.items()))
@@ -182,7 +182,7 @@ def test_bad_variables_of_ours(program: str) -> None:
 
 
 @pytest.mark.parametrize("program", [*FOLDERS, "health-a", "call-echo", "load"])
-def test_bad_folder_of_prometheus(program: str) -> None:
+def test_invalid_folder_of_prometheus(program: str) -> None:
     """A folder for prometheus_client's multiprocess mode that is missing stops each program likewise."""
     result = start(program, *GOOD_ARGUMENTS.get(program, []), PROMETHEUS_MULTIPROC_DIR="/no/such/folder")
 
@@ -194,8 +194,8 @@ def test_bad_folder_of_prometheus(program: str) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_bad_standard_variables_are_warned_of(system: System, folder: str) -> None:
-    """A bad value of OpenTelemetry's variables is one warning that names it, and the default counts."""
+def test_invalid_standard_variables_are_warned_of(system: System, folder: str) -> None:
+    """An invalid value of OpenTelemetry's variables is one warning that names it, and the default is used."""
     with Service(folder, **{name: value for name, (value, _) in OF_SERVICES.items()}) as service:
         health = {"SERVICE_A_ADDRESS": service.address, "SERVICE_B_ADDRESS": service.address}
         answer = system.client(f"health-{folder[-1]}", **health)
@@ -212,8 +212,8 @@ def test_bad_standard_variables_are_warned_of(system: System, folder: str) -> No
 
 
 @pytest.mark.parametrize("family", sorted({"_".join(name.split("_")[:2]) for name in STANDARD}))
-def test_bad_standard_variables_stay_out_of_the_clients_way(system: System, family: str) -> None:
-    """The client says nothing of a bad value of OpenTelemetry's variables, be it in the company of its family's."""
+def test_invalid_standard_variables_stay_out_of_the_clients_way(system: System, family: str) -> None:
+    """The client prints nothing of an invalid value of OpenTelemetry's variables, be it beside its family's."""
     variables = {name: value for name, (value, _) in STANDARD.items() if name.startswith(family)}
     result = system.client("echo", "hello", **variables)
 

@@ -18,8 +18,8 @@ FAILED = ("service", "endpoint", "status", "error", "latency_ms", "level", "kind
 
 
 @dataclass(frozen=True)
-class Told:
-    """One run of `call-echo --verbose`, with what everyone told of it, from the caller inwards."""
+class Reported:
+    """One run of `call-echo --verbose`, with what every side reported of it, from the caller inwards."""
 
     answer: CompletedProcess[str]
     lines: list[str]
@@ -31,32 +31,32 @@ class Told:
         return fields(self.lines[0])["trace_id"]
 
 
-def told(system: System, *, sides: int = 4) -> Told:
-    """Make a call, and wait until all sides have told of it."""
+def reported(system: System, *, sides: int = 4) -> Reported:
+    """Make a call, and wait until all sides have reported it."""
     answer = system.client("call-echo", "hello", "--verbose")
     (client_line,) = answer.stderr.splitlines()
     trace_id = fields(client_line)["trace_id"]
     b = sorted(system.b.stdout.wait_for(trace_id, count=2), key=lambda line: " kind=client " in line)
     a = system.a.stdout.wait_for(trace_id) if sides > 3 else []
     spans = system.receiver.wait_for(sides, trace_id=trace_id)
-    return Told(answer, [client_line, *b, *a], sorted(spans, key=lambda span: span.start))
+    return Reported(answer, [client_line, *b, *a], sorted(spans, key=lambda span: span.start))
 
 
 @pytest.fixture(scope="module")
-def success(system: System) -> Told:
+def success(system: System) -> Reported:
     """Give a call that succeeded."""
-    return told(system)
+    return reported(system)
 
 
 @pytest.fixture(scope="module")
-def failure() -> Told:
+def failure() -> Reported:
     """Give a call that failed because A was stopped."""
     with running_system() as system:
         system.a.stop()
-        return told(system, sides=3)
+        return reported(system, sides=3)
 
 
-def test_each_side_has_a_line(success: Told) -> None:
+def test_each_side_has_a_line(success: Reported) -> None:
     """A call that passes through both services has one line per call and side, with the method it calls or serves."""
     keys = ("service", "kind", "endpoint", "method", "status", "level", "code")
 
@@ -70,7 +70,7 @@ def test_each_side_has_a_line(success: Told) -> None:
     ] == [tuple(fields(line)[key] for key in keys) for line in success.lines]
 
 
-def test_keys_have_their_order(success: Told) -> None:
+def test_keys_have_their_order(success: Reported) -> None:
     """The keys of a line stand in the order of the contract, a server's with the peer and the deadline."""
     client, b_server, b_client, a_server = (tuple(fields(line)) for line in success.lines)
 
@@ -78,7 +78,7 @@ def test_keys_have_their_order(success: Told) -> None:
     assert (*COMMON, "peer", "deadline_ms", *IDS) == b_server == a_server
 
 
-def test_a_line_looks_as_promised(success: Told) -> None:
+def test_a_line_looks_as_promised(success: Reported) -> None:
     """A line of Service A is, to the letter, what the contract shows."""
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} service=A endpoint=/echo status=ok latency_ms=\d+\.\d{3} level=info "
@@ -88,7 +88,7 @@ def test_a_line_looks_as_promised(success: Told) -> None:
     )
 
 
-def test_lines_of_a_failure(failure: Told) -> None:
+def test_lines_of_a_failure(failure: Reported) -> None:
     """When A is stopped, each side's line is an error: the fixed text on B's own, grpc's words on B's call."""
     client, b_server, b_client = map(fields, failure.lines)
 
@@ -100,7 +100,7 @@ def test_lines_of_a_failure(failure: Told) -> None:
     ]
 
 
-def test_keys_of_a_failure(failure: Told) -> None:
+def test_keys_of_a_failure(failure: Reported) -> None:
     """A failure's line has its error after its status, always quoted."""
     client, b_server, b_client = failure.lines
 
@@ -109,7 +109,7 @@ def test_keys_of_a_failure(failure: Told) -> None:
     assert all(' error="StatusCode.UNAVAILABLE: ' in line for line in failure.lines)
 
 
-def test_one_trace_of_four_spans(success: Told) -> None:
+def test_one_trace_of_four_spans(success: Reported) -> None:
     """A call is one trace: client → B → B's call → A, each the child of the one before."""
     assert [
         ("client", "client", "echo.v1.CallEchoService/CallEcho"),
@@ -120,14 +120,14 @@ def test_one_trace_of_four_spans(success: Told) -> None:
     assert ["", *(span.span_id for span in success.spans[:-1])] == [span.parent_id for span in success.spans]
 
 
-def test_spans_and_lines_name_each_other(success: Told) -> None:
+def test_spans_and_lines_name_each_other(success: Reported) -> None:
     """Each side's line has the ids of that side's span."""
     assert [(span.trace_id, span.span_id) for span in success.spans] == [
         (fields(line)["trace_id"], fields(line)["span_id"]) for line in success.lines
     ]
 
 
-def test_attributes_of_spans(system: System, success: Told) -> None:
+def test_attributes_of_spans(system: System, success: Reported) -> None:
     """Spans carry the stable RPC attributes: a client's the server's address, a server's its peer's."""
     client, b_server, b_client, a_server = (dict(span.attributes) for span in success.spans)
     peers = [b_server.pop("network.peer.port"), a_server.pop("network.peer.port")]
@@ -145,7 +145,7 @@ def test_attributes_of_spans(system: System, success: Told) -> None:
     assert all(isinstance(port, int) for port in peers)
 
 
-def test_spans_of_a_failure(failure: Told) -> None:
+def test_spans_of_a_failure(failure: Reported) -> None:
     """When A is stopped, the trace has three spans, all errors, with the code as their type."""
     assert [("client", "error"), ("service-b", "error"), ("service-b", "error")] == [
         (span.service, span.status) for span in failure.spans
@@ -158,7 +158,7 @@ def test_spans_of_a_failure(failure: Told) -> None:
 @pytest.mark.parametrize(("service", "method"), [("a", "Echo"), ("b", "CallEcho")])
 def test_exemplar_names_the_trace(own_system: System, service: str, method: str) -> None:
     """The bucket that a call fell into names the call's trace, and its span on that side."""
-    call = told(own_system)
+    call = reported(own_system)
     url = getattr(own_system, service).metrics_url
     exemplar = f'trace_id="{call.trace_id}"'
 
@@ -172,7 +172,7 @@ def test_exemplar_names_the_trace(own_system: System, service: str, method: str)
 
 def test_counts_of_one_call(own_system: System) -> None:
     """One call is started once, handled once, observed once, with one message each way, and is not in flight."""
-    told(own_system)
+    reported(own_system)
     labels = 'grpc_method="Echo",grpc_service="echo.v1.EchoService",grpc_type="unary"}'
     lines = metrics(own_system.a.metrics_url)
 

@@ -11,7 +11,7 @@ from tests.system.conftest import System
 
 @dataclass(frozen=True)
 class Stream:
-    """A streaming command, and what A is to tell of it."""
+    """A streaming command, and what A is to report of it."""
 
     arguments: tuple[str, ...]
     method: str

@@ -53,7 +53,7 @@ def test_times_count_from_the_first_start() -> None:
     ids=str,
 )
 def test_codes_of_either_conventions(attributes: Mapping[str, str | int], code: str) -> None:
-    """A code is shown by its name, be it told by name or, as the older conventions do, by number."""
+    """A code is shown by its name, be it recorded by name or, as the older conventions do, by number."""
     call = dataclasses.replace(span("a", "", 0, 1), attributes=attributes)
 
     assert code == call.code
@@ -69,7 +69,7 @@ def test_branches() -> None:
 
 
 def test_callers_that_are_not_there() -> None:
-    """A span whose caller is elsewhere begins a tree of its own."""
+    """A span whose caller is elsewhere begins a new tree."""
     assert 2 == len(rows(span("a", "elsewhere", 0, 9), span("b", "b", 1, 2)))
 
 

@@ -44,7 +44,7 @@ ADDRESS = "localhost:8080"
 
 
 class Service(HealthServiceServicer):
-    """A handler adds to its call what it knows."""
+    """A service whose handler annotates its call."""
 
     def Check(self, request: HealthCheckRequest, context: grpc.ServicerContext) -> HealthCheckResponse:  # noqa: N802 - an RPC
         """Answer."""
@@ -57,7 +57,7 @@ class Service(HealthServiceServicer):
 
 
 def main() -> int:
-    """Run a server, as the README tells."""
+    """Run a server, as the README shows."""
     try:
         with Telemetry.start(
             "service-a",
@@ -100,7 +100,7 @@ async def aio_main() -> int:
 
 
 def count_calls(call: Call) -> OnEnd:
-    """Observe calls in one's own way: a plain function."""
+    """Observe calls by a plain function."""
     assert_type(call.service, str)
     assert_type(call.method, str)
     assert_type(call.kind, Literal["server", "client"])
@@ -124,23 +124,23 @@ def count_calls(call: Call) -> OnEnd:
 
 
 class SlowHandlers(LifecycleObserver):
-    """Observe more than a call's start and end; a call's state is what on_start returns."""
+    """An observer of more than a call's start and end; a call's state is what on_start returns."""
 
     def on_start(self, call: Call) -> list[str]:
         """Return the state."""
         return [call.method]
 
     def on_handler_end(self, call: Call, state: list[str]) -> None:
-        """Use it."""
+        """Use the state."""
         state.append(call.service)
 
     def on_end(self, call: Call, state: list[str], outcome: Outcome) -> None:
-        """Use it again."""
+        """Use the state again."""
         state.append(f"{call.kind} {outcome.code.name}")
 
 
 def own_parts() -> None:
-    """Bring one's own parts: nothing global, everything an argument."""
+    """Build everything by hand: nothing global, everything an argument."""
     provider = TracerProvider()
     registry = CollectorRegistry()
     observers: list[Observer] = [

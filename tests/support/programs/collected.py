@@ -133,7 +133,7 @@ async def serve_aio(observers: list[Any]) -> None:
 
 
 def main() -> None:
-    """Make the calls, and wait until all is told."""
+    """Make the calls, and wait until all are reported."""
     faulthandler.dump_traceback_later(WATCHDOG, exit=True)
     gc.set_threshold(50, 1, 1)
     gc.freeze()  # so that full collections come soon, too: they wait until a quarter of all is new

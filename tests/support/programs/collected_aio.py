@@ -74,7 +74,7 @@ async def call(channel: Any) -> None:
 
 async def make_round(way: str, address: str) -> Counter[str]:
     """Make all calls once; return what was counted of them."""
-    # A registry of its own: its first calls are those that make metrics, under prometheus_client's lock.
+    # A new registry: its first calls are those that make metrics, under prometheus_client's lock.
     registry = CollectorRegistry()
     observers = [measure_calls(registry), log_calls(structlog.wrap_logger(None, processors=[drop]))]
     channels = [aio_channel(way, address, *observers) for _ in range(CHANNELS)]

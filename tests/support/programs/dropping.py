@@ -1,5 +1,5 @@
 """
-Drops streams into the garbage collector's hands, on many channels at once, and writes what was counted as JSON.
+Drops streams for the garbage collector to find, on many channels at once, and writes what was counted as JSON.
 
 Its first argument is the way to observe a channel, the second how many calls each channel makes, the third, if there
 is one, for how many seconds it starts over. Where nothing moves for a minute, it ends with every thread's stack trace:
@@ -91,7 +91,7 @@ def drop_streams(channel: Any, calls: int) -> None:
 
 
 def run(way: str, address: str, calls: int, observed_by: list[Observer]) -> None:
-    """Do so on all channels at once."""
+    """Drop streams on all channels at once."""
     with ThreadPoolExecutor(CHANNELS) as pool:
         channels = [grpc.insecure_channel(address) for _ in range(CHANNELS)]
         for done in [pool.submit(drop_streams, WAYS[way](plain, observed_by), calls) for plain in channels]:
@@ -102,7 +102,7 @@ def run(way: str, address: str, calls: int, observed_by: list[Observer]) -> None
 
 
 def totals(registry: CollectorRegistry) -> Iterator[tuple[str, float]]:
-    """Give the sums of what was counted."""
+    """Return the sums of what was counted."""
     names = ("grpc_client_started_total", "grpc_client_handled_total", "grpc_client_in_flight")
     samples = [sample for metric in registry.collect() for sample in metric.samples]
     for name in names:
@@ -110,7 +110,7 @@ def totals(registry: CollectorRegistry) -> Iterator[tuple[str, float]]:
 
 
 def main(way: str, calls: str, seconds: str = "0") -> None:
-    """Run it, over and over for so many seconds."""
+    """Run it, over and over for this many seconds."""
     registry = CollectorRegistry()
     observed_by = observers(registry)
     until = time.monotonic() + float(seconds)

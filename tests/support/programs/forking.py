@@ -1,11 +1,11 @@
 """
-A process that makes another one of itself, in the way that its first argument names, and waits for its end.
+A process that forks, or starts a child, in the way that its first argument names, and waits for the child's end.
 
 The child calls the service at the address of the second argument. The parent has a line, a call and its span waiting
-when it forks: it alone is to tell of these. Its call is one that it says that it has made: after a fork, gRPC may be of
-no use where it was used before. The third argument has options of Telemetry.start, as JSON, and among them `flushed`,
-whether the parent has told of its own before. Prints, to stderr, the exit status of the child and the seconds from the
-end of its work to its own.
+when it forks: it alone is to report these. Its call is made up, without gRPC, which may not work in a child where the
+parent has used it. The third argument has options of Telemetry.start, as JSON, and among them `flushed`, whether the
+parent flushes before it forks. Prints, to stderr, the exit status of the child and the seconds from the end of the
+child's work to the child's end.
 """
 
 import json
@@ -45,12 +45,12 @@ class Forking:
         self.telemetry = Telemetry.start("forking", **self.options)
 
     def be_parent(self, *, flushed: bool) -> None:
-        """Log a line, and tell of a call."""
+        """Log a line, and report a call."""
         self.start()
         logger.info("parent")
         called = method_at(f"/{SERVICE}/{NAMES['unary']}", "unary")
-        signals = self.telemetry._reporter
-        Observation(called, "client", [], signals, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
+        reporter = self.telemetry._reporter
+        Observation(called, "client", [], reporter, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
         if flushed:
             self.telemetry.flush(10)
 
@@ -64,7 +64,7 @@ class Forking:
         worked[0] = time.monotonic()
 
     def start_and_work(self) -> None:
-        """Be a child that has telemetry of its own."""
+        """Be a child that starts its own telemetry."""
         self.start()
         self.work()
 

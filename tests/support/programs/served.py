@@ -1,8 +1,8 @@
 """
-Runs a server of the stack that its first argument names, by `serve` or `serve_aio`, until it is told to stop.
+Runs a server of the stack that its first argument names, by `serve` or `serve_aio`, until SIGTERM or SIGINT.
 
 Its second argument is the address, the third a JSON object: options of serve, and `secure` for a server with
-credentials, `own_health` for one with a health service of its own.
+credentials, `own_health` for one with its own health service.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ async def run_aio(address: str, telemetry: Telemetry, options: dict[str, Any]) -
 
 
 def main(stack: str, address: str, options: str) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal."""
     with Telemetry.start("served", services=[SERVICE]) as telemetry:
         try:
             if stack == "sync":

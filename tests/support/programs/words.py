@@ -1,5 +1,5 @@
 """
-A process with telemetry that serves and makes calls to itself, as it is told.
+A process with telemetry that serves, and makes calls to itself, as commands say.
 
 It reads commands from stdin, one JSON list per line: a function's name and its arguments, the first of them
 `start`. It writes each one's result as a line of JSON to the file descriptor that its argument names. stdout and
@@ -33,7 +33,7 @@ class Words:
         self._telemetry = Telemetry.start("words", **options)
         interceptors = [HideExceptions(), *self._telemetry.server_interceptors()]
         address = self._stack.enter_context(serving(*interceptors, unary=as_asked))
-        # To itself, past whatever proxy a test has put into the environment.
+        # To itself, past any proxy that a test has put into the environment.
         plain = self._stack.enter_context(grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]))
         self._channel = self._telemetry.intercept_channel(plain, target=address)
         return {"address": address, "metrics": self._telemetry.metrics_address}
@@ -55,7 +55,7 @@ class Words:
             return str(response.read().decode())
 
     def log(self, event: str, count: int = 1) -> None:
-        """Log this many lines of the application's own through each of both ways."""
+        """Log this many application lines by structlog, and as many by `logging`."""
         for _ in range(count):
             structlog.get_logger().info(event, by="structlog")
             logging.getLogger("words").info(event, extra={"by": "logging"})

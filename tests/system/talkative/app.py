@@ -1,4 +1,4 @@
-"""A Service A whose handler has log lines and a span of its own; a program for the tests."""
+"""A Service A whose handler logs lines and makes a span; a program for the tests."""
 
 import logging
 import sys
@@ -20,7 +20,7 @@ SERVICES = ("echo.v1.EchoService",)
 
 
 class TalkativeEcho(EchoServiceServicer):
-    """Echoes, and talks about it; a message `fail` makes it fail."""
+    """Echoes, and logs and traces it; a message `fail` makes it fail."""
 
     def Echo(self, request: EchoRequest, _context: grpc.ServicerContext) -> EchoResponse:  # noqa: N802 - the RPC's name
         """Answer with the message."""
@@ -44,7 +44,7 @@ class TalkativeEcho(EchoServiceServicer):
 @click.command()
 @server_options("TALKATIVE", port=0)
 def main(**settings: Any) -> int:
-    """Serve until told to stop."""
+    """Serve until a signal."""
     options = ServerOptions(**settings)
     with Telemetry.start("service-a", log_name="A", log_stream=sys.__stdout__, services=SERVICES) as telemetry:
         server = new_server(options, telemetry, SERVICES)

@@ -1,4 +1,4 @@
-"""A bad value of each variable that can have one, and how the one line that tells of it says what is allowed."""
+"""An invalid value of each variable that can have one, and what the line that reports it says is allowed."""
 
 A_NUMBER = "a whole number from 1 to 1000000000"
 SECONDS = "a number from 0.001 to 1000000000"
@@ -11,7 +11,7 @@ AN_ENDPOINT = "a URL such as http://localhost:4317 or, for grpc, an address such
 A_LIMIT = "a whole number from 0 to 1000000000"
 A_CREDENTIAL_PROVIDER = "the name of an installed opentelemetry_otlp_credential_provider"
 NEVER_SHOWN = "s3cr3t"
-"""Is in every bad value that may hold a secret, and in nothing that is said."""
+"""Part of every invalid value that may hold a secret, and of nothing that is printed."""
 
 OURS = {
     "LOG_FORMAT": ("xml", "one of keyvalue, json"),
@@ -19,7 +19,7 @@ OURS = {
     "OBSERVABILITY_TRACES": ("none", "one of native, contrib"),
     "OBSERVABILITY_LOG_CALLS": ("some", "all, failed or a number of milliseconds"),
 }
-"""Our own, but for OBSERVABILITY_LOG_BAGGAGE, of which every value is good."""
+"""Our own, but for OBSERVABILITY_LOG_BAGGAGE, of which every value is valid."""
 
 STANDARD = {
     "OTEL_SDK_DISABLED": ("perhaps", BOOLEAN),
@@ -76,6 +76,6 @@ STANDARD = {
 
 
 def complaint(name: str) -> str:
-    """Return how the warning of a standard variable's bad value begins: with the value, unless it holds a secret."""
+    """Return the start of the warning of a standard variable's invalid value: without it where it holds a secret."""
     value, allowed = STANDARD[name]
     return f"{name}={'***' if NEVER_SHOWN in value else repr(value)} is not {allowed}"

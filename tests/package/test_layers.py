@@ -1,4 +1,4 @@
-"""The package's rooms: each looks down alone, and those on the same floor do not know each other."""
+"""The package's layers: imports point down, and packages of the same layer do not import each other."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import observability
 
 PACKAGE = Path(observability.__file__).parent
-FLOORS = (
+LAYERS = (
     {"threads", "redaction", "address"},
     {"settings"},
     {"calls"},
@@ -16,16 +16,16 @@ FLOORS = (
     {"serving"},
     {"__init__"},
 )
-"""The rooms, from the lowest on."""
+"""The packages and modules of each layer, from the lowest up."""
 
 
-def room(path: Path) -> str:
-    """Return the room that a module is in: its folder, or itself."""
+def package_of(path: Path) -> str:
+    """Return the package that a module is in, or the module itself."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Yield the rooms that a module imports from, for its types or at all."""
+    """Yield the packages that a module imports from, for types alone too."""
     depth = len(path.relative_to(PACKAGE).parts)
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level == depth:
@@ -35,23 +35,23 @@ def imports(path: Path) -> Iterator[str]:
             assert not [name for name in modules if name.split(".")[0] == PACKAGE.name], f"{path}: by its full name"
 
 
-def test_every_module_is_in_a_room() -> None:
+def test_every_module_is_in_a_layer() -> None:
     """
-    There is no room that has no floor, and none without a module.
+    The layers name every package and module, and no other.
     """
-    assert set.union(*FLOORS) == {room(path) for path in PACKAGE.rglob("*.py")}
+    assert set.union(*LAYERS) == {package_of(path) for path in PACKAGE.rglob("*.py")}
 
 
-def test_rooms_look_down() -> None:
+def test_imports_point_down() -> None:
     """
-    A module imports from its own room, and from the floors below.
+    A module imports from its own package, and from the layers below.
     """
-    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    layer = {name: number for number, names in enumerate(LAYERS) for name in names}
     wrong = [
         (str(path.relative_to(PACKAGE)), other)
         for path in PACKAGE.rglob("*.py")
         for other in imports(path)
-        if other != room(path) and floor[other] >= floor[room(path)]
+        if other != package_of(path) and layer[other] >= layer[package_of(path)]
     ]
 
     assert [] == wrong

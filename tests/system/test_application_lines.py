@@ -1,4 +1,4 @@
-"""What a handler says on its own belongs to the call that it serves; what it does not catch stays inside."""
+"""What a handler logs belongs to the call that it serves; an exception that it does not catch stays inside."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.system.conftest import System
 
 @pytest.fixture(scope="module")
 def talkative() -> Iterator[System]:
-    """Give a system whose Service A logs and traces on its own."""
+    """Give a system whose Service A has a handler that logs and traces."""
     with Receiver() as receiver:
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
         with (
@@ -23,8 +23,8 @@ def talkative() -> Iterator[System]:
             yield System(service_a, service_b, receiver)
 
 
-def test_own_lines_and_span(talkative: System) -> None:
-    """A handler's own log lines, of either library, carry the call's ids, and its own span is a child of the call's."""
+def test_lines_and_span(talkative: System) -> None:
+    """A handler's log lines, of either library, carry the call's ids, and its span is a child of the call's."""
     result = talkative.client("call-echo", "hello", "--verbose")
     trace_id = fields(result.stderr.strip())["trace_id"]
     spans = {
@@ -43,8 +43,8 @@ def test_own_lines_and_span(talkative: System) -> None:
     assert ("/echo", served.span_id) == (call["endpoint"], call["span_id"])
 
 
-def test_own_lines_in_a_stream(talkative: System) -> None:
-    """Within a stream too, each line of the handler's own carries the call's ids, and each span is a child of it."""
+def test_lines_and_spans_in_a_stream(talkative: System) -> None:
+    """Within a stream too, each line of the handler carries the call's ids, and each span is a child of the call's."""
     result = talkative.client("chat", "--verbose", stdin="one\ntwo\n")
     trace_id = fields(result.stderr.strip())["trace_id"]
     spans = talkative.receiver.wait_for(8, trace_id=trace_id)
@@ -61,16 +61,16 @@ def test_uncaught_exception_stays_inside(talkative: System) -> None:
     result = talkative.client("echo", "fail", "--verbose")
     trace_id = fields(result.stderr.strip())["trace_id"]
     (line,) = [line for line in talkative.a.stdout.wait_for(trace_id, count=3) if " endpoint=" in line]
-    told = fields(line)
+    values = fields(line)
 
     assert {"service_a": "error", "error": "StatusCode.UNKNOWN: internal error"} == json.loads(result.stdout)
-    assert ("UNKNOWN", "ValueError: the secret is 42", "error") == (told["code"], told["error"], told["level"])
-    assert "stacktrace" == list(told)[-1]
-    assert told["stacktrace"].startswith("Traceback (most recent call last):\n")
-    assert told["stacktrace"].rstrip().endswith("ValueError: the secret is 42")
+    assert ("UNKNOWN", "ValueError: the secret is 42", "error") == (values["code"], values["error"], values["level"])
+    assert "stacktrace" == list(values)[-1]
+    assert values["stacktrace"].startswith("Traceback (most recent call last):\n")
+    assert values["stacktrace"].rstrip().endswith("ValueError: the secret is 42")
 
 
-def test_failure_of_a_is_passed_on_without_a_word_of_it(talkative: System) -> None:
+def test_failure_of_a_is_passed_on_without_its_text(talkative: System) -> None:
     """Through B, an uncaught exception of A's is `Service A failed`."""
     result = talkative.client("call-echo", "fail")
 

@@ -1,0 +1,198 @@
+"""The handler that stands before a call's own, and what both stacks show through it: messages, context, its own end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..calls.status import finite_deadline
+from .behaviors import Guard
+from .call import PARSE_DETAILS, SERIALIZE_DETAILS
+from .context import OVER, PastContext, ask, is_around, seconds_left, status_in, with_status
+from .handler import HandlerProxy
+
+if TYPE_CHECKING:
+    import grpc
+
+    from .call import ServerCall
+
+
+class ObservedHandler(HandlerProxy, Guard):
+    """
+    One call's handler, which gives its `call` the events that are seen through it; the guard of its one run.
+
+    `_context` is that of the run, None before, and OVER when the call is reported. `_watched` is whether grpc will
+    say when the call is over; if not, it is over for us with its handler.
+    """
+
+    __slots__ = ("_context", "_deserializer", "_serializer", "_watched", "call")
+
+    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
+        super().__init__(handler)
+        self.call = call
+        self._context: Any = None
+        self._watched = True
+
+    @property
+    def request_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
+        """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
+        self.call.accepted = True
+        streaming: bool = self._handler.request_streaming
+        return streaming
+
+    @property
+    def response_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
+        """Whether responses are a stream."""
+        self.call.accepted = True
+        streaming: bool = self._handler.response_streaming
+        return streaming
+
+    @property
+    def request_deserializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
+        """From bytes to a request, counted."""
+        self._deserializer = self._handler.request_deserializer
+        return self._deserialize
+
+    @property
+    def response_serializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
+        """From a response to bytes, counted."""
+        self._serializer = self._handler.response_serializer
+        if self._handler.response_streaming:
+            return self._serialize
+        self.call.awaits_only_response()
+        return self._serialize_only
+
+    def _deserialize(self, data: bytes) -> Any:
+        try:
+            request = self._deserializer(data) if self._deserializer else data
+        except BaseException:
+            self._reject_request()
+            raise
+        if request is None and self.call.rules.none_is_error:
+            self._reject_request()
+        else:
+            self.call.received += 1
+        return request
+
+    def _serialize(self, response: Any) -> Any:
+        try:
+            data = self._serializer(response) if self._serializer else response
+        except BaseException as error:
+            self._reject(SERIALIZE_DETAILS, error)
+            raise
+        if type(data) is bytes or (data is None and not self.call.rules.none_is_error):
+            self.call.sent += 1
+        elif data is None:
+            self._reject(SERIALIZE_DETAILS)
+        else:
+            self.call.response_lost()
+        return data
+
+    def _serialize_only(self, response: Any) -> Any:
+        """Serialise a call's only response, with which it ends."""
+        sent = self.call.sent
+        data = self._serialize(response)
+        if self.call.sent > sent and (self.call.answer is not None or self._is_active()):
+            self.call.only_response_serialized()
+        if not self._watched:
+            self._conclude()
+        return data
+
+    def _reject(self, details: str, error: BaseException | None = None) -> None:
+        """Report that a message could not be parsed or serialised, where grpc can still say so."""
+        if self._is_active():
+            self.call.message_rejected(details, error)
+
+    def _reject_request(self) -> None:
+        self._reject(PARSE_DETAILS)
+
+    def _is_kept(self, context: Any) -> bool:
+        """Whether an interceptor before us has kept this handler from an earlier call, and runs it for another."""
+        return self.call.queue_seconds is not None and not is_around(self._context, context)
+
+    def _meet(self, context: Any) -> Any:
+        """Learn what only the handler's context shows, which may be anybody's; return the context to hand on."""
+        call = self.call
+        waited = time.perf_counter() - call.started
+        try:
+            context.code()
+            remaining, peer = finite_deadline(context.time_remaining()), self._peer(context)
+        except Exception:  # noqa: BLE001 - as in ask
+            context = with_status(context)
+            remaining, peer = seconds_left(context), ask(self, "_peer", context)
+        self._context = context
+        call.deadline = None if remaining is None else remaining + waited
+        call.peer = peer if isinstance(peer, str) else None
+        return context
+
+    def _peer(self, context: Any) -> Any:
+        """Return who called."""
+        return context.peer()
+
+    def _is_active(self) -> bool:
+        """Whether a status can still be sent."""
+        raise NotImplementedError
+
+    def _remaining(self) -> float | None:
+        """Return how many seconds are left until the caller's deadline, or None where the context does not say."""
+        return seconds_left(self._context)
+
+    def begin(self) -> None:
+        """Report that the handler starts."""
+        self.call.handler_started()
+
+    def ended(self) -> None:
+        """Report that the handler runs no more."""
+        self.call.handler_ended()
+
+    def returned(self) -> None:
+        """Report that the handler has returned."""
+        awaits_serialization = self._is_active() and self.call.handler_returned()
+        if not self._watched:
+            if awaits_serialization:
+                self._context = PastContext(self._context)
+            else:
+                self._conclude()
+        self.call.handler_ended()
+
+    def raised(self, error: BaseException) -> bool:
+        """Report that the handler has raised this, or is closed, perhaps within a garbage collection."""
+        if isinstance(error, GeneratorExit):
+            self.call.handler_ended_deferred()
+            return False
+        self._raised(error)
+        if not self._watched:
+            self._conclude()
+        self.call.handler_ended()
+        return False
+
+    def completed(self) -> None:
+        """Report that grpc takes what the handler has given for its end."""
+        if self._is_active():
+            self.call.handler_returned()
+
+    def _raised(self, error: BaseException) -> None:
+        """Report what has left the handler."""
+        raise NotImplementedError
+
+    def _conclude(self) -> None:
+        """Take what is known by now for the call's end."""
+        if self.call.terminated(status_in(self._context), self._remaining, left=False) is not None:
+            self.call.cut_off()  # nobody will say when its caller gives up
+        self._context = OVER
+
+    def _was_cut_off(self) -> bool:
+        """Whether a call whose handler never started was cut off, as far as anything shows that."""
+        return False
+
+    def __del__(self) -> None:
+        """Be dropped, perhaps within a garbage collection: at once where the handler never ran."""
+        call, context = self.call, self._context
+        if context is OVER and not call.running:  # of nearly every call
+            return
+        call.is_dropped = True
+        call.handler_ended_deferred()
+        if context is None:
+            call.unserved(cut_off=self._was_cut_off())
+        elif context is not OVER:  # nobody has said that it is over; asking anybody else's may do anything
+            call.dropped(status_in(context if type(context) is PastContext else OVER))

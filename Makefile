@@ -36,7 +36,7 @@ demo: .venv ## Both services, a call that succeeds and one that fails, on one sc
 	@$(BIN)/python client demo
 
 # What is fast, and calls of each arity on each stack. pytest fails on one that has another name now.
-FAST = $(addprefix tests/package/test_,annotate.py channel.py client_call.py encoding.py interfaces.py layers.py \
+FAST = $(addprefix tests/package/test_,annotate.py client_call.py encoding.py layers.py \
 	log_line.py private_names.py public_names.py redaction.py rendering.py) tests/conformance/test_server_call.py \
 	$(addprefix tests/package/test_settings.py::test_,empty_variable_counts_as_unset environment_afterwards \
 	every_one_of_ours_is_here every_standard_variable_is_here invalid_endpoints invalid_value_of_ours valid_endpoints)

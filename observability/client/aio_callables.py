@@ -14,8 +14,8 @@ import grpc.aio
 
 from .aio_responses import StreamStreamCall, UnaryStreamCall
 from .aio_single_response import StreamUnaryCall, UnaryUnaryCall
+from .channel_proxy import ObservedCallable
 from .details import aio_metadata
-from .observed_channel import ObservedCallable
 from .status import carried_by
 
 if TYPE_CHECKING:

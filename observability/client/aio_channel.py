@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from .aio_callables import CALLABLES
-from .observed_channel import ObservingChannel
+from .channel_proxy import ChannelProxy
 from .start import AioClientObserving
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..calls.observer import Observer
 
 
-class AioObservedChannel(ObservingChannel, AioClientObserving, grpc.aio.Channel):
+class AioObservedChannel(ChannelProxy, AioClientObserving, grpc.aio.Channel):
     """
     A grpc.aio channel around another one, that reports every call made through it to these observers.
 

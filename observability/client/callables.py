@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from .channel_proxy import ObservedCallable
 from .future import observe_future
-from .observed_channel import ObservedCallable
 from .responses import observe_responses
 from .status import carried_by
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from .callables import CALLABLES
-from .observed_channel import ObservingChannel
+from .channel_proxy import ChannelProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..calls.observer import Observer
 
 
-class ObservedChannel(ObservingChannel, grpc.Channel):
+class ObservedChannel(ChannelProxy, grpc.Channel):
     """
     Reports to these observers every call made through it, which this channel makes.
 

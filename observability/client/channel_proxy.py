@@ -28,8 +28,8 @@ class ObservedCallable:
         return getattr(self._observed, name)
 
 
-class ObservingChannel(ClientObserving):
-    """A channel around another one, whose callables are made here, of these `_callables`; has what that one has."""
+class ChannelProxy(ClientObserving):
+    """Stands around another channel, and has what that one has; its callables are of these `_callables`."""
 
     _observed: Any
     _callables: ClassVar[Mapping[Type, type[ObservedCallable]]]

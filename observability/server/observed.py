@@ -1,4 +1,4 @@
-"""The handler that stands before a call's own, and what both stacks show through it: messages, context, its own end."""
+"""What both stacks show of a call through its handler: the context, and how the handler starts and ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..calls.status import finite_deadline
 from .behaviors import Guard
-from .call import PARSE_DETAILS, SERIALIZE_DETAILS
 from .context import OVER, PastContext, ask, is_around, seconds_left, status_in, with_status
-from .handler import HandlerProxy
+from .counting import CountingHandler
 
 if TYPE_CHECKING:
     import grpc
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from .call import ServerCall
 
 
-class ObservedHandler(HandlerProxy, Guard):
+class ObservedHandler(CountingHandler, Guard):
     """
     One call's handler, which gives its `call` the events that are seen through it; the guard of its one run.
 
@@ -25,86 +24,12 @@ class ObservedHandler(HandlerProxy, Guard):
     say when the call is over; if not, it is over for us with its handler.
     """
 
-    __slots__ = ("_context", "_deserializer", "_serializer", "_watched", "call")
+    __slots__ = ("_context", "_watched")
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
-        super().__init__(handler)
-        self.call = call
+        super().__init__(handler, call)
         self._context: Any = None
         self._watched = True
-
-    @property
-    def request_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
-        """Whether requests are a stream; the first thing that grpc asks of a call that it does not refuse."""
-        self.call.accepted = True
-        streaming: bool = self._handler.request_streaming
-        return streaming
-
-    @property
-    def response_streaming(self) -> bool:  # type: ignore[override]  # as in HandlerProxy
-        """Whether responses are a stream."""
-        self.call.accepted = True
-        streaming: bool = self._handler.response_streaming
-        return streaming
-
-    @property
-    def request_deserializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
-        """From bytes to a request, counted."""
-        self._deserializer = self._handler.request_deserializer
-        return self._deserialize
-
-    @property
-    def response_serializer(self) -> Any:  # type: ignore[override]  # as in HandlerProxy
-        """From a response to bytes, counted."""
-        self._serializer = self._handler.response_serializer
-        if self._handler.response_streaming:
-            return self._serialize
-        self.call.awaits_only_response()
-        return self._serialize_only
-
-    def _deserialize(self, data: bytes) -> Any:
-        try:
-            request = self._deserializer(data) if self._deserializer else data
-        except BaseException:
-            self._reject_request()
-            raise
-        if request is None and self.call.rules.none_is_error:
-            self._reject_request()
-        else:
-            self.call.received += 1
-        return request
-
-    def _serialize(self, response: Any) -> Any:
-        try:
-            data = self._serializer(response) if self._serializer else response
-        except BaseException as error:
-            self._reject(SERIALIZE_DETAILS, error)
-            raise
-        if type(data) is bytes or (data is None and not self.call.rules.none_is_error):
-            self.call.sent += 1
-        elif data is None:
-            self._reject(SERIALIZE_DETAILS)
-        else:
-            self.call.response_lost()
-        return data
-
-    def _serialize_only(self, response: Any) -> Any:
-        """Serialise a call's only response, with which it ends."""
-        sent = self.call.sent
-        data = self._serialize(response)
-        if self.call.sent > sent and (self.call.answer is not None or self._is_active()):
-            self.call.only_response_serialized()
-        if not self._watched:
-            self._conclude()
-        return data
-
-    def _reject(self, details: str, error: BaseException | None = None) -> None:
-        """Report that a message could not be parsed or serialised, where grpc can still say so."""
-        if self._is_active():
-            self.call.message_rejected(details, error)
-
-    def _reject_request(self) -> None:
-        self._reject(PARSE_DETAILS)
 
     def _is_kept(self, context: Any) -> bool:
         """Whether an interceptor before us has kept this handler from an earlier call, and runs it for another."""
@@ -128,10 +53,6 @@ class ObservedHandler(HandlerProxy, Guard):
     def _peer(self, context: Any) -> Any:
         """Return who called."""
         return context.peer()
-
-    def _is_active(self) -> bool:
-        """Whether a status can still be sent."""
-        raise NotImplementedError
 
     def _remaining(self) -> float | None:
         """Return how many seconds are left until the caller's deadline, or None where the context does not say."""
@@ -174,6 +95,10 @@ class ObservedHandler(HandlerProxy, Guard):
     def _raised(self, error: BaseException) -> None:
         """Report what has left the handler."""
         raise NotImplementedError
+
+    def _answered(self) -> None:
+        if not self._watched:
+            self._conclude()
 
     def _conclude(self) -> None:
         """Take what is known by now for the call's end."""

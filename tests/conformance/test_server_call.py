@@ -7,12 +7,13 @@ Each row is an order of events that a case of the matrix brings about on some st
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from grpc import StatusCode
 
-from observability import Outcome
+from observability import Outcome, current_call
 from observability.calls.method import Type, method_at
 from observability.calls.observers import Observers
 from observability.server.call import AIO, AIO_BLOCKING, PARSE_DETAILS, SERIALIZE_DETAILS, SYNC, Rules, ServerCall
@@ -297,16 +298,21 @@ ELSEWHERE = {"unknown"}
 def started(rules: Rules, outcomes: list[Outcome], type_: Type = "unary") -> ServerCall:
     """Start a call, whose outcomes are kept in this list."""
     observers = Observers.of([lambda _call: outcomes.append])
-    return ServerCall(rules, method_at("/s/m", type_), (), observers, time.perf_counter(), time.time_ns())
+    arguments = rules, method_at("/s/m", type_), (), observers, time.perf_counter(), time.time_ns()
+    return copy_context().run(ServerCall, *arguments)
 
 
 def play(call: ServerCall, events: Iterable[Event]) -> None:
-    """Let these happen to a call, and time pass where it waits for its deadline."""
-    for event in events:
-        wait = event(call)
-        if wait is not None and not call.ended:
-            passes(wait)(call)
-            call.cut_off()
+    """Let these happen to a call, in a context like each call's own, and time pass where it waits for its deadline."""
+
+    def happen() -> None:
+        for event in events:
+            wait = event(call)
+            if wait is not None and not call.ended:
+                passes(wait)(call)
+                call.cut_off()
+
+    copy_context().run(happen)
 
 
 @pytest.mark.parametrize(
@@ -442,3 +448,10 @@ def test_any_order_of_events_ends_once(stack: str) -> None:
         assert 1 == len(outcomes)
         assert isinstance(outcomes[0].code, StatusCode)
         assert outcomes[0].code is not StatusCode.DATA_LOSS
+
+
+def test_context_is_left_as_it_was() -> None:
+    """What is decided here leaves no call to the tests after it."""
+    play(started(SYNC, []), (starts,))
+
+    assert current_call() is None

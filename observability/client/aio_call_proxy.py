@@ -7,8 +7,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import grpc
-
+from ..calls.status import OK
 from ..threads.finalizers import finalizers
 from .aio import GOES_ON, is_bookkeeping, report_end
 from .status import carried_by
@@ -35,7 +34,7 @@ class AioCallProxy:
         """Return what a call returned with its end seen; what is no call, but somebody's answer, as it is."""
         if hasattr(result, cls._used_by):
             return cls(result, observation)
-        observation.status_received(grpc.StatusCode.OK)
+        observation.status_received(OK)
         return result
 
     def __init__(self, call: Any, observation: ClientCall) -> None:

@@ -15,16 +15,13 @@ import grpc
 
 from ..calls.method import RESPONSE_STREAMS
 from ..calls.observation import Observation
-from ..calls.status import CUT_OFF_DETAILS
+from ..calls.status import CANCELLED, CUT_OFF_DETAILS, OK, UNKNOWN
 
 CANCELLED_DETAILS: Final = "Locally cancelled by application!"
 _COLLECTED_DETAILS: Final = "Cancelled upon garbage collection!"
 """What grpc says of a call that it has cancelled because nobody kept it."""
 DROPPED_DETAILS: Final = "Dropped before its end"
 
-# Kept, for each call asks for them: an enum finds its members ten times as slowly as a module does (Python 3.11).
-_OK: Final = grpc.StatusCode.OK
-_CANCELLED: Final = grpc.StatusCode.CANCELLED
 _CANCELLATIONS: Final = (grpc.FutureCancelledError, FutureCancelledError)
 
 
@@ -60,18 +57,18 @@ class ClientCall(Observation):
         """Record that the caller has got the only response, which ends the call."""
         if self._end_token:
             self.received = 1
-            self.end(_OK)
+            self.end(OK)
 
     def stream_ended(self) -> None:
         """Record that the caller has read the responses to their end."""
-        self.end(_OK)
+        self.end(OK)
 
     def status_received(self, code: grpc.StatusCode, details: str = "", seconds: float | None = None) -> None:
         """Record the status that grpc has for the call, whether or not the caller has seen it."""
-        if code is _CANCELLED and self.rules.defers_cancelled:
+        if code is CANCELLED and self.rules.defers_cancelled:
             self.end_deferred(code, details, None, seconds)
             return
-        if code is _OK and self.type not in RESPONSE_STREAMS:
+        if code is OK and self.type not in RESPONSE_STREAMS:
             self.received = 1
         elif details == _COLLECTED_DETAILS:
             details = DROPPED_DETAILS
@@ -87,11 +84,11 @@ class ClientCall(Observation):
         """Record what is about to be raised to the caller, with the status that it carries, if it carries one."""
         if not isinstance(error, Exception):
             # KeyboardInterrupt, CancelledError: the caller goes away, and the call with it.
-            self.end(_CANCELLED, CUT_OFF_DETAILS[_CANCELLED], None, seconds)
+            self.end(CANCELLED, CUT_OFF_DETAILS[CANCELLED], None, seconds)
         elif isinstance(error, _CANCELLATIONS):
-            self.end(_CANCELLED, CANCELLED_DETAILS, None, seconds)
-        elif code is None or code is _OK:
-            self.end(grpc.StatusCode.UNKNOWN, "", error, seconds)
+            self.end(CANCELLED, CANCELLED_DETAILS, None, seconds)
+        elif code is None or code is OK:
+            self.end(UNKNOWN, "", error, seconds)
         else:
             self.end(code, details, None, seconds)
 
@@ -107,10 +104,10 @@ class ClientCall(Observation):
 
         Such a call was answered, unless the failure, or the status that it carries, is that of a cancelled one.
         """
-        if isinstance(failure, _CANCELLATIONS) or code is _CANCELLED:
+        if isinstance(failure, _CANCELLATIONS) or code is CANCELLED:
             self.raised(failure, code, details, seconds)
         else:
-            self.status_received(_OK, "", seconds)
+            self.status_received(OK, "", seconds)
 
     def metadata_refused(self, error: Exception, code: grpc.StatusCode | None = None, details: str = "") -> bool:
         """Record what reading the caller's metadata raised; return whether the caller is to see that at the call."""
@@ -120,15 +117,15 @@ class ClientCall(Observation):
 
     def cancelled_by_caller(self) -> None:
         """Record that the caller, or somebody's finalizer, has cancelled the call."""
-        self.end_deferred(_CANCELLED, CANCELLED_DETAILS)
+        self.end_deferred(CANCELLED, CANCELLED_DETAILS)
 
     def dropped(self, seconds: float | None = None) -> None:
         """Record that nobody keeps the call, or that nothing more will be seen of it."""
-        self.end(_CANCELLED, DROPPED_DETAILS, None, seconds)
+        self.end(CANCELLED, DROPPED_DETAILS, None, seconds)
 
     def dropped_deferred(self) -> None:
         """Record the same where that may be inside a garbage collection."""
-        self.end_deferred(_CANCELLED, DROPPED_DETAILS)
+        self.end_deferred(CANCELLED, DROPPED_DETAILS)
 
 
 class AioClientCall(ClientCall):

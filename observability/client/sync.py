@@ -6,8 +6,7 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import grpc
-
+from ..calls.status import OK
 from .status import carried_by, status_of
 
 if TYPE_CHECKING:
@@ -36,12 +35,12 @@ def report_end(call: Any, observation: ClientCall, seconds: float | None = None)
         if code is None:
             observation.over_without_status(failure, *carried_by(failure), seconds)
         else:
-            observation.status_received(code, "" if code is grpc.StatusCode.OK else details, seconds)
+            observation.status_received(code, "" if code is OK else details, seconds)
         return
     if isinstance(error, BaseException):
         observation.raised(error, *carried_by(error), seconds)
     else:
-        observation.status_received(grpc.StatusCode.OK, "", seconds)
+        observation.status_received(OK, "", seconds)
 
 
 def report_end_if_kept(reference: Callable[[], Any], observation: ClientCall) -> None:

@@ -10,7 +10,7 @@ from opentelemetry import baggage
 
 from ..calls.method import is_infrastructure
 from ..calls.observer import LifecycleObserver
-from ..calls.status import SERVER_FAULTS
+from ..calls.status import OK, SERVER_FAULTS
 from ..calls.values import safe_str, stacktrace
 from .render import LINE_KEYS, safe_key
 
@@ -27,7 +27,7 @@ _LEFT_OUT: Final = "Method not implemented!"
 
 def level_of(outcome: Outcome) -> str:
     """Name the level of a call's line: error for a server's fault, warning for any other failure."""
-    if outcome.code is grpc.StatusCode.OK:
+    if outcome.code is OK:
         return "info"
     left_out = outcome.code is grpc.StatusCode.UNIMPLEMENTED and outcome.details == _LEFT_OUT
     return "error" if outcome.code in SERVER_FAULTS and not left_out else "warning"
@@ -92,14 +92,14 @@ class BaggageLogObserver(LogObserver):
 
 
 def _should_log(outcome: Outcome, only: str | float) -> bool:
-    if outcome.code is not grpc.StatusCode.OK:
+    if outcome.code is not OK:
         return True
     return not isinstance(only, str) and outcome.seconds * 1000 > only
 
 
 def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
     line: dict[str, Any] = {"endpoint": call.descriptor.endpoint}
-    if outcome.code is grpc.StatusCode.OK:
+    if outcome.code is OK:
         line["status"] = "ok"
     else:
         line["status"] = "error"

@@ -13,7 +13,15 @@ import grpc
 
 from ..calls.method import REQUEST_STREAMS
 from ..calls.observation import Observation
-from ..calls.status import CUT_OFF_DETAILS, normalize_code, status_before_handler, terminated_status
+from ..calls.status import (
+    CANCELLED,
+    CUT_OFF_DETAILS,
+    OK,
+    UNKNOWN,
+    normalize_code,
+    status_before_handler,
+    terminated_status,
+)
 from .trailers import REFUSED_DETAILS, fault_of
 from .uncaught import text
 
@@ -67,13 +75,13 @@ SYNC: Final = Rules(
     cut_off_keeps_error=True,
 )
 AIO: Final = Rules(
-    codec_error_code=grpc.StatusCode.UNKNOWN,
+    codec_error_code=UNKNOWN,
     survived=frozenset({PARSE_DETAILS, SERIALIZE_DETAILS}),
     none_is_error=False,
     loses_other_than_bytes=False,
     accepts_int_codes=True,
     ok_stands=False,
-    unseen_answer=grpc.StatusCode.OK,
+    unseen_answer=OK,
     refusal_cancels=False,
     ends_unsent=False,
     cut_off_keeps_error=False,
@@ -117,7 +125,7 @@ class _Answering(Observation):
         self.accepted = False  # whether grpc has looked at its handler, as it does unless it refuses the call
         self.is_dropped = False  # whether nobody keeps it any more, perhaps within a garbage collection
         self.answer: grpc.StatusCode | None = None
-        self._returned = grpc.StatusCode.OK
+        self._returned = OK
         self._refusal: grpc.StatusCode | None = None
         self._refusal_details = ""
         self._error: BaseException | None = None
@@ -138,12 +146,12 @@ class _Answering(Observation):
 
     def awaits_only_response(self) -> None:
         """Take in that what the handler returns is still to be serialised."""
-        self._returned = grpc.StatusCode.UNKNOWN
+        self._returned = UNKNOWN
 
     def only_response_serialized(self) -> None:
         """Take in that the only response was, even where the handler raised: an interceptor has answered for it."""
         self._error = None
-        self.answer, self._seconds = grpc.StatusCode.OK, self.seconds
+        self.answer, self._seconds = OK, self.seconds
 
     def handler_returned(self) -> bool:
         """Take in that the handler returned; return whether a response is still to be serialised."""
@@ -151,16 +159,16 @@ class _Answering(Observation):
         self.answer, self._seconds = self._returned, self.seconds
         if self._refusal is None or self._refusal_details in self.rules.survived:
             self._refusal, self._refusal_details, self._error = None, "", None
-        return self._returned is grpc.StatusCode.UNKNOWN
+        return self._returned is UNKNOWN
 
     def handler_raised(self, uncaught: BaseException | None) -> None:
         """Take in that the handler raised, and what nobody caught of that: nothing of an abort."""
-        self.answer, self._seconds = grpc.StatusCode.UNKNOWN, self.seconds
+        self.answer, self._seconds = UNKNOWN, self.seconds
         self._error = uncaught
 
     def handler_interrupted(self) -> None:
         """Take in that the handler was cancelled since its call is cut off, as far as is known by now."""
-        self.answer, self._seconds = grpc.StatusCode.UNKNOWN, self.seconds
+        self.answer, self._seconds = UNKNOWN, self.seconds
 
     def handler_died(self, error: BaseException, code: Any, details: Any) -> None:
         """Take in that the handler raised what grpc does not answer, an interceptor perhaps; this status was set."""
@@ -230,7 +238,7 @@ class ServerCall(_Answering):
         elif self.answer is not None:
             self._finish(self.answer, "")
         elif not cut_off and self.accepted and (self.received or self.type in REQUEST_STREAMS):
-            self._finish(grpc.StatusCode.CANCELLED, _ELSEWHERE_DETAILS)
+            self._finish(CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self.accepted:
             code = status_before_handler(self.seconds)
             self._finish(code, CUT_OFF_DETAILS[code])
@@ -266,7 +274,7 @@ class ServerCall(_Answering):
             self._finish(grpc.StatusCode.INTERNAL, REFUSED_DETAILS)
         else:
             code = normalize_code(code, accepts_int_codes=self.rules.accepts_int_codes)
-            if code is None or (code is grpc.StatusCode.OK and not self.rules.ok_stands):
+            if code is None or (code is OK and not self.rules.ok_stands):
                 code = answer
             self._finish(code, text(details) or self._refusal_details)
         return None
@@ -275,7 +283,7 @@ class ServerCall(_Answering):
         """Return the seconds until the caller gives up; without a deadline nobody will say when it does."""
         self._refusal = self.answer = None
         if self.deadline is None or self.is_dropped:
-            self._finish(grpc.StatusCode.UNKNOWN, "")
+            self._finish(UNKNOWN, "")
             return None
         return max(0.0, self.deadline - self.seconds)
 

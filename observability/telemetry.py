@@ -129,16 +129,16 @@ class Telemetry:
             tracing = configure_tracing(attributes)
             wanted = without_services(filter_, excluded_services())
             contrib = Contrib(tracing.provider, wanted or default_filter()) if settings.is_contrib else None
+            spans = adopt_current_span(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted)
             reporter = BatchReporter(
-                adopt_current_span(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted),
                 measure_calls(registry, services, client_services=client_services),
                 log_calls(
                     structlog.get_logger().bind(service=name),
                     only=settings.log_calls,
                     baggage_keys=settings.log_baggage,
                 ),
+                at_once=[spans],
             )
-            tracing.before_flush(reporter.flush)
             telemetry = cls(
                 tracing=tracing,
                 registry=registry,

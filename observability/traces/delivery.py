@@ -12,14 +12,16 @@ from opentelemetry import metrics
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from ..redaction import Redactor, secrets_of_address, shown_address
+from ..threads.finalizers import finalizers
 from ..threads.process import at_fork
 from .answers import Answer, Answers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
 
+_FINALIZERS_SECONDS: Final = 0.5
 _logger = logging.getLogger("observability")
 
 
@@ -156,20 +158,15 @@ class Said:
         return True
 
 
-def _at_once() -> None:
-    """Do nothing: no span waits to be ended."""
-
-
 class CountingProcessor(BatchSpanProcessor):
     """
     A batch span processor that knows how many spans its full queue dropped, and how many it gave up at the end.
 
     A span is dropped only while the queue is full, so what was ended, less what was handed on and what fits into
-    the queue, has been dropped; the largest such number is the total. `before_flush` lets spans end that wait to.
+    the queue, has been dropped; the largest such number is the total.
     """
 
     def __init__(self, delivery: SpanDelivery, queue_size: int, batch_size: int) -> None:
-        self.before_flush: Callable[[], object] = _at_once
         self._delivery = delivery
         self._queue_size = queue_size
         self._ended = itertools.count(1)
@@ -195,8 +192,8 @@ class CountingProcessor(BatchSpanProcessor):
         super().on_end(span)
 
     def force_flush(self, timeout_millis: int | None = None) -> bool:
-        """Send what waits, and the spans that wait to be ended."""
-        self.before_flush()
+        """Send what waits, the spans included whose calls a garbage collection has found."""
+        finalizers.flush(_FINALIZERS_SECONDS)
         return super().force_flush(timeout_millis)
 
     def _count_waiting(self) -> int:

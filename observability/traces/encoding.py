@@ -11,16 +11,18 @@ from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExport
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, SpanFlags, Status
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
 
 from ..threads.process import ForkLock
 from .encodable import encodable
+from .span import LazySpan, Parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExportResult
-    from opentelemetry.trace import SpanKind, StatusCode
+    from opentelemetry.trace import SpanKind
 
 _PIECES: Final = 4096
 """How many pieces of each kind are kept."""
@@ -80,43 +82,66 @@ def encode(spans: Sequence[ReadableSpan]) -> ExportTraceServiceRequest:
     resources: dict[int, ResourceSpans] = {}
     groups: dict[tuple[int, int], ScopeSpans] = {}
     for span in spans:
+        parts = span.parts() if type(span) is LazySpan else None
+        resource, scope = (parts or span).resource, parts.scope if parts else span.instrumentation_scope
         # By identity: a resource's own hash costs more than all the rest.
-        resource, scope = id(span.resource), id(span.instrumentation_scope)
-        group = groups.get((resource, scope))
+        key = id(resource), id(scope)
+        group = groups.get(key)
         if group is None:
-            [whole] = encode_spans([encodable(span)]).resource_spans
-            if resource not in resources:
-                resources[resource] = request.resource_spans.add(resource=whole.resource, schema_url=whole.schema_url)
-            resources[resource].scope_spans.append(whole.scope_spans[0])
-            group = groups[resource, scope] = resources[resource].scope_spans[-1]
+            bare = ReadableSpan("", span.context, resource=resource, instrumentation_scope=scope)
+            [whole] = encode_spans([encodable(bare)]).resource_spans
+            if key[0] not in resources:
+                resources[key[0]] = request.resource_spans.add(resource=whole.resource, schema_url=whole.schema_url)
+            resources[key[0]].scope_spans.append(whole.scope_spans[0])
+            group = groups[key] = resources[key[0]].scope_spans[-1]
             del group.spans[:]
         try:
-            group.spans.add().MergeFromString(_plain(span))
+            group.spans.add().MergeFromString(_encoded(parts or _parts(span)))
         except (TypeError, ValueError):
             [whole] = encode_spans([encodable(span)]).resource_spans
             group.spans[-1].CopyFrom(whole.scope_spans[0].spans[0])
     return request
 
 
-def _plain(span: ReadableSpan) -> bytes:
-    """Encode a span without events, links and the like; TypeError or ValueError if it has them."""
-    context, parent, status = span.context, span.parent, span.status
-    if context is None or context.trace_state or span.events or span.links or _dropped(span):
-        raise ValueError("not a plain span")
+def _parts(span: ReadableSpan) -> Parts:
+    """Return what an ordinary span consists of; ValueError if it has events, links and the like."""
+    context = span.context
+    if context is None or span.events or span.links or _dropped(span):
+        raise ValueError("more than its parts")
     attributes: Any = span.attributes
-    ids_and_times = Span(
+    return Parts(
+        span.resource,
+        span.instrumentation_scope,
+        context,
+        span.parent,
+        span.name,
+        span.kind,
+        span.status,
+        span.start_time or 0,
+        span.end_time or 0,
+        attributes.copy(),
+    )
+
+
+def _encoded(parts: Parts) -> bytes:
+    """Encode a span of these; TypeError or ValueError if one of its values is no text, number or truth value."""
+    context, parent, status = parts.context, parts.parent, parts.status
+    own = Span(
         trace_id=context.trace_id.to_bytes(16),
         span_id=context.span_id.to_bytes(8),
         parent_span_id=parent.span_id.to_bytes(8) if parent else b"",
-        start_time_unix_nano=span.start_time or 0,
-        end_time_unix_nano=span.end_time or 0,
+        start_time_unix_nano=parts.started_ns,
+        end_time_unix_nano=parts.ended_ns,
     )
+    if context.trace_state:
+        own.trace_state = context.trace_state.to_header()
+    code, description = (status.status_code, status.description) if status else (StatusCode.UNSET, None)
     return b"".join(
         [
-            ids_and_times.SerializeToString(),
-            _what(span.name, span.kind, status.status_code, status.description),
+            own.SerializeToString(),
+            _what(parts.name, parts.kind, code, description),
             _REMOTE if parent and parent.is_remote else _LOCAL,
-            *[_attribute(key, value) for key, value in attributes.copy().items()],
+            *[_attribute(key, value) for key, value in parts.attributes.items()],
         ]
     )
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import grpc
 from opentelemetry import baggage, trace
 from opentelemetry import context as contexts
 from opentelemetry.propagators.composite import CompositePropagator
@@ -15,10 +14,11 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from ..calls.errors import record_error
 from ..calls.method import INFRASTRUCTURE_SERVICES, is_infrastructure
 from ..calls.observer import LifecycleObserver
-from ..calls.status import SERVER_FAULTS
+from ..calls.status import OK, SERVER_FAULTS
 from ..calls.values import VALUE_LIMIT, safe_str, stacktrace
 from .attributes import ERROR_TYPE, RPC_METHOD, RPC_STATUS_CODE, method_attributes, peer_attributes, target_attributes
 from .propagation import W3C, MetadataSetter, carrier_of, fast_extract, getter, set_metadata
+from .span import end_span, span_starter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ class TraceObserver(Spans):
     """Traces calls, and carries the context of those that have no span."""
 
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
-        self._tracer = tracer
+        self._start_span = span_starter(tracer)
         self._propagator = propagator
         self._setter = MetadataSetter(propagator)
         self._is_w3c = type(propagator) is CompositePropagator and propagator.fields == W3C
@@ -173,9 +173,10 @@ class TraceObserver(Spans):
         if span.is_recording():
             server = call.kind == "server"
             attributes = peer_attributes(call.peer) if server and call.peer else {}
-            failed = outcome.code in SERVER_FAULTS if server else outcome.code is not grpc.StatusCode.OK
-            _record_outcome(span, outcome, attributes, ended_ns, failed=failed)
-        span.end(ended_ns)
+            failed = outcome.code is not OK and (not server or outcome.code in SERVER_FAULTS)
+            _end(span, outcome, attributes, ended_ns, failed=failed)
+        else:
+            span.end(ended_ns)
 
     def _parent(self, call: Call) -> Context:
         """Read the caller's context, beside whatever else is in this one: a span here is not the caller's."""
@@ -202,7 +203,7 @@ class TraceObserver(Spans):
     def _span(self, call: Call, parent: Context, attributes: dict[str, Any]) -> Span:
         """Start a call's span, from the call's own first sight."""
         name = attributes[RPC_METHOD]
-        span = self._tracer.start_span(
+        span = self._start_span(
             "grpc" if name == "_OTHER" else name,
             parent,
             _KINDS[call.kind],
@@ -233,20 +234,21 @@ def _attribute(value: Any) -> Any:
     return value if isinstance(value, str | bool | int | float) else safe_str(value)
 
 
-def _record_outcome(span: Span, outcome: Outcome, attributes: dict[str, Any], ended_ns: int, *, failed: bool) -> None:
-    """Write the outcome into a span; an uncaught exception is recorded once."""
+def _end(span: Span, outcome: Outcome, attributes: dict[str, Any], ended_ns: int, *, failed: bool) -> None:
+    """End a span with an outcome; an uncaught exception is recorded once."""
     code = outcome.code.name
     message = outcome.details
     if outcome.error is not None:
         text = safe_str(outcome.error)[:VALUE_LIMIT]
         message = message or text
         _record(span, outcome.error, text, ended_ns)
+    status = None
     if failed:
         attributes = {**attributes, RPC_STATUS_CODE: code, ERROR_TYPE: code}
-        span.set_status(Status(StatusCode.ERROR, message or None))
+        status = Status(StatusCode.ERROR, message or None)
     else:
         attributes = {**attributes, RPC_STATUS_CODE: code}
-    span.set_attributes(attributes)
+    end_span(span, attributes, status, ended_ns)
 
 
 def _record(span: Span, error: BaseException, text: str, at_ns: int) -> None:

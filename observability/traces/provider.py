@@ -57,11 +57,6 @@ class Tracing:
         self._owned = owned
         self._waits = BatchWorker(_call_all, name="observability-delivery", delay=0.0, limit=_REQUESTS)
 
-    def before_flush(self, report: Callable[[], object]) -> None:
-        """Do this before the provider sends what waits: there are spans that wait to be ended."""
-        if self.processor is not None:
-            self.processor.before_flush = report
-
     def flush(self, seconds: float) -> bool:
         """Send the spans that wait, for this long at most; return whether none was refused, and none waits."""
         lost = self.delivery and self.delivery.lost

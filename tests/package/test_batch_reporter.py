@@ -66,6 +66,25 @@ def test_reported_in_the_reporters_thread() -> None:
     assert batch_reporter.DELAY_SECONDS < 0.1
 
 
+def test_reported_at_once() -> None:
+    """An observer whose order others depend on is reported to where the call ends, before and after all others are."""
+    batched, at_once = Kept(), Kept()
+    batched.free.clear()
+    reporter = BatchReporter(batched, at_once=[at_once])
+    with connected(ServerInterceptor(reporter), unary=echo) as channel:
+        method(channel, "unary")(b"")
+        assert at_once.reported.wait(5)
+        assert [] == batched.outcomes
+        batched.free.set()
+        reporter.close(5)
+        at_once.reported.clear()
+        method(channel, "unary")(b"")
+        assert at_once.reported.wait(5)
+
+    assert batched.outcomes == at_once.outcomes
+    assert [] == [name for name in at_once.threads if name.startswith("observability")]
+
+
 def test_beside_another_observer() -> None:
     """A batch reporter may stand beside an observer that is called at once: both see the call, once."""
     later, at_once, registry = Kept(), Kept(), CollectorRegistry()

@@ -1,0 +1,232 @@
+"""
+An SDK span that is made in full when somebody looks at it.
+
+Nearly every call's span is started, ended and encoded, and nobody else reads or writes anything of it. It keeps what
+the SDK has given for its making, and makes the rest when any of it is asked for: it is an ordinary span from then on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.trace import Span, Tracer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from opentelemetry import trace
+    from opentelemetry.context import Context
+
+_FEWEST: Final = 32
+"""Attributes that a limit must allow for a span to be encoded from its parts: ours have less, samplers add few."""
+_GIVEN: Final = {
+    "attributes",
+    "context",
+    "instrumentation_scope",
+    "kind",
+    "limits",
+    "links",
+    "name",
+    "parent",
+    "resource",
+    "span_processor",
+}
+"""What `Tracer.start_span` is to make a span of, by these names, beside whatever else."""
+_OF_END: Final = {
+    "RuntimeError",
+    "_attributes",
+    "_end_time",
+    "_immutable",
+    "_lock",
+    "_on_ending",
+    "_readable_span",
+    "_record_end_metrics",
+    "_span_processor",
+    "_start_time",
+    "logger",
+    "on_end",
+    "time_ns",
+    "warning",
+}
+"""All that `Span.end` is known to use: `end_with` does the same for a span that is not made."""
+_Ordinary: Final[Any] = getattr(sdk, "_Span", Span)
+
+
+class Parts(NamedTuple):
+    """An ended span that has no more than these."""
+
+    resource: Any
+    scope: Any
+    context: trace.SpanContext
+    parent: trace.SpanContext | None
+    name: str
+    kind: trace.SpanKind
+    status: trace.Status | None
+    started_ns: int
+    ended_ns: int
+    attributes: Mapping[str, Any]
+
+
+class LazySpan(_Ordinary):  # type: ignore[misc]  # it is the SDK's own class
+    """
+    A span that keeps what it is to be made of, in `_given`, until somebody looks.
+
+    `_is_made` is whether it is an ordinary span by now: then all else here is of no more interest. `_started` and
+    `_ended` are times, `_added` and `_status_then` the attributes and the status that it ended with. All that the SDK's
+    own methods use of a span is made together and appears together, so that a thread sees either nothing or all of it.
+    `_making` is held meanwhile, by this span alone: the collector may run a finalizer there, which may look as well, or
+    wait for another thread that ends a call.
+    """
+
+    __slots__ = ("_added", "_ended", "_given", "_is_made", "_making", "_started", "_status_then")
+
+    def __new__(cls, **_given: Any) -> Self:
+        """Make one without asking the SDK's class."""
+        return object.__new__(cls)
+
+    def __init__(self, **given: Any) -> None:
+        self._given = given
+        self._is_made = False
+        self._making = threading.RLock()
+        self._started: int | None = None
+        self._ended: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or self._is_made:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._make()
+        return getattr(self, name)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Be copied, and refuse to be pickled, as an ordinary span."""
+        del protocol
+        self._make()
+        return object.__new__, (_Ordinary,), self.__dict__
+
+    def _make(self) -> None:
+        """Be an ordinary span, as one that has seen the same."""
+        with self._making:
+            if self._is_made:
+                return
+            made: Any = _Made(**self._given)
+            made._start_time = self._started  # noqa: SLF001 - as Span.start, whose processors have been called
+            if self._ended is not None:
+                made.set_attributes(self._added)
+                if self._status_then is not None:
+                    made.set_status(self._status_then)
+                made._end_time = self._ended  # noqa: SLF001 - as Span.end, likewise
+                made._attributes._immutable = True  # noqa: SLF001 - as above
+            if not self._is_made:  # by a finalizer, in between
+                self.__dict__.update({**made.__dict__, **self.__dict__})
+                self._is_made = True
+
+    def start(self, start_time: int | None = None, parent_context: Context | None = None) -> None:
+        """Start it, as the tracer does, or warn that it has been started."""
+        if self._started is not None:
+            super().start(start_time, parent_context)
+            return
+        self._started = time.time_ns() if start_time is None else start_time
+        self._given["span_processor"].on_start(self, parent_context=parent_context)
+
+    def get_span_context(self) -> trace.SpanContext:
+        """Return its ids."""
+        context: trace.SpanContext = self._given["context"]
+        return context
+
+    @property
+    def context(self) -> trace.SpanContext:
+        """Its ids."""
+        context: trace.SpanContext = self._given["context"]
+        return context
+
+    def is_recording(self) -> bool:
+        """Whether it has not ended."""
+        return super().is_recording() if self._is_made else self._ended is None
+
+    def end_with(self, attributes: Mapping[str, Any], status: trace.Status | None, ended_ns: int) -> bool:
+        """End a span at which nobody has looked, with these; return whether that is so."""
+        with self._making:
+            if self._is_made or self._ended is not None:
+                return False
+            self._added, self._status_then, self._ended = attributes, status, ended_ns
+        given = self._given
+        if record_end_metrics := given.get("record_end_metrics"):
+            record_end_metrics()
+        processor = given["span_processor"]
+        processor._on_ending(self)  # noqa: SLF001 - as Span.end
+        processor.on_end(self)
+        return True
+
+    def parts(self) -> Parts | None:
+        """Return what it consists of, once it has ended, or None where an ordinary span may have more or less."""
+        given, ended = self._given, self._ended
+        limits = given["limits"]
+        most = limits.max_span_attributes
+        if self._is_made or ended is None or self.__dict__ or limits.max_span_attribute_length is not None:
+            return None
+        attributes = {**(given["attributes"] or {}), **self._added}
+        if (most is not None and most < _FEWEST) or len(attributes) > _FEWEST or given["links"]:
+            return None
+        return Parts(
+            given["resource"],
+            given["instrumentation_scope"],
+            given["context"],
+            given["parent"],
+            given["name"],
+            given["kind"],
+            self._status_then,
+            self._started or 0,
+            ended,
+            attributes,
+        )
+
+
+class _Made(_Ordinary):  # type: ignore[misc]  # as above
+    """What a lazy span is made of."""
+
+
+LazySpan.__name__ = LazySpan.__qualname__ = _Ordinary.__name__  # which its repr has
+
+
+def span_starter(tracer: trace.Tracer) -> Callable[..., trace.Span]:
+    """
+    Return what starts spans as this tracer does: lazy ones, if it is the SDK's.
+
+    The SDK's own `Tracer.start_span` decides all of a span, with another class for the one that it makes. Where that
+    cannot be had, the SDK ends spans in a way that is not known here, or the tracer is another, it is the tracer's own.
+    """
+    start: Any = vars(Tracer).get("start_span")
+    if type(tracer) is not Tracer or "start_span" in vars(tracer) or not _is_known(start):
+        return tracer.start_span
+    lazy = FunctionType(start.__code__, {**start.__globals__, "_Span": LazySpan}, start.__name__, start.__defaults__)
+    lazy.__kwdefaults__ = start.__kwdefaults__
+    return lazy.__get__(tracer)
+
+
+def _is_known(start: Any) -> bool:
+    """Whether this `Tracer.start_span` makes spans, and `Span.end` ends them, in the way that is known here."""
+    start_code, end_code = _code(start), _code(Span.end)
+    if start_code is None or end_code is None or "_Span" not in start_code.co_names:
+        return False
+    keywords = {name for const in start_code.co_consts if isinstance(const, tuple) for name in const}
+    return keywords >= _GIVEN and "on_end" in end_code.co_names and _OF_END.issuperset(end_code.co_names)
+
+
+def _code(function: Any) -> CodeType | None:
+    """Return the code of a plain function, or None of anything else."""
+    is_plain = isinstance(function, FunctionType) and function.__closure__ is None
+    return function.__code__ if is_plain else None
+
+
+def end_span(span: trace.Span, attributes: Mapping[str, Any], status: trace.Status | None, ended_ns: int) -> None:
+    """End a span that is recording, with these attributes, and this status unless it is None."""
+    if type(span) is LazySpan and span.end_with(attributes, status, ended_ns):
+        return
+    if status is not None:
+        span.set_status(status)
+    span.set_attributes(attributes)
+    span.end(ended_ns)

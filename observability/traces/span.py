@@ -53,6 +53,8 @@ _OF_END: Final = {
     "warning",
 }
 """All that `Span.end` is known to use: `end_with` does the same for a span that is not made."""
+_FREEZES: Final = "_immutable" in getattr(getattr(Span.end, "__code__", None), "co_names", ())
+"""Whether nobody can write into an ended span's attributes, as since 1.43 of the SDK."""
 _Ordinary: Final[Any] = getattr(sdk, "_Span", Span)
 
 
@@ -119,7 +121,8 @@ class LazySpan(_Ordinary):  # type: ignore[misc]  # it is the SDK's own class
                 if self._status_then is not None:
                     made.set_status(self._status_then)
                 made._end_time = self._ended  # noqa: SLF001 - as Span.end, likewise
-                made._attributes._immutable = True  # noqa: SLF001 - as above
+                if _FREEZES:
+                    made._attributes._immutable = True  # noqa: SLF001 - as above
             if not self._is_made:  # by a finalizer, in between
                 self.__dict__.update({**made.__dict__, **self.__dict__})
                 self._is_made = True

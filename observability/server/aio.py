@@ -7,8 +7,6 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-import grpc.aio
-
 from .aio_ends import AioEnding, is_being_cancelled, releasing
 from .behaviors import UNGUARDED, Guard, aio_guarded, is_blocking
 from .call import AIO_BLOCKING
@@ -83,7 +81,5 @@ class AioObservedHandler(AioEnding):
                     self.call.handler_interrupted()
                     return
                 self._ended_itself = True  # and is never answered
-        elif isinstance(error, grpc.aio.AbortError):
-            self._ended_itself = True  # grpc raises it when the status is sent
         error_left = uncaught(error, self._context, accepts_int_codes=self.call.rules.accepts_int_codes)
         self.call.handler_raised(error_left)

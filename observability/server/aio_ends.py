@@ -6,7 +6,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from .context import OVER, PastContext, ask, status_in
+from .call import AIO_BLOCKING
+from .context import OVER, PastContext, RecordingContext, ask, status_in
 from .observed import ObservedHandler
 
 if TYPE_CHECKING:
@@ -82,8 +83,12 @@ class AioEnding(ObservedHandler):
 
     def _is_done(self, *, cancelling: bool) -> bool:
         """Return whether the call has a status, other than being cut off."""
-        done = ask(self._context, "done")  # which a blocking handler's context has not, nor have abstract ones
-        return not cancelling if done is None else bool(done)
+        context = self._context
+        done = ask(context, "done")  # which a blocking handler's context has not, nor have abstract ones
+        if done is not None:
+            return bool(done)
+        aborted = self.call.rules is AIO_BLOCKING and type(context) is RecordingContext and context.is_aborted
+        return aborted or not cancelling
 
     def _caller_gave_up(self) -> None:
         self._context = OVER

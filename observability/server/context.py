@@ -17,7 +17,7 @@ class RecordingContext:
     One serves all interceptors of a call, so that each knows what another has set.
     """
 
-    __slots__ = ("_code", "_context", "_details", "_metadata")
+    __slots__ = ("_code", "_context", "_details", "_metadata", "is_aborted")
 
     @classmethod
     def of(cls, context: Any) -> RecordingContext:
@@ -29,6 +29,7 @@ class RecordingContext:
         self._code: Any = None
         self._details = ""
         self._metadata: Any = None
+        self.is_aborted = False  # and has sent the status, where that needs no await
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> Any:
@@ -68,12 +69,18 @@ class RecordingContext:
     def abort(self, code: Any, *status: Any, **more: Any) -> Any:
         """End the call with this status; always raises, on asyncio when it is awaited."""
         self._abort(code, *status, **more)
-        return self._context.abort(code, *status, **more)
+        try:
+            return self._context.abort(code, *status, **more)
+        finally:
+            self.is_aborted = True
 
     def abort_with_status(self, status: Any) -> Any:
         """End the call with this status object; raises as abort does."""
         self._abort(status.code, status.details, status.trailing_metadata)
-        return self._context.abort_with_status(status)
+        try:
+            return self._context.abort_with_status(status)
+        finally:
+            self.is_aborted = True
 
     def _abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
         if code == grpc.StatusCode.OK:  # which is not what an abort ends a call with

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-from .aio_ends import AioEnding, is_being_cancelled, releasing
+from .aio_ends import AioEnding, current_task, is_being_cancelled, releasing
 from .behaviors import UNGUARDED, Guard, aio_guarded, is_blocking
 from .call import AIO_BLOCKING
 from .uncaught import uncaught
@@ -81,5 +81,7 @@ class AioObservedHandler(AioEnding):
                     self.call.handler_interrupted()
                     return
                 self._ended_itself = True  # and is never answered
+        if self.call.rules is AIO_BLOCKING and current_task() is not None:
+            self._ended_itself = True  # it has raised in the RPC's own task, where grpc answers before anything else
         error_left = uncaught(error, self._context, accepts_int_codes=self.call.rules.accepts_int_codes)
         self.call.handler_raised(error_left)

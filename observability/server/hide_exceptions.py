@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
+from .aio_ends import is_being_cancelled
 from .behaviors import Guard, aio_guarded, guarded, is_blocking
 from .context import ask, with_status
 from .handler import HandlerProxy, standing_before
@@ -119,8 +120,7 @@ class _AioAnswering(_Hiding):
         """Return whether to answer."""
         if not super().raised(error) or ask(self._context, "done"):
             return False
-        task = asyncio.current_task()
-        return not (isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling())
+        return not (isinstance(error, asyncio.CancelledError) and is_being_cancelled())
 
     def answer(self) -> Any:
         """Abort the call, which raises when it is awaited."""

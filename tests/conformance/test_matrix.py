@@ -12,7 +12,7 @@ from observability.client.channel import ObservedChannel
 from tests.support.recorder import Recorder
 
 from . import expected
-from .cases import CASES
+from .cases import CASES, SOON
 from .play import Played, play
 from .report import report
 from .vocabulary import Case, Way, requests_stream, responses_stream
@@ -56,7 +56,7 @@ def see(case: Case, played: Played) -> dict[str, object]:
 def _client(case: Case, way: Way, got: StatusCode) -> StatusCode | None:
     """Return the client's code: while it is still writing grpc.aio may report INTERNAL, whatever the server sends."""
     # On a busy machine it still is when a deadline comes soon.
-    writing = case.caller.still_writing or case.caller.timeout is not None
+    writing = case.caller.still_writing or case.caller.timeout == SOON
     racy = writing and way.client.startswith("aio_") and requests_stream(way.arity)
     return got if racy and got is StatusCode.INTERNAL else case.client
 

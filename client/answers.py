@@ -3,11 +3,12 @@
 import contextlib
 import json
 from collections.abc import Generator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # it has no stubs
-from grpc_status import rpc_status
+
+from programs.status import details_of
 
 Answer = Mapping[str, Any]
 # With these codes the service did not answer; with every other one it did.
@@ -48,11 +49,7 @@ def failure(error: grpc.RpcError, service: str) -> Answer:
 
 def happened_to_a(error: grpc.RpcError) -> Answer | None:
     """Return what Service B says of Service A; None if B was not even reached, or says nothing."""
-    # A status whose details contradict its code is reported as if it had none.
-    with contextlib.suppress(ValueError):
-        status = rpc_status.from_call(cast("grpc.Call", error))
-        for detail in status.details if status else ():
-            info = ErrorInfo()
-            if detail.Unpack(info) and info.domain == DOMAIN and info.reason in REASONS:
-                return {"service_b": "ok", "service_a": REASONS[info.reason]}
+    for info in details_of(error, ErrorInfo):
+        if info.domain == DOMAIN and info.reason in REASONS:
+            return {"service_b": "ok", "service_a": REASONS[info.reason]}
     return None

@@ -1,22 +1,18 @@
-"""What Service A and Service B have in common: a gRPC server within limits, and how it refuses a call."""
+"""What Service A and Service B have in common: a gRPC server within limits."""
 
 # ruff: noqa: N802 - an RPC is a method under its own name
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import grpc
 from google.protobuf import descriptor_pool, text_format
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.message import Message
-from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from grpc_status import rpc_status
 
 from observability import HideExceptions, Telemetry
 from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option
@@ -155,13 +151,3 @@ class HealthService(echo_pb2_grpc.HealthServiceServicer):
     ) -> echo_pb2.HealthCheckResponse:
         """Answer `ok`."""
         return echo_pb2.HealthCheckResponse(status="ok")
-
-
-def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, text: str, *details: Message) -> NoReturn:
-    """End a call with a `google.rpc.Status`: a code, its text, and what programs should know of it."""
-    status = Status(code=code.value[0], message=text)
-    for detail in details:
-        packed = AnyMessage()
-        packed.Pack(detail)
-        status.details.append(packed)
-    context.abort_with_status(rpc_status.to_status(status))

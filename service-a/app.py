@@ -12,7 +12,8 @@ from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyp
 
 from observability import Telemetry, __version__, serve
 from programs.options import BYTES, option, run
-from programs.server import ServerOptions, new_server, refuse, server_options
+from programs.server import ServerOptions, new_server, server_options
+from programs.status import refuse
 from protos.echo_pb2 import EchoRepeatRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import EchoServiceServicer, add_EchoServiceServicer_to_server
 

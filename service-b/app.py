@@ -10,11 +10,13 @@ from typing import Any, NoReturn
 
 import click
 import grpc
-from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
 
 from observability import Telemetry, __version__, current_call, serve
 from programs.options import TIMEOUT, PeerAddress, option, run
-from programs.server import ServerOptions, new_server, refuse, server_options
+from programs.server import ServerOptions, new_server, server_options
+from programs.status import details_of, refuse
 from protos.echo_pb2 import CallEchoRequest, CallEchoResponse, EchoRequest
 from protos.echo_pb2_grpc import (
     CallEchoServiceServicer,
@@ -27,7 +29,7 @@ A_SERVICES = ("echo.v1.EchoService",)
 
 FOREVER = 1e9  # seconds: 30 years
 LAST_WORD = 0.02  # seconds
-LONGEST_TEXT = 1_000  # bytes of UTF-8
+LONGEST_REFUSAL = 1_000  # bytes: a status of many kB becomes another one on its way
 
 CHANNEL_OPTIONS = (
     # B reaches A within a second of A's return, after an outage of any length (grpc waits up to 2 minutes).
@@ -49,15 +51,6 @@ NO_ANSWER = {
     grpc.StatusCode.UNAVAILABLE: "failed to connect to all addresses",
     grpc.StatusCode.DEADLINE_EXCEEDED: "Service A did not answer in time",
 }
-# With these codes the text shows A's inside, if anything.
-FAULTS = frozenset(
-    {
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.DATA_LOSS,
-    }
-)
 
 
 class CallEchoService(CallEchoServiceServicer):
@@ -124,10 +117,14 @@ def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Itera
 def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
     """End the call with what happened to A, and nothing that only the inside should know."""
     code = error.code()
+    if code is grpc.StatusCode.CANCELLED and context.is_active():
+        # Nobody here has cancelled: a server answers so while it stops, or has too many calls.
+        code = grpc.StatusCode.UNAVAILABLE
+    refusal = refusal_of(error)
     if code in NO_ANSWER:
         text, reason = NO_ANSWER[code], "SERVICE_A_UNAVAILABLE"
     else:
-        text, reason = "Service A failed" if code in FAULTS else shortened(error.details() or ""), "SERVICE_A_ERROR"
+        text, reason = (error.details() or "") if refusal else "Service A failed", "SERVICE_A_ERROR"
     call = current_call()
     refuse(
         context,
@@ -135,12 +132,19 @@ def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
         text,
         ErrorInfo(domain="echo.v1", reason=reason),
         RequestInfo(request_id=call.trace_id or "" if call else ""),
+        *refusal,
     )
 
 
-def shortened(text: str) -> str:
-    """Return what fits into a status: one whose text has many kB becomes another status on its way."""
-    return text.encode()[:LONGEST_TEXT].decode(errors="ignore")
+def refusal_of(error: grpc.RpcError) -> list[Message]:
+    """
+    Return the BadRequest with which A refuses a message, in a list; nothing of any other failure.
+
+    That is all that A's contract says of failures, and so all that B's caller may read in A's own words.
+    """
+    if error.code() is not grpc.StatusCode.INVALID_ARGUMENT or len((error.details() or "").encode()) > LONGEST_REFUSAL:
+        return []
+    return [detail for detail in details_of(error, BadRequest) if detail.ByteSize() <= LONGEST_REFUSAL][:1]
 
 
 @click.command()

@@ -5,10 +5,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 
+import grpc
 import pytest
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
 
 from client.processes import Service
+from protos.echo_pb2 import EchoRequest, EchoResponse
 from tests.system.conftest import System, run_client
+from tests.system.scripted import scripted_a
 
 A_DOWN = (
     '{"service_b": "ok", "service_a": "unavailable", '
@@ -154,6 +158,26 @@ def test_another_code(system: System, arguments: tuple[str, ...], service: str) 
 
     error = "StatusCode.UNIMPLEMENTED: Method not found!"
     assert ({service: "error", "error": error}, 1) == (json.loads(result.stdout), result.returncode)
+
+
+@pytest.mark.parametrize(
+    "details", [b"\xff" * 20, Status(code=5, message="no").SerializeToString()], ids=["garbage", "of-another-status"]
+)
+def test_details_that_are_none(details: bytes) -> None:
+    """A status whose details cannot be parsed, or contradict it, is shown as one without."""
+
+    def fail(_request: EchoRequest, context: grpc.ServicerContext) -> EchoResponse:
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+        context.abort(grpc.StatusCode.INTERNAL, "no")
+
+    with scripted_a(fail) as service:
+        result = run_client("echo", "hello", SERVICE_A_ADDRESS=service.address)
+
+    assert ({"service_a": "error", "error": "StatusCode.INTERNAL: no"}, "", 1) == (
+        json.loads(result.stdout),
+        result.stderr,
+        result.returncode,
+    )
 
 
 def test_stream_ends_with_its_failure(own_system: System) -> None:

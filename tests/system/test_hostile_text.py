@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import grpc
 import pytest
+from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no stubs
 
 from client.lines import fields
 from client.processes import Service
+from programs.status import refuse
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
 from tests.support.wire import raw_call
@@ -175,18 +177,18 @@ def test_metadata_of_a_megabyte(service: Service) -> None:
 
 @pytest.fixture(scope="module")
 def hostile_a() -> Iterator[Service]:
-    """Give a Service B whose A ends each call with the hostile text that the message names."""
+    """Give a Service B whose A refuses each message with the hostile text that it names."""
 
-    def abort(request: EchoRequest, context: grpc.ServicerContext) -> EchoResponse:
-        context.abort(grpc.StatusCode.NOT_FOUND, HOSTILE[request.msg])
+    def echo(request: EchoRequest, context: grpc.ServicerContext) -> EchoResponse:
+        refuse(context, grpc.StatusCode.INVALID_ARGUMENT, HOSTILE[request.msg], BadRequest())
 
-    with scripted_a(abort) as service_a, Service("service-b", "--service-a", service_a.address) as service_b:
+    with scripted_a(echo) as service_a, Service("service-b", "--service-a", service_a.address) as service_b:
         yield service_b
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name != "long"])
 def test_status_text(hostile_a: Service, name: str) -> None:
-    """A hostile status text is passed on as it is, and logged in quotes on both of B's lines."""
+    """A hostile text of a refusal is passed on as it is, and logged in quotes on both of B's lines."""
     traced = Traced(hostile_a)
     with grpc.insecure_channel(hostile_a.address) as channel:
         stub = CallEchoServiceStub(channel)
@@ -194,11 +196,11 @@ def test_status_text(hostile_a: Service, name: str) -> None:
         refused = refusal_of(lambda: stub.CallEcho(request, timeout=5, metadata=traced.metadata))
 
     assert HOSTILE[name] == refused.details()
-    assert [f"StatusCode.NOT_FOUND: {HOSTILE[name]}"] * 2 == [line["error"] for line in traced.lines(2)]
+    assert [f"StatusCode.INVALID_ARGUMENT: {HOSTILE[name]}"] * 2 == [line["error"] for line in traced.lines(2)]
 
 
 def test_status_text_of_a_megabyte(hostile_a: Service) -> None:
-    """Of a status text that is too long for a status, B passes on and logs what grpc leaves of it, on one line."""
+    """A status text that is too long for a status becomes another status, whose code B passes on and logs."""
     traced = Traced(hostile_a)
     with grpc.insecure_channel(hostile_a.address) as channel:
         stub = CallEchoServiceStub(channel)

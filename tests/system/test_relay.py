@@ -6,33 +6,43 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
-from grpc_status import rpc_status
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]  # it has no stubs
+    BadRequest,
+    DebugInfo,
+    ErrorInfo,
+    RequestInfo,
+)
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # as above
 
 from client.lines import fields
 from client.processes import Service
+from programs.status import details_of, refuse
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub
 from tests.support.freezing import freeze
 from tests.support.ports import free_ports
+from tests.support.wire import CANCEL, INTERNAL_ERROR, REFUSED_STREAM, Answer, headers, raw_server, reset
 from tests.system.conftest import System
-from tests.system.scripted import ScriptedA, scripted_a, until_over
+from tests.system.scripted import Echo, EchoChat, ScriptedA, scripted_a, until_over
 
 INSIDE = "connect to 10.1.2.3:8080 as root"
-FIXED = {
+FAILED = "Service A failed"
+SILENT = {
     grpc.StatusCode.UNAVAILABLE: "failed to connect to all addresses",
     grpc.StatusCode.DEADLINE_EXCEEDED: "Service A did not answer in time",
-    grpc.StatusCode.UNKNOWN: "Service A failed",
-    grpc.StatusCode.INTERNAL: "Service A failed",
-    grpc.StatusCode.UNIMPLEMENTED: "Service A failed",
-    grpc.StatusCode.DATA_LOSS: "Service A failed",
 }
 FAILURES = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+CALLS: dict[str, Callable[[CallEchoServiceStub, str], Any]] = {
+    "CallEcho": lambda stub, msg: stub.CallEcho(CallEchoRequest(msg=msg), timeout=5),
+    "CallEchoChat": lambda stub, msg: list(stub.CallEchoChat(iter([CallEchoRequest(msg=msg)]), timeout=5)),
+}
+EITHER_CALL = pytest.mark.parametrize("method", CALLS)
 
 
 @contextlib.contextmanager
@@ -49,41 +59,143 @@ def b_before(service_a: str, *options: str) -> Iterator[tuple[Service, CallEchoS
         yield service_b, stub
 
 
-def failure_of(stub: CallEchoServiceStub, msg: str = "hello", timeout: float = 5) -> Any:
+def failure_of(stub: CallEchoServiceStub, msg: str = "hello", method: str = "CallEcho") -> Any:
     """Make a call that fails; return its failure, which is both a grpc.RpcError and a grpc.Call."""
     with pytest.raises(grpc.RpcError) as caught:
-        stub.CallEcho(CallEchoRequest(msg=msg), timeout=timeout)
+        CALLS[method](stub, msg)
     return caught.value
+
+
+def reason_of(failure: Any) -> str:
+    """Return what B says of A in a failure's details."""
+    (info,) = details_of(failure, ErrorInfo)
+    assert "echo.v1" == info.domain
+    return str(info.reason)
+
+
+def aborting_with(abort: Callable[[str, grpc.ServicerContext], None]) -> tuple[Echo, EchoChat]:
+    """Return how an A answers that ends each call so, by what the first message says."""
+
+    def echo(request: EchoRequest, context: grpc.ServicerContext) -> EchoResponse:
+        abort(request.msg, context)
+        raise AssertionError
+
+    def chat(requests: Iterator[EchoRequest], context: grpc.ServicerContext) -> Iterator[EchoResponse]:
+        yield echo(next(requests), context)
+
+    return echo, chat
 
 
 @pytest.fixture(scope="module")
 def aborting() -> Iterator[tuple[Service, CallEchoServiceStub]]:
-    """Give a Service B whose A ends each call with the code that the message names."""
+    """Give a Service B whose A ends each call with the code that the message names, and its inside in all else."""
 
-    def abort(request: EchoRequest, context: grpc.ServicerContext) -> EchoResponse:
-        context.abort(grpc.StatusCode[request.msg], INSIDE)
+    def abort(code: str, context: grpc.ServicerContext) -> None:
+        context.send_initial_metadata((("x-inside", INSIDE),))
+        refuse(context, grpc.StatusCode[code], INSIDE, DebugInfo(detail=INSIDE))
 
-    with scripted_a(abort) as service_a, b_before(service_a.address) as service_b:
+    with scripted_a(*aborting_with(abort)) as service_a, b_before(service_a.address) as service_b:
         yield service_b
 
 
+@EITHER_CALL
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
-def test_codes_of_a(aborting: tuple[Service, CallEchoServiceStub], code: grpc.StatusCode) -> None:
-    """B passes on A's code, and A's text but for the codes whose text would show A's inside."""
+def test_codes_of_a(aborting: tuple[Service, CallEchoServiceStub], code: grpc.StatusCode, method: str) -> None:
+    """B passes on A's code, with a text and details of its own; what A said is in B's log."""
     service_b, stub = aborting
+    # A that ends a call which nobody here has cancelled does not answer it.
+    expected = grpc.StatusCode.UNAVAILABLE if code is grpc.StatusCode.CANCELLED else code
 
-    failure = failure_of(stub, code.name)
+    failure = failure_of(stub, code.name, method)
 
-    assert (code, FIXED.get(code, INSIDE)) == (failure.code(), failure.details())
-    status = rpc_status.from_call(failure)
-    reason, request = ErrorInfo(), RequestInfo()
-    assert status is not None
-    assert status.details[0].Unpack(reason)
-    assert status.details[1].Unpack(request)
-    silent = code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-    assert ("echo.v1", "SERVICE_A_UNAVAILABLE" if silent else "SERVICE_A_ERROR") == (reason.domain, reason.reason)
-    (line,) = service_b.stdout.wait_for(request.request_id, " kind=server ")
-    assert code.name == fields(line)["code"]
+    assert (expected, SILENT.get(expected, FAILED)) == (failure.code(), failure.details())
+    assert ("SERVICE_A_UNAVAILABLE" if expected in SILENT else "SERVICE_A_ERROR") == reason_of(failure)
+    assert INSIDE not in str([*failure.initial_metadata(), *failure.trailing_metadata()])
+    (request,) = details_of(failure, RequestInfo)
+    server, client = sorted(
+        map(fields, service_b.stdout.wait_for(request.request_id, count=2)), key=lambda line: line["kind"], reverse=True
+    )
+    assert (expected.name, f"StatusCode.{expected.name}: {failure.details()}") == (server["code"], server["error"])
+    assert (code.name, f"StatusCode.{code.name}: {INSIDE}") == (client["code"], client["error"])
+
+
+@EITHER_CALL
+def test_refusal_of_a(system: System, method: str) -> None:
+    """A message that A refuses, as its contract says, is refused in A's words, and with its BadRequest."""
+    with calling(system.b) as stub:
+        failure = failure_of(stub, "x" * (64 * 1024 + 1), method)
+
+    (refusal,) = details_of(failure, BadRequest)
+    text = "longer than 65536 bytes"
+    assert (grpc.StatusCode.INVALID_ARGUMENT, f"msg: {text}") == (failure.code(), failure.details())
+    assert [("msg", text)] == [(violation.field, violation.description) for violation in refusal.field_violations]
+    assert "SERVICE_A_ERROR" == reason_of(failure)
+
+
+def status_of(text: str, detail: bytes) -> bytes:
+    """Return an INVALID_ARGUMENT with this text and these bytes for a BadRequest."""
+    packed = AnyMessage(type_url="type.googleapis.com/google.rpc.BadRequest", value=detail)
+    status: bytes = Status(code=3, message=text, details=[packed]).SerializeToString()
+    return status
+
+
+LONG = BadRequest(field_violations=[{"description": INSIDE * 40}]).SerializeToString()
+MISLEADING: dict[str, tuple[str, bytes]] = {
+    "no-status": (INSIDE, b"\xff" * 20),
+    "no-detail": (INSIDE, status_of(INSIDE, b"\xff" * 20)),
+    "other-text": (INSIDE, status_of("msg: too long", b"")),
+    "long-text": (INSIDE * 40, status_of(INSIDE * 40, b"")),
+    "long-detail": (INSIDE, status_of(INSIDE, LONG)),
+}
+
+
+@pytest.fixture(scope="module")
+def misleading() -> Iterator[CallEchoServiceStub]:
+    """Give a stub of a Service B whose A refuses with the text and the details of a status that the message names."""
+
+    def abort(name: str, context: grpc.ServicerContext) -> None:
+        text, status = MISLEADING[name]
+        context.set_trailing_metadata((("grpc-status-details-bin", status),))
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+    with scripted_a(*aborting_with(abort)) as service_a, b_before(service_a.address) as (_, stub):
+        yield stub
+
+
+@EITHER_CALL
+@pytest.mark.parametrize("name", MISLEADING)
+def test_refusal_unlike_the_contract(misleading: CallEchoServiceStub, name: str, method: str) -> None:
+    """Details that are none, contradict the status or have many kB let none of A's words pass."""
+    failure = failure_of(misleading, name, method)
+
+    assert (grpc.StatusCode.INVALID_ARGUMENT, FAILED) == (failure.code(), failure.details())
+    assert "SERVICE_A_ERROR" == reason_of(failure)
+    assert [] == list(details_of(failure, BadRequest))
+
+
+@EITHER_CALL
+@pytest.mark.parametrize(
+    ("answer", "code", "text"),
+    [
+        (reset(CANCEL), grpc.StatusCode.UNAVAILABLE, SILENT[grpc.StatusCode.UNAVAILABLE]),
+        (reset(REFUSED_STREAM), grpc.StatusCode.UNAVAILABLE, SILENT[grpc.StatusCode.UNAVAILABLE]),
+        (reset(INTERNAL_ERROR), grpc.StatusCode.INTERNAL, FAILED),
+        (headers((b":status", b"401")), grpc.StatusCode.UNAUTHENTICATED, FAILED),
+        (headers((b":status", b"403")), grpc.StatusCode.PERMISSION_DENIED, FAILED),
+        (headers((b":status", b"404")), grpc.StatusCode.UNIMPLEMENTED, FAILED),
+    ],
+    ids=["cancelled", "refused", "internal-error", "401", "403", "404"],
+)
+def test_words_of_grpc(answer: Answer, code: grpc.StatusCode, text: str, method: str) -> None:
+    """What grpc says of an A that answers no call is in B's log alone; a call that A's grpc cancels is UNAVAILABLE."""
+    with raw_server(answer) as address, b_before(address) as (service_b, stub):
+        failure = failure_of(stub, "hello", method)
+        lines = [fields(line) for line in service_b.stdout.wait_for(" method=", count=2)]
+
+    assert (code, text) == (failure.code(), failure.details())
+    assert ("SERVICE_A_UNAVAILABLE" if code in SILENT else "SERVICE_A_ERROR") == reason_of(failure)
+    (client,) = [line for line in lines if "client" == line["kind"]]
+    assert "eceived" in client["error"]  # a header or RST_STREAM
 
 
 @pytest.mark.parametrize(
@@ -190,14 +302,10 @@ def test_a_did_not_answer(gone: "contextlib.AbstractContextManager[str]") -> Non
         start = time.monotonic()
         failure = failure_of(stub)
         took = time.monotonic() - start
-        status = rpc_status.from_call(failure)
 
-    reason = ErrorInfo()
     assert took < 1.2
-    assert FIXED[failure.code()] == failure.details()
-    assert status is not None
-    assert status.details[0].Unpack(reason)
-    assert "SERVICE_A_UNAVAILABLE" == reason.reason
+    assert SILENT[failure.code()] == failure.details()
+    assert "SERVICE_A_UNAVAILABLE" == reason_of(failure)
 
 
 @pytest.mark.parametrize("seconds", [1, 5, 20])
@@ -239,8 +347,8 @@ def over_within(service_a: ScriptedA, start: float) -> float:
 
 
 def test_cancelling_reaches_a() -> None:
-    """When B's caller cancels, A's call is over within 0.2 s."""
-    with scripted_a(until_over) as service_a, b_before(service_a.address) as (_, stub):
+    """When B's caller cancels, A's call is over within 0.2 s, and all of B's lines say CANCELLED."""
+    with scripted_a(until_over) as service_a, b_before(service_a.address) as (service_b, stub):
         call = stub.CallEcho.future(CallEchoRequest(msg="hello"))
         assert service_a.entered.wait(5)
 
@@ -248,6 +356,12 @@ def test_cancelling_reaches_a() -> None:
         call.cancel()
 
         assert over_within(service_a, start) < 0.2
+        assert ["CANCELLED"] * 2 == codes_of(service_b)
+
+
+def codes_of(service_b: Service) -> list[str]:
+    """Wait for B's two lines of a call; return their codes."""
+    return [fields(line)["code"] for line in service_b.stdout.wait_for(" method=", count=2)]
 
 
 def test_deadline_reaches_a() -> None:
@@ -255,16 +369,21 @@ def test_deadline_reaches_a() -> None:
     patient = ("--service-a-timeout", "30")
     with scripted_a(until_over) as service_a, b_before(service_a.address, *patient) as (_, stub):
         start = time.monotonic()
-        failure = failure_of(stub, timeout=0.5)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.CallEcho(CallEchoRequest(msg="hello"), timeout=0.5)
 
         assert over_within(service_a, start) < 0.7
-    assert grpc.StatusCode.DEADLINE_EXCEEDED == failure.code()
+    assert grpc.StatusCode.DEADLINE_EXCEEDED == caught.value.code()
 
 
 def test_cancelled_chat_reaches_a() -> None:
-    """A chat that its caller cancels is cancelled for A too, within 0.2 s: A does not get the end of its requests."""
+    """
+    A chat that its caller cancels is cancelled for A too, within 0.2 s, and on all of B's lines.
+
+    A does not get the end of its requests.
+    """
     more = threading.Event()
-    with scripted_a(chat=echo_each) as service_a, b_before(service_a.address) as (_, stub):
+    with scripted_a(chat=echo_each) as service_a, b_before(service_a.address) as (service_b, stub):
         answers = stub.CallEchoChat(itertools.chain([CallEchoRequest(msg="one")], waiting(more)))
         next(answers)
 
@@ -272,6 +391,7 @@ def test_cancelled_chat_reaches_a() -> None:
         answers.cancel()
 
         assert over_within(service_a, start) < 0.2
+        assert ["CANCELLED"] * 2 == codes_of(service_b)
     more.set()
     assert service_a.cancelled
 
@@ -302,14 +422,14 @@ def test_end_of_a_ends_the_chat() -> None:
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
         more.set()
-        lines = service_b.stdout.wait_for("-chat ", count=2)
+        codes = codes_of(service_b)
 
-    assert ("last words", grpc.StatusCode.RESOURCE_EXHAUSTED, "enough") == (
+    assert ("last words", grpc.StatusCode.RESOURCE_EXHAUSTED, FAILED) == (
         first.service_a.echo,
         caught.value.code(),
         caught.value.details(),
     )
-    assert ["RESOURCE_EXHAUSTED"] * 2 == [fields(line)["code"] for line in lines]
+    assert ["RESOURCE_EXHAUSTED"] * 2 == codes
     assert [] == service_b.stderr.lines()
 
 

@@ -26,6 +26,7 @@ TESTING = (
     "pytest-xdist",
     "rich",
     "sentry-sdk",
+    "trustme",
 )
 # Newer ones refuse the lowest protobuf.
 OF_GOOGLE = ("google-api-core==2.30.3", "google-cloud-pubsub==2.39.0")

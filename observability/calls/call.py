@@ -26,11 +26,12 @@ class Call:
     One call on one side, from its start to its end.
 
     `service` and `method` are its full service name and its method's name, `kind` is server or client, `type`
-    its arity. `peer` is who called, as grpc names it, or the client channel's target. `deadline` is the time
-    that the caller gave, in seconds from the call's start, or None. A server learns both when the handler
-    starts. `metadata` is the request metadata; a client's may be changed until the call is sent. `sent` counts
-    the messages handed to grpc, `received` those handed to the application. `span_context` is that of its span,
-    or None where there is no valid one.
+    its arity. `peer` is who called, as grpc names it, or the client channel's target. `peer_identity` is what the
+    caller's certificate says of it: its alternative names with commas between, or else its common name; None where
+    it has shown none. `deadline` is the time that the caller gave, in seconds from the call's start, or None. A server
+    learns these three when the handler starts. `metadata` is the request metadata; a client's may be changed until the
+    call is sent. `sent` counts the messages handed to grpc, `received` those handed to the application.
+    `span_context` is that of its span, or None where there is no valid one.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Call:
         "metadata",
         "method",
         "peer",
+        "peer_identity",
         "queue_seconds",
         "received",
         "sent",
@@ -68,6 +70,7 @@ class Call:
         self.metadata: Any = metadata
         self.deadline = deadline
         self.peer = peer
+        self.peer_identity: str | None = None
         self.sent = 0
         self.received = 0
         self.span_context: SpanContext | None = None

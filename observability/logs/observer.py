@@ -112,6 +112,8 @@ def _line(call: Call, outcome: Outcome, level: str) -> dict[str, Any]:
     if call.kind == "server":
         if call.peer is not None:
             line["peer"] = call.peer
+        if call.peer_identity is not None:
+            line["peer_identity"] = call.peer_identity
         if call.deadline is not None:
             line["deadline_ms"] = round(call.deadline * 1000)
     if call.type != "unary":

@@ -38,6 +38,7 @@ LINE_KEYS: Final = frozenset(
         "method",
         "code",
         "peer",
+        "peer_identity",
         "deadline_ms",
         "sent",
         "received",
@@ -108,7 +109,9 @@ def _pair(key: str, value: Any, *, quote: bool = False) -> str:
     return f"{safe_key(key)}={text}"
 
 
-_REPEATED: Final = frozenset({"service", "endpoint", "status", "level", "kind", "method", "code", "peer"})
+_REPEATED: Final = frozenset(
+    {"service", "endpoint", "status", "level", "kind", "method", "code", "peer", "peer_identity"}
+)
 """Keys whose values come again and again: each pair is rendered once."""
 _repeated_pair: Final = functools.lru_cache(maxsize=1024)(_pair)
 

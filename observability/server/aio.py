@@ -66,12 +66,13 @@ class AioObservedHandler(AioEnding):
         """Be called when a blocking handler with one response has returned, just before grpc sends that."""
         self._ended_itself = True
 
-    def _peer(self, context: Any) -> Any:
+    def _caller(self, context: Any) -> tuple[Any, Any]:
         if self.call.rules is not AIO_BLOCKING:
-            return context.peer()
+            return super()._caller(context)
         # A blocking handler's thread may start when its call is over, and asking for the peer then ends the process.
         with releasing:
-            return None if self._over or self._task is None or self._task.done() else context.peer()
+            is_over = self._over or self._task is None or self._task.done()
+            return (None, None) if is_over else super()._caller(context)
 
     def _raised(self, error: BaseException) -> None:
         if isinstance(error, asyncio.CancelledError):

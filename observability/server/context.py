@@ -7,6 +7,7 @@ from typing import Any, Final
 import grpc
 
 from ..calls.status import finite_deadline
+from ..calls.values import VALUE_LIMIT, first_bytes
 
 
 class RecordingContext:
@@ -127,6 +128,14 @@ def seconds_left(context: Any) -> float | None:
     """Return how many seconds are left by this context, which may be anybody's, or None without a deadline."""
     remaining = ask(context, "time_remaining")
     return finite_deadline(remaining) if isinstance(remaining, int | float) else None
+
+
+def identity_text(identities: Any) -> str | None:
+    """Return the names in a caller's certificate, with commas between; None where it is anything else."""
+    if not isinstance(identities, list | tuple):
+        return None
+    names = (name.decode(errors="backslashreplace") for name in identities if isinstance(name, bytes))
+    return first_bytes(",".join(names), VALUE_LIMIT) or None
 
 
 class PastContext:

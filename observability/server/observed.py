@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..calls.status import finite_deadline
 from .behaviors import Guard
-from .context import OVER, PastContext, ask, is_around, seconds_left, status_in, with_status
+from .context import OVER, PastContext, ask, identity_text, is_around, seconds_left, status_in, with_status
 from .counting import CountingHandler
 
 if TYPE_CHECKING:
@@ -41,18 +41,25 @@ class ObservedHandler(CountingHandler, Guard):
         waited = time.perf_counter() - call.started
         try:
             context.code()
-            remaining, peer = finite_deadline(context.time_remaining()), self._peer(context)
+            remaining, (peer, identities) = finite_deadline(context.time_remaining()), self._caller(context)
         except Exception:  # noqa: BLE001 - as in ask
             context = with_status(context)
-            remaining, peer = seconds_left(context), ask(self, "_peer", context)
+            remaining = seconds_left(context)
+            peer, identities = ask(self, "_caller", context) or (None, None)
         self._context = context
         call.deadline = None if remaining is None else remaining + waited
         call.peer = peer if isinstance(peer, str) else None
+        if identities:  # of nearly no call without TLS
+            call.peer_identity = identity_text(identities)
         return context
 
-    def _peer(self, context: Any) -> Any:
-        """Return who called."""
-        return context.peer()
+    def _caller(self, context: Any) -> tuple[Any, Any]:
+        """Return who called: its address, and the names in its certificate, or None where it has shown none."""
+        peer = context.peer()
+        try:
+            return peer, context.peer_identities()
+        except Exception:  # noqa: BLE001 - somebody's own context
+            return peer, None
 
     def _remaining(self) -> float | None:
         """Return how many seconds are left until the caller's deadline, or None where the context does not say."""

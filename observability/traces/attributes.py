@@ -20,6 +20,8 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 NETWORK_PEER_ADDRESS: Final = "network.peer.address"
 NETWORK_PEER_PORT: Final = "network.peer.port"
+PEER_IDENTITY: Final = "peer_identity"
+"""Ours: the conventions have attributes for a certificate's subject and hash, and none for its alternative names."""
 _HOST_AND_PORT: Final = re.compile(r"(?:.*/|[a-z][a-z0-9+.-]*:(?!\d+$))?(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?").fullmatch
 
 

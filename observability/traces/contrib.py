@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import trace
 
+from .attributes import PEER_IDENTITY
 from .observer import CallSpan, Spans, attach_span_context, filter_details
 
 if TYPE_CHECKING:
@@ -74,3 +75,5 @@ class AdoptedSpanObserver(Spans):
         if state is not None:
             state.span = trace.get_current_span()
             attach_span_context(call, state.span)
+            if call.peer_identity is not None:
+                state.span.set_attribute(PEER_IDENTITY, call.peer_identity)

@@ -16,7 +16,15 @@ from ..calls.method import INFRASTRUCTURE_SERVICES, is_infrastructure
 from ..calls.observer import LifecycleObserver
 from ..calls.status import OK, SERVER_FAULTS
 from ..calls.values import VALUE_LIMIT, safe_str, stacktrace
-from .attributes import ERROR_TYPE, RPC_METHOD, RPC_STATUS_CODE, method_attributes, peer_attributes, target_attributes
+from .attributes import (
+    ERROR_TYPE,
+    PEER_IDENTITY,
+    RPC_METHOD,
+    RPC_STATUS_CODE,
+    method_attributes,
+    peer_attributes,
+    target_attributes,
+)
 from .propagation import W3C, MetadataSetter, carrier_of, fast_extract, getter, set_metadata
 from .span import end_span, span_starter
 
@@ -173,6 +181,8 @@ class TraceObserver(Spans):
         if span.is_recording():
             server = call.kind == "server"
             attributes = peer_attributes(call.peer) if server and call.peer else {}
+            if call.peer_identity is not None:
+                attributes = {**attributes, PEER_IDENTITY: call.peer_identity}
             failed = outcome.code is not OK and (not server or outcome.code in SERVER_FAULTS)
             _end(span, outcome, attributes, ended_ns, failed=failed)
         else:

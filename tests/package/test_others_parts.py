@@ -71,6 +71,8 @@ Forgetful = type(
 )
 Deaf = type("Deaf", (Abstract,), dict.fromkeys(("add_callback", "peer", "time_remaining", "is_active"), refuse))
 AioDeaf = type("AioDeaf", (AioAbstract,), {"peer": refuse})
+Unidentified = type("Unidentified", (Abstract,), {"peer_identities": refuse})
+AioUnidentified = type("AioUnidentified", (AioAbstract,), {"peer_identities": refuse})
 
 
 class Giving(grpc.ServerInterceptor):
@@ -173,6 +175,19 @@ def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind:
     recorder.wait_for()
     assert [(True, recorder.calls[0])] == seen
     assert [("DATA_LOSS", "as asked")] == [(outcome.code.name, outcome.details) for outcome in recorder.outcomes]
+
+
+@pytest.mark.parametrize("stack", ["sync", "aio"])
+@EACH_ARITY
+def test_context_that_knows_no_identity(stack: str, arity: str) -> None:
+    """A context that knows the caller's address and nothing of certificates still shows the address."""
+    recorder = Recorder()
+    giving: Any = Giving(Unidentified) if stack == "sync" else AioGiving(AioUnidentified)
+    code = code_of(stack, arity, None, giving, *ours(stack, "observing", recorder))
+    recorder.wait_for()
+
+    assert "OK" == code
+    assert [(True, None)] == [((call.peer or "").startswith("ipv4:"), call.peer_identity) for call in recorder.calls]
 
 
 @pytest.mark.parametrize(("stack", "giving"), GIVING[:1] + GIVING[3:4])

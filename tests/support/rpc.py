@@ -113,13 +113,14 @@ def service(**behaviors: Any) -> grpc.GenericRpcHandler:
 
 
 @contextlib.contextmanager
-def serving(
+def serving(  # noqa: PLR0913 - each by name
     *interceptors: grpc.ServerInterceptor,
     address: str = LOCAL,
     workers: int = 4,
     handlers: Sequence[Any] = (),
     limit: int | None = None,
     options: Sequence[tuple[str, int]] = (),
+    credentials: grpc.ServerCredentials | None = None,
     **behaviors: Any,
 ) -> Iterator[str]:
     """Serve these behaviours behind these interceptors; gives the address, with the port that it got."""
@@ -127,7 +128,7 @@ def serving(
         server = grpc.server(
             pool, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
         )
-        port = server.add_insecure_port(address)
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         address = address.removesuffix(":0") + f":{port}" * address.endswith(":0")
         server.start()
         try:
@@ -161,6 +162,7 @@ async def aio_serving(
     handlers: Sequence[Any] = (),
     limit: int | None = None,
     options: Sequence[tuple[str, int]] = (),
+    credentials: grpc.ServerCredentials | None = None,
     **behaviors: Any,
 ) -> AsyncIterator[str]:
     """Do the same on asyncio."""
@@ -168,7 +170,8 @@ async def aio_serving(
         server = grpc.aio.server(
             pool, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
         )
-        address = f"127.0.0.1:{server.add_insecure_port(LOCAL)}"
+        port = server.add_secure_port(LOCAL, credentials) if credentials else server.add_insecure_port(LOCAL)
+        address = f"127.0.0.1:{port}"
         await server.start()
         try:
             yield address

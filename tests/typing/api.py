@@ -106,6 +106,7 @@ def count_calls(call: Call) -> OnEnd:
     assert_type(call.kind, Literal["server", "client"])
     assert_type(call.type, Literal["unary", "client_stream", "server_stream", "bidi_stream"])
     assert_type(call.peer, str | None)
+    assert_type(call.peer_identity, str | None)
     assert_type(call.deadline, float | None)
     assert_type(call.sent, int)
     assert_type(call.received, int)

@@ -14,7 +14,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo quick test coverage check format lint types protos protos-check stack-test compose-test install-test check-lowest .venv-bench bench clean
+.PHONY: help .venv demo quick test coverage check format lint types protos protos-check fault-test stack-test compose-test install-test check-lowest .venv-bench bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -71,6 +71,10 @@ types: .venv
 	$(BIN)/mypy service-a/app.py
 	$(BIN)/mypy service-b/app.py
 	$(BIN)/mypy client
+
+# One after another: what they measure is what a call takes beside one that makes trouble.
+fault-test: .venv ## Faults and abuse: what they do to other people's calls, in figures
+	@$(BIN)/python -m pytest tests/faults
 
 stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (needs Go)
 	@$(TOOLS); $(BIN)/python -m pytest tests/stack --ignore=tests/stack/test_compose.py

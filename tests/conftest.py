@@ -6,14 +6,25 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.errors import HOLDING, LOGGERS, ErrorLines
 
+# What takes minutes, or needs more than Python: these folders are left out unless a path in them is asked for.
+ASKED_FOR = [Path(__file__).parent / name for name in ("faults", "stack")]
+
 # What a script starts in the background ignores SIGINT, and so does all that it starts in turn: our programs, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave a folder out that nobody asked for."""
+    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    left_out = collection_path in ASKED_FOR and not any(path.is_relative_to(collection_path) for path in asked)
+    return True if left_out else None
 
 
 @pytest.fixture(scope="module", autouse=True)

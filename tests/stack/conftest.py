@@ -1,7 +1,6 @@
 """One running stack for all tests: Jaeger, Prometheus, both services, and traffic that never stops."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,14 +12,6 @@ from tests.stack.prometheus import Prometheus
 from tests.stack.stack import Stack, targets
 from tests.stack.traffic import Traffic
 from tests.support.ports import free_ports
-
-HERE = Path(__file__).parent
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave these tests out unless a path among them was asked for."""
-    asked = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path.is_relative_to(HERE) for path in asked) else collection_path.parent == HERE
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,88 @@
+"""Service A or B under attack: what it counts, what it logs, what it takes."""
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import psutil
+
+from client.lines import fields
+from client.processes import Service
+from client.web import get
+
+SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Target:
+    """A service, and the methods by which others attack it: one that answers once, and one that answers a stream."""
+
+    name: str
+    service: Service
+    unary: str
+    chat: str
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT` of its gRPC server."""
+        return self.service.address
+
+    @property
+    def megabytes(self) -> float:
+        """What it holds in memory, in MB."""
+        return psutil.Process(self.service.pid).memory_info().rss / 1e6
+
+    @property
+    def cpu_seconds(self) -> float:
+        """The CPU time that it has taken."""
+        times = psutil.Process(self.service.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def total(self, metric: str, **labels: str) -> int:
+        """Return the sum of a metric over all series with these labels."""
+        found = 0.0
+        for line in get(self.service.metrics_url).splitlines():
+            sample = SAMPLE.fullmatch(line)
+            if sample and sample[1] == metric and labels.items() <= dict(LABEL.findall(sample[2] or "")).items():
+                found += float(sample[3])
+        return round(found)
+
+    def lines(self, kind: str = "server") -> list[str]:
+        """Return the lines of calls so far, served or made."""
+        return self.service.stdout.lines(" endpoint=", f" kind={kind} ")
+
+    def counts(self, kind: str = "server", patience: float = 15.0) -> dict[str, int]:
+        """Wait until every call that has started is over and logged; return how often each signal has it."""
+        deadline = time.monotonic() + patience
+        while True:
+            counts = {
+                "started": self.total(f"grpc_{kind}_started_total"),
+                "handled": self.total(f"grpc_{kind}_handled_total"),
+                "timed": self.total(f"grpc_{kind}_handling_seconds_count"),
+                "lines": len(self.lines(kind)),
+            }
+            if len({*counts.values()}) == 1 or time.monotonic() > deadline:
+                return counts
+            time.sleep(0.05)
+
+    def codes(self, kind: str = "server") -> Counter[str]:
+        """Return how many calls the log has of each code."""
+        return Counter(fields(line)["code"] for line in self.lines(kind))
+
+    def complaints(self) -> list[str]:
+        """Return what it has written that is no log line, and what its own loggers call an error."""
+        lines = [line for line in self.service.stdout.lines() if " service=" not in line]
+        errors = self.service.stdout.lines("level=error", "logger=")
+        return lines + errors + self.service.stderr.lines()
+
+
+def service_a(service: Service) -> Target:
+    """Return Service A as a target."""
+    return Target("A", service, "/echo.v1.EchoService/Echo", "/echo.v1.EchoService/EchoChat")
+
+
+def service_b(service: Service) -> Target:
+    """Return Service B as a target."""
+    return Target("B", service, "/echo.v1.CallEchoService/CallEcho", "/echo.v1.CallEchoService/CallEchoChat")

@@ -1,5 +1,10 @@
 """`python client COMMAND`: call the services, watch them, and see what they report about it."""
 
+if __name__ == "__main__":
+    from programs.start_up import end_at_signals, interrupt_at_sigint
+
+    end_at_signals()  # the imports alone take half a second
+
 from importlib import import_module
 
 import click
@@ -48,4 +53,5 @@ def client() -> None:
 
 
 if __name__ == "__main__":
+    interrupt_at_sigint()
     run(client, "python client")

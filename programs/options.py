@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -142,8 +141,6 @@ def run(command: click.Command, name: str | None = None) -> NoReturn:
     Leaving does not wait for threads: a handler may be busy, or a read of stdin may never return.
     """
     stdout = streams.prepare()
-    if os.getpid() == 1:  # whose SIGTERM the kernel drops until there is a handler
-        signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     try:
         status = status_of(command, name)
     except OSError:

@@ -2,6 +2,11 @@
 
 # ruff: noqa: N802 - an RPC is a method under its own name
 
+if __name__ == "__main__":
+    from programs.start_up import end_at_signals
+
+    end_at_signals(0)  # until `serve` hears them: the imports alone take half a second
+
 import sys
 from collections.abc import Iterator
 from typing import Any

@@ -29,13 +29,13 @@ class _Forks:
     """The methods that are called at each fork, as long as their objects live."""
 
     def __init__(self) -> None:
-        self._before: dict[WeakMethod[Action], None] = {}
-        self._after_in_parent: dict[WeakMethod[Action], None] = {}
-        self._after_in_child: dict[WeakMethod[Action], None] = {}
+        self._before: list[WeakMethod[Action]] = []
+        self._after_in_parent: list[WeakMethod[Action]] = []
+        self._after_in_child: list[WeakMethod[Action]] = []
         os.register_at_fork(
-            before=lambda: self._call(list(self._before)[::-1]),
-            after_in_parent=lambda: self._call(list(self._after_in_parent)),
-            after_in_child=lambda: self._call(list(self._after_in_child)),
+            before=lambda: self._call(self._before[::-1]),
+            after_in_parent=lambda: self._call(self._after_in_parent),
+            after_in_child=lambda: self._call(self._after_in_child),
         )
 
     def add(
@@ -56,11 +56,12 @@ class _Forks:
             (self._after_in_child, after_in_child),
         ):
             if method is not None:
-                methods[WeakMethod(method, methods.pop)] = None  # removed with its object, be it in a collection
+                methods[:] = [known for known in methods if known() is not None]
+                methods.append(WeakMethod(method))
 
     @staticmethod
     def _call(methods: list[WeakMethod[Action]]) -> None:
-        for reference in methods:
+        for reference in methods[:]:
             method = reference()
             if method is not None:
                 method()

@@ -7,6 +7,7 @@ with standard_settings(TRACING, warn=False):
     from .address import ListenError
     from .calls.call import Call, Outcome, current_call
     from .calls.observer import LifecycleObserver, Observer, OnEnd
+    from .certificates import CertificateError, Certificates
     from .client.aio_channel import AioObservedChannel
     from .client.aio_interceptors import aio_client_interceptors
     from .client.channel import ObservedChannel
@@ -26,6 +27,8 @@ __all__ = [
     "AioObservedChannel",
     "AioServerInterceptor",
     "Call",
+    "CertificateError",
+    "Certificates",
     "ClientInterceptor",
     "HideExceptions",
     "LifecycleObserver",

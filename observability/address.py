@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from typing import Any, Final
@@ -65,6 +66,18 @@ def check_address(address: str) -> None:
         # somebody else listens on.
         if failure.errno == errno.EADDRINUSE or len(failures) == len(found):
             raise ListenError(address, failure) from failure
+
+
+def is_reachable(address: str) -> bool:
+    """Return whether others than this machine may reach what listens on this address of grpc's."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or address.startswith(("unix:", "unix-abstract:")):
+        return False
+    try:
+        found = socket.getaddrinfo(bare_host(host) or None, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return True
+    return not all(ipaddress.ip_address(where[0]).is_loopback for *_, where in found)
 
 
 def bind_failure(family: int, where: Any) -> OSError | None:

@@ -16,10 +16,13 @@ from urllib.parse import unquote, urlsplit
 import grpc
 
 from .address import LAST_PORT, bare_host, bind_failure
+from .certificates import CertificateError, Certificates
 from .redaction import shown_variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from .certificates import Role
 
 _logger = logging.getLogger("observability")
 _MUCH: Final = 1_000_000_000  # more than that is no size of a queue, nor a time that a thread can wait
@@ -88,6 +91,10 @@ def _file(value: str) -> str | None:
             path.open("rb").close()
             return None
     return "a file that can be read"
+
+
+def _optional_file(value: str) -> str | None:
+    return _file(value) if value else None
 
 
 def _listening_host(value: str) -> str | None:
@@ -225,12 +232,19 @@ STANDARD: Final[dict[str, Check]] = {
 ANY_VALUE: Final = ("OTEL_SERVICE_NAME", "OTEL_PYTHON_GRPC_EXCLUDED_SERVICES")
 """The standard variables of which every value is valid, but for one that is blank, which counts as unset."""
 
+METRICS_TLS: Final[dict[Role, str]] = {
+    "certificate_chain": "OBSERVABILITY_METRICS_TLS_CERT",
+    "private_key": "OBSERVABILITY_METRICS_TLS_KEY",
+    "root_certificates": "OBSERVABILITY_METRICS_TLS_CLIENT_CA",
+}
+"""Our variables of the files with which /metrics has TLS, by what they hold."""
 OURS: Final[dict[str, tuple[str, Check]]] = {
     "LOG_FORMAT": ("keyvalue", _one_of("keyvalue", "json")),
     "LOG_LEVEL": ("info", _one_of("debug", "info", "warning", "error", "critical", also=("warn", "fatal"))),
     "OBSERVABILITY_TRACES": ("native", _one_of("native", "contrib")),
     "OBSERVABILITY_LOG_CALLS": ("all", _calls),
     "OBSERVABILITY_LOG_BAGGAGE": ("", lambda _value: None),
+    **dict.fromkeys(METRICS_TLS.values(), ("", _optional_file)),
 }
 """Our own variables, with their defaults and what finds an invalid value."""
 
@@ -287,6 +301,25 @@ def metrics_address(port: int | None) -> tuple[str, int | None]:
     host = os.environ.get("OTEL_EXPORTER_PROMETHEUS_HOST") or "127.0.0.1"
     wanted = os.environ.get("OTEL_EXPORTER_PROMETHEUS_PORT")
     return host, int(wanted) if wanted else port
+
+
+def metrics_certificates() -> Certificates | None:
+    """
+    Return the certificates with which /metrics has TLS, or None where it is to have none.
+
+    Raises SettingError for files that do not do, alone or together.
+    """
+    files = {role: value for role, name in METRICS_TLS.items() if (value := setting(name))}
+    if not files:
+        return None
+    for role in ("certificate_chain", "private_key"):
+        if role not in files:
+            given, value = next(iter(files.items()))
+            raise SettingError(METRICS_TLS[given], value, f"used without {METRICS_TLS[role]}")
+    try:
+        return Certificates(**files)
+    except CertificateError as error:
+        raise SettingError(METRICS_TLS[error.role], str(error.path), error.allowed) from error
 
 
 def excluded_services() -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import grpc.aio
 import prometheus_client
 import structlog
 
+from .address import is_reachable
 from .calls.batch_reporter import BatchReporter
 from .client.aio_channel import AioObservedChannel
 from .client.aio_interceptors import aio_client_interceptors
@@ -31,6 +32,7 @@ from .settings import (
     Settings,
     excluded_services,
     metrics_address,
+    metrics_certificates,
     standard_settings,
 )
 from .threads.process import at_fork, before_exit
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
     from .traces.provider import Tracing
 
 _logger = logging.getLogger("observability")
+_OPEN_METRICS: Final = (
+    "/metrics without TLS, at an address beyond loopback: whoever reaches it, or is on the way, can read it"
+)
 _NOT_AROUND_AIO: Final = "for a grpc.aio channel that is made already: make it with aio_client_interceptors"
 
 
@@ -109,7 +114,8 @@ class Telemetry:
         LOG_LEVEL is not set: through its `write`, unless it is a plain stream of UTF-8 over a file. `flush_seconds`
         bounds what close waits for.
 
-        Raises SettingError for an invalid value of our own variables and of PROMETHEUS_MULTIPROC_DIR, ListenError where
+        Raises SettingError for an invalid value of our own variables, files that do not do for TLS among them, and of
+        PROMETHEUS_MULTIPROC_DIR, ListenError where
         the metrics port cannot be had, and ValueError for a service that no imported module defines.
         """
         settings = Settings.read(log_level=log_level if logging else None)
@@ -241,10 +247,13 @@ class Telemetry:
         host, wanted = metrics_address(port)
         if wanted is None:
             return
-        endpoint = MetricsEndpoint(self.registry, host, wanted)
+        certificates = metrics_certificates()
+        endpoint = MetricsEndpoint(self.registry, host, wanted, certificates)
         self._endpoint = endpoint
         self.metrics_address = endpoint.address
         _logger.info("metrics", extra={"address": self.metrics_address})
+        if certificates is None and is_reachable(self.metrics_address):
+            _logger.warning(_OPEN_METRICS, extra={"address": self.metrics_address})
         self._on_close.callback(endpoint.close)
 
     def _leave_metrics(self) -> None:

@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from prometheus_client.registry import CollectorRegistry
+
+    from ..certificates import Certificates
 
 CONNECTION_LIMIT: Final = 16
 """How many connections there are at once; each has a thread."""
@@ -52,18 +55,21 @@ class MetricsEndpoint:
     """
     /metrics of a registry, from its making until `close`; `address` is HOST:PORT.
 
-    `host` is an address or a name of one, IPv6 with or without brackets; port 0 takes a free one. Raises ListenError
-    where it cannot listen there.
+    `host` is an address or a name of one, IPv6 with or without brackets; port 0 takes a free one. With certificates it
+    has TLS, of 1.2 at least, and new ones are used from the next connection on. Raises ListenError where it cannot
+    listen there.
 
     A scraper that is slow to send or to read is cut off in time; where there are too many, the oldest of them makes
     way for a new one. Nothing that a scraper does is written to stderr.
     """
 
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, host: str, port: int, certificates: Certificates | None = None
+    ) -> None:
         host = bare_host(host)
         try:
             family, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-            self._server = _Server(family, where, _MetricsApp(registry))
+            self._server = _Server(family, where, _MetricsApp(registry), certificates)
         except OSError as error:
             raise ListenError(host_port(host, port), error) from error
         self.address = host_port(host, self._server.server_port)
@@ -149,8 +155,11 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, family: socket.AddressFamily, where: Any, app: _MetricsApp) -> None:
+    def __init__(
+        self, family: socket.AddressFamily, where: Any, app: _MetricsApp, certificates: Certificates | None
+    ) -> None:
         self.address_family = family
+        self._certificates = certificates
         self._changed = threading.Condition()
         self._connections: dict[socket.socket, _Connection] = {}  # the oldest first
         super().__init__(where, _RequestHandler)
@@ -179,6 +188,9 @@ class _Server(ThreadingMixIn, WSGIServer):
             if error.errno in _EXHAUSTED:
                 time.sleep(_PAUSE_SECONDS)
             raise
+        if self._certificates is not None:
+            context = self._certificates.current().context
+            request = context.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
         with self._changed:
             self._connections[request] = _Connection("request", time.monotonic() + REQUEST_SECONDS)
         return request, address
@@ -230,7 +242,8 @@ def _cut_off(request: socket.socket, connection: _Connection) -> None:
     """End a connection: its thread, which waits for it, wakes up and closes it."""
     connection.phase, connection.deadline = "ended", math.inf
     with contextlib.suppress(OSError):
-        request.shutdown(socket.SHUT_RDWR)
+        # Of a socket with TLS too it is the connection alone: its own method would let the thread go on without TLS.
+        socket.socket.shutdown(request, socket.SHUT_RDWR)
 
 
 class _RequestHandler(WSGIRequestHandler):
@@ -240,6 +253,8 @@ class _RequestHandler(WSGIRequestHandler):
 
     def handle(self) -> None:
         """Read the request, and respond."""
+        if isinstance(self.connection, ssl.SSLSocket):
+            self.connection.do_handshake()
         self.rfile = cast("BufferedIOBase", _RequestHead(self.rfile))
         self.requestline = self.request_version = self.command = ""
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from grpc_health.v1 import health_pb2_grpc
 
-from ..address import ListenError, check_address
+from ..address import ListenError, check_address, is_reachable
 from .health import GENERAL, SERVING, AioHealth, Health
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _STOP_SLACK: Final = 0.5
 _SETTLE_SECONDS: Final = 0.02
 _LAST_WORD_SECONDS: Final = 0.2
+_OPEN_CALLS: Final = (
+    "calls without TLS, at an address beyond loopback: whoever reaches it can make them, and whoever is on the way can "
+    "read and change them"
+)
 
 _logger = logging.getLogger("observability")
 
@@ -59,11 +63,11 @@ def serve(  # noqa: PLR0913 - each by name
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in (*GENERAL, *telemetry.services):
             health.set(name, SERVING)
-    port = _listen(server, address, credentials)
+    address = _listen(server, address, credentials)
     stop = threading.Event()
     with _observers(stop.set):
         server.start()
-        _logger.info("listening", extra={"address": _with_port(address, port)})
+        _logger.info("listening", extra={"address": address})
         _wait(stop)
     health.enter_graceful_shutdown()
     time.sleep(drain_delay)
@@ -117,14 +121,20 @@ def _close(telemetry: Telemetry) -> None:
         telemetry.log_writer.flush(_LAST_WORD_SECONDS)
 
 
-def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> str:
+    """Let the server listen there; return the address with the port that it got."""
     check_address(address)
     try:
         if credentials is None:
-            return int(server.add_insecure_port(address))
-        return int(server.add_secure_port(address, credentials))
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise ListenError(address, OSError(str(error))) from error
+    address = _with_port(address, port)
+    if credentials is None and is_reachable(address):
+        _logger.warning(_OPEN_CALLS, extra={"address": address})
+    return address
 
 
 def _with_port(address: str, port: int) -> str:
@@ -149,12 +159,12 @@ async def serve_aio(  # noqa: PLR0913 - each by name
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in (*GENERAL, *telemetry.services):
             await health.set(name, SERVING)
-    port = _listen(server, address, credentials)
+    address = _listen(server, address, credentials)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     with _observers(lambda: loop.call_soon_threadsafe(stop.set)):
         await server.start()
-        _logger.info("listening", extra={"address": _with_port(address, port)})
+        _logger.info("listening", extra={"address": address})
         await stop.wait()
     await health.enter_graceful_shutdown()
     await asyncio.sleep(drain_delay)

@@ -8,7 +8,7 @@ import observability
 
 PACKAGE = Path(observability.__file__).parent
 LAYERS = (
-    {"threads", "redaction", "address"},
+    {"threads", "redaction", "address", "certificates"},
     {"settings"},
     {"calls"},
     {"server", "client", "logs", "metrics", "traces"},

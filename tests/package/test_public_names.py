@@ -15,6 +15,8 @@ NAMES = {
     "AioObservedChannel",
     "AioServerInterceptor",
     "Call",
+    "CertificateError",
+    "Certificates",
     "ClientInterceptor",
     "HideExceptions",
     "LifecycleObserver",

@@ -23,11 +23,12 @@ from grpc_health.v1 import health_pb2
 from client.lines import fields
 from client.processes import ROOT, Output, environment
 from observability import ListenError
-from observability.address import check_address
+from observability.address import check_address, is_reachable
 from tests.support.process import NOWHERE, sending
 from tests.support.receiver import Receiver
 from tests.support.rpc import LOCAL, method
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is warned of
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 REQUEST = health_pb2.HealthCheckRequest
@@ -383,6 +384,37 @@ def test_credentials(stack: str) -> None:
         status = served.wait()
 
     assert (b"0", 0) == (answer, status)
+
+
+@STACKS
+@pytest.mark.parametrize(("host", "options"), [(EVERYWHERE, {}), ("127.0.0.1", {}), ("[::]", {"secure": True})])
+def test_address_beyond_loopback_without_tls(stack: str, host: str, options: dict[str, Any]) -> None:
+    """Calls without TLS at an address beyond loopback are one warning, which names the address."""
+    with Served(stack, f"{host}:0", **options) as served:
+        address = served.address
+        warnings = [fields(line) for line in served.stdout.lines("level=warning", "without TLS")]
+
+    assert [address] * (host == EVERYWHERE) == [line["address"] for line in warnings]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    {
+        "127.0.0.1:1": False,
+        "127.1.2.3:1": False,
+        "localhost:1": False,
+        "[::1]:1": False,
+        "unix:/tmp/socket": False,
+        "unix-abstract:socket:1": False,
+        "0.0.0.0:1": True,
+        "[::]:1": True,
+        ":1": True,
+        "192.0.2.1:1": True,
+    }.items(),
+)
+def test_who_may_reach_an_address(address: str, expected: bool) -> None:  # noqa: FBT001 - it is what is expected
+    """Others than this machine may reach what is neither loopback nor a Unix socket."""
+    assert expected is is_reachable(address)
 
 
 @STACKS

@@ -18,6 +18,9 @@ OURS = {
     "LOG_LEVEL": ("loud", "one of debug, info, warning, error, critical"),
     "OBSERVABILITY_TRACES": ("none", "one of native, contrib"),
     "OBSERVABILITY_LOG_CALLS": ("some", "all, failed or a number of milliseconds"),
+    "OBSERVABILITY_METRICS_TLS_CERT": ("/no/such/file.pem", A_FILE),
+    "OBSERVABILITY_METRICS_TLS_KEY": ("/no/such/key.pem", A_FILE),
+    "OBSERVABILITY_METRICS_TLS_CLIENT_CA": ("/no/such/ca.pem", A_FILE),
 }
 """Our own, but for OBSERVABILITY_LOG_BAGGAGE, of which every value is valid."""
 

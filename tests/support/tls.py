@@ -1,9 +1,14 @@
 """Certificates: an authority, and what it has issued to a server on this machine and to its callers."""
 
+import socket
+import ssl
+from pathlib import Path
 from typing import NamedTuple
 
 import grpc
 import trustme
+
+from observability.certificates import Role
 
 
 class Pair(NamedTuple):
@@ -33,3 +38,34 @@ class Authority:
     def client(self, pair: Pair | None = None) -> grpc.ChannelCredentials:
         """Return credentials of a caller that trusts this authority, and shows this certificate if it has one."""
         return grpc.ssl_channel_credentials(self.certificate, *(pair or ()))
+
+
+class Files:
+    """A certificate chain, its key and the certificate of an authority, in files of this folder."""
+
+    def __init__(self, folder: Path, authority: Authority, pair: Pair | None = None) -> None:
+        self.certificate, self.key, self.authority = folder / "server.pem", folder / "server.key", folder / "ca.pem"
+        self.put(pair or authority.issue("127.0.0.1", "localhost"), authority)
+
+    def path(self, role: Role) -> Path:
+        """Return the file that has this role."""
+        return {
+            "certificate_chain": self.certificate,
+            "private_key": self.key,
+            "root_certificates": self.authority,
+        }[role]
+
+    def put(self, pair: Pair, authority: Authority) -> None:
+        """Write these in place of what there is."""
+        self.certificate.write_bytes(pair.certificate)
+        self.key.write_bytes(pair.key)
+        self.authority.write_bytes(authority.certificate)
+
+
+def shown_certificate(address: str) -> str:
+    """Connect with TLS, and return the certificate that the server shows, in PEM; nobody checks whose it is."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as connection, context.wrap_socket(connection) as encrypted:
+        return ssl.DER_cert_to_PEM_cert(encrypted.getpeercert(binary_form=True) or b"")

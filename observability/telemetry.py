@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.registry import CollectorRegistry
 
+    from .calls.observer import Observer
     from .logs.writer import LogWriter
     from .traces.provider import Tracing
 
@@ -97,6 +98,7 @@ class Telemetry:
         services: Iterable[str] = (),
         client_services: Iterable[str] = (),
         filter_: Callable[[Any], bool] | None = None,
+        observers: Iterable[Observer] = (),
         logging: bool = True,
         log_stream: TextIO | None = None,
         log_level: str | None = None,
@@ -109,7 +111,8 @@ class Telemetry:
         `metrics_port` is where /metrics listens, 0 for a free port; the environment overrides it and the name, and
         without a port from either, or with serve_metrics=False, nothing listens. `registry` holds the metrics.
         The methods of `services` and `client_services`, full names, exist at zero. `filter_` is one of
-        opentelemetry.instrumentation.grpc.filters; what it refuses has no span. logging=False leaves structlog and
+        opentelemetry.instrumentation.grpc.filters; what it refuses has no span. `observers` are further ones, which
+        see the ids of the span, and the end of each call after its line and counts. logging=False leaves structlog and
         `logging` as they are; else their lines go to `log_stream`, stdout unless given, from `log_level` on where
         LOG_LEVEL is not set: through its `write`, unless it is a plain stream of UTF-8 over a file. `flush_seconds`
         bounds what close waits for.
@@ -143,6 +146,7 @@ class Telemetry:
                     only=settings.log_calls,
                     baggage_keys=settings.log_baggage,
                 ),
+                *observers,
                 at_once=[spans],
             )
             telemetry = cls(

@@ -84,6 +84,14 @@ class Observation(Call):
             self.running = False
             self._report_handler_end()
 
+    def message_sent(self, message: Any) -> None:
+        """Report a message that is handed to grpc."""
+        self._observers.on_message_sent(self, self._states, message)
+
+    def message_received(self, message: Any) -> None:
+        """Report a message that is handed to the application."""
+        self._observers.on_message_received(self, self._states, message)
+
     def end(
         self,
         code: grpc.StatusCode,

@@ -40,6 +40,21 @@ class LifecycleObserver:
     def on_handler_end(self, call: Call, state: Any) -> None:
         """Observe that the handler has ended, which may be after the call's own end."""
 
+    def on_message_sent(self, call: Call, state: Any, message: Any) -> None:
+        """
+        Observe a message that the application hands to grpc; `call.sent` counts it already.
+
+        This runs where the message is serialised, or a stream's request is taken. It is the application's own object,
+        which may be changed afterwards.
+        """
+
+    def on_message_received(self, call: Call, state: Any, message: Any) -> None:
+        """
+        Observe a message that is handed to the application; `call.received` counts it already.
+
+        On grpc.server this runs in the one thread that serves, which parses requests.
+        """
+
     def on_annotate(self, call: Call, state: Any, fields: dict[str, Any]) -> None:
         """Observe the fields that the application has added to the call."""
 

@@ -47,6 +47,8 @@ class Observers(LifecycleObserver):
         self._start_hooks = self._hooks("on_start")
         self.handler_start_hooks = self._hooks("on_handler_start")
         self.handler_end_hooks = self._hooks("on_handler_end")
+        self.sent_hooks = self._hooks("on_message_sent")
+        self.received_hooks = self._hooks("on_message_received")
         self._annotate_hooks = self._hooks("on_annotate")
         self._end_hooks = self._hooks("on_end")
         self._end_batch_hooks = dict(self._hooks("on_end_batch"))
@@ -56,6 +58,11 @@ class Observers(LifecycleObserver):
         """Return these observers as one: the one that they are already, or a new one."""
         first = observers[0] if len(observers) == 1 else None
         return first if isinstance(first, Observers) else cls(*observers)
+
+    @property
+    def see_messages(self) -> bool:
+        """Whether any of them observes messages."""
+        return bool(self.sent_hooks or self.received_hooks)
 
     def _hooks(self, name: str) -> Hooks:
         """Return this method of each observer that overrides it."""
@@ -91,6 +98,14 @@ class Observers(LifecycleObserver):
     def on_handler_end(self, call: Call, state: list[Any]) -> None:
         """Call each observer's on_handler_end."""
         self.call_hooks(self.handler_end_hooks, state, call)
+
+    def on_message_sent(self, call: Call, state: list[Any], message: Any) -> None:
+        """Call each observer's on_message_sent."""
+        self.call_hooks(self.sent_hooks, state, call, message)
+
+    def on_message_received(self, call: Call, state: list[Any], message: Any) -> None:
+        """Call each observer's on_message_received."""
+        self.call_hooks(self.received_hooks, state, call, message)
 
     def on_annotate(self, call: Call, state: list[Any], fields: dict[str, Any]) -> None:
         """Call each observer's on_annotate."""

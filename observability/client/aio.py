@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 
+from ..calls.status import OK
 from .status import carried_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from .call import ClientCall
 
@@ -33,7 +34,7 @@ class _PendingError(Exception):
     """A call has no answer yet."""
 
 
-def _result_now(answer: Coroutine[Any, Any, Any]) -> Any:
+def _result_now(answer: Coroutine[Any, Any, Any] | Generator[Any, Any, Any]) -> Any:
     """Return what a call that is over answers at once."""
     try:
         answer.send(None)
@@ -67,6 +68,25 @@ def report_end(observation: ClientCall, call: Any) -> None:
         return
     if status is not None:
         observation.status_received(*status)
+
+
+def report_response_and_end(observation: ClientCall, call: Any) -> None:
+    """Report how a unary call has ended, its response before: grpc parses that at once after it has called this."""
+    try:
+        status = _status(call)
+        loop = asyncio.get_running_loop()
+    except Exception:  # noqa: BLE001 - as in report_end; or it was cancelled where no loop runs
+        status = None
+    if status is None or status[0] is not OK:
+        report_end(observation, call)
+    else:
+        loop.call_soon(_report_response, observation, call)
+
+
+def _report_response(observation: ClientCall, call: Any) -> None:
+    with contextlib.suppress(Exception, asyncio.CancelledError):  # who waits for it sees what it is
+        observation.answered(_result_now(call.__await__()))
+    report_end(observation, call)
 
 
 def report_end_at_last(observation: ClientCall, call: Any) -> None:

@@ -133,6 +133,8 @@ class AioCallProxy:
     async def write(self, request: Any) -> None:
         """Send a request."""
         self._observation.sent += 1
+        if self._observation.reports_messages:
+            self._observation.message_sent(request)
         try:
             await self._observed.write(request)
         except BaseException as error:

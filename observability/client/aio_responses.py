@@ -52,6 +52,8 @@ class _ResponsesCall(AioCallProxy):
             self._observation.stream_ended()
         else:
             self._observation.received += 1
+            if self._observation.reports_messages:
+                self._observation.message_received(response)
         return response
 
 
@@ -88,6 +90,8 @@ class _Reader:
             self._observation.raised(error, *carried_by(error))
             raise
         self._observation.received += 1
+        if self._observation.reports_messages:
+            self._observation.message_received(response)
         return response
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from .aio import drop_and_cancel, follow, report_end
+from .aio import drop_and_cancel, follow, report_end, report_response_and_end
 from .aio_call_proxy import AioCallProxy
 from .status import carried_by
 
@@ -33,7 +33,7 @@ class _SingleResponseCall(AioCallProxy):
         except BaseException as error:
             self._observation.raised(error, *carried_by(error))
             raise
-        self._observation.answered()
+        self._observation.answered(response)
         return response
 
 
@@ -42,7 +42,7 @@ class UnaryUnaryCall(_SingleResponseCall, grpc.aio.UnaryUnaryCall):  # type: ign
 
     def __init__(self, call: Any, observation: ClientCall) -> None:
         super().__init__(call, observation)
-        ended = partial(report_end, observation)
+        ended = partial(report_response_and_end if observation.reports_messages else report_end, observation)
         try:
             call.add_done_callback(ended)
         except Exception:  # noqa: BLE001 - that of an interceptor's own response has no callbacks, and is over

@@ -7,9 +7,10 @@ All that affects it is in this file, which reads and writes nothing and asks no 
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import CancelledError as FutureCancelledError
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import grpc
 
@@ -52,12 +53,14 @@ class ClientCall(Observation):
     __slots__ = ()
 
     rules: ClassVar[Rules] = SYNC
+    reports_messages: ClassVar[bool] = False
+    """Whether observers want to see its messages."""
 
-    def answered(self) -> None:
+    def answered(self, response: Any = None, seconds: float | None = None) -> None:  # noqa: ARG002 - see ReportingCall
         """Record that the caller has got the only response, which ends the call."""
         if self._end_token:
             self.received = 1
-            self.end(OK)
+            self.end(OK, "", None, seconds)
 
     def stream_ended(self) -> None:
         """Record that the caller has read the responses to their end."""
@@ -134,3 +137,29 @@ class AioClientCall(ClientCall):
     __slots__ = ()
 
     rules = AIO
+
+
+class ReportingCall(ClientCall):
+    """A client's call whose messages are reported: an only response before the call's end, where it can be had then."""
+
+    __slots__ = ("_response_token",)
+
+    reports_messages = True
+
+    def __init__(self, *arguments: Any) -> None:
+        self._response_token = [True]
+        super().__init__(*arguments)
+
+    def answered(self, response: Any = None, seconds: float | None = None) -> None:
+        """Report the only response, once, and record that the caller has got it."""
+        with contextlib.suppress(IndexError):
+            self._response_token.pop()  # atomic, as with an end
+            self.received = 1
+            self.message_received(response)
+        super().answered(response, seconds)
+
+
+class AioReportingCall(ReportingCall, AioClientCall):
+    """The same on an asyncio channel."""
+
+    __slots__ = ()

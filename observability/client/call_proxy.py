@@ -98,7 +98,7 @@ class CallProxy:
             if error is not self._observed:
                 raise
         else:
-            self._returned()
+            self._returned(response)
             return response
         raise self.with_traceback(taken_traceback(self._observed))
 
@@ -141,7 +141,8 @@ class CallProxy:
         finally:
             self._check_end()
 
-    def _returned(self) -> None:
+    def _returned(self, response: Any) -> None:
+        del response
         self._check_end()
 
     def _raised(self, error: Exception) -> None:

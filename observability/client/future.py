@@ -30,8 +30,8 @@ def observe_future(call: Any, observation: ClientCall) -> Any:
 class ObservedFuture(CallProxy):
     """Stands for the future of a call with one response; ends when grpc's own does, or with its result."""
 
-    def _returned(self) -> None:
-        self._observation.answered()
+    def _returned(self, response: Any) -> None:
+        self._observation.answered(response)
 
     def _raised(self, error: Exception) -> None:
         waited_in_vain = isinstance(error, grpc.FutureTimeoutError | TimeoutError) and not is_over(self._observed)

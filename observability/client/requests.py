@@ -23,6 +23,8 @@ class SentRequests:
     def __next__(self) -> Any:
         request = next(self._requests)  # grpc asks for no more than this
         self._call.sent += 1
+        if self._call.reports_messages:
+            self._call.message_sent(request)
         return request
 
     def __getattr__(self, name: str) -> Any:
@@ -58,6 +60,8 @@ def aio_count_sent(call: ClientCall, requests: Any) -> Any:
 async def _aio_counted(call: ClientCall, requests: AsyncIterable[Any]) -> AsyncIterator[Any]:
     async for request in requests:
         call.sent += 1
+        if call.reports_messages:
+            call.message_sent(request)
         yield request
 
 

@@ -24,6 +24,8 @@ def observe_responses(call: Any, observation: ClientCall) -> Any:
     if class_ is None:
         with contextlib.suppress(Exception):
             observation.received = len(call)
+            for response in call if observation.reports_messages else ():
+                observation.message_received(response)
         observation.stream_ended()
         return call
     return class_(call, observation)
@@ -55,6 +57,8 @@ class ObservedResponses(CallProxy):
                 raise
         else:
             self._observation.received += 1
+            if self._observation.reports_messages:
+                self._observation.message_received(response)
             return response
         finally:
             self._reading = False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..calls.method import REQUEST_STREAMS, method_at
 from ..calls.observation import Observing
-from .call import AioClientCall, ClientCall
+from .call import AioClientCall, AioReportingCall, ClientCall, ReportingCall
 from .requests import aio_count_sent, count_sent
 from .status import carried_by
 
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 class ClientObserving(Observing):
     """What reports a client's calls to these observers; `target` is the channel's address."""
 
-    _call_class: ClassVar[type[ClientCall]] = ClientCall
+    _call_classes: ClassVar[tuple[type[ClientCall], type[ClientCall]]] = (ClientCall, ReportingCall)
+    """Those of calls whose messages nobody observes, or somebody does."""
 
     def __init__(self, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers)
         self._target = target
+        self._call_class = self._call_classes[self._observers.see_messages]
 
     def _start(self, method: Method, request: Any, metadata: Any, timeout: float | None) -> tuple[ClientCall, Any]:
         """
@@ -44,6 +46,8 @@ class ClientObserving(Observing):
         if method.type in REQUEST_STREAMS:
             return call, self._count_sent(call, request)
         call.sent = 1
+        if call.reports_messages:
+            call.message_sent(request)
         return call, request
 
     def _method(self, path: str | bytes, type_: Type) -> Method:
@@ -61,7 +65,7 @@ class ClientObserving(Observing):
 class AioClientObserving(ClientObserving):
     """The same for asyncio."""
 
-    _call_class = AioClientCall
+    _call_classes = (AioClientCall, AioReportingCall)
 
     def _count_sent(self, call: ClientCall, requests: Any) -> Any:
         return aio_count_sent(call, requests)

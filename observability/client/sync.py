@@ -6,6 +6,7 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from ..calls.method import RESPONSE_STREAMS
 from ..calls.status import OK
 from .status import carried_by, status_of
 
@@ -40,6 +41,9 @@ def report_end(call: Any, observation: ClientCall, seconds: float | None = None)
     if isinstance(error, BaseException):
         observation.raised(error, *carried_by(error), seconds)
     else:
+        if observation.reports_messages and observation.type not in RESPONSE_STREAMS:
+            with contextlib.suppress(Exception):  # it may be anybody's
+                observation.answered(call.result(), seconds)
         observation.status_received(OK, "", seconds)
 
 

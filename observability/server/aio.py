@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .aio_ends import AioEnding, current_task, is_being_cancelled, releasing
 from .behaviors import UNGUARDED, Guard, aio_guarded, is_blocking
 from .call import AIO_BLOCKING
+from .counting import ReportingHandler
 from .uncaught import uncaught
 
 if TYPE_CHECKING:
@@ -86,3 +87,9 @@ class AioObservedHandler(AioEnding):
             self._ended_itself = True  # it has raised in the RPC's own task, where grpc answers before anything else
         error_left = uncaught(error, self._context, accepts_int_codes=self.call.rules.accepts_int_codes)
         self.call.handler_raised(error_left)
+
+
+class AioReportingHandler(ReportingHandler, AioObservedHandler):
+    """The same, for observers of messages."""
+
+    __slots__ = ()

@@ -100,3 +100,23 @@ class CountingHandler(HandlerProxy):
 
     def _answered(self) -> None:
         """Be called when the only response has been serialised."""
+
+
+class ReportingHandler(CountingHandler):
+    """One whose messages are reported to the call's observers, too; it goes before another one's class."""
+
+    __slots__ = ()
+
+    def _deserialize(self, data: bytes) -> Any:
+        received = self.call.received
+        request = super()._deserialize(data)
+        if self.call.received > received:
+            self.call.message_received(request)
+        return request
+
+    def _serialize(self, response: Any) -> Any:
+        sent = self.call.sent
+        data = super()._serialize(response)
+        if self.call.sent > sent:
+            self.call.message_sent(response)
+        return data

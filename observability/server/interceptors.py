@@ -12,15 +12,16 @@ import grpc.aio
 from ..calls.method import arity, method_at
 from ..calls.observation import Observation, Observing
 from ..calls.status import CUT_OFF_DETAILS, status_before_handler
-from .aio import AioObservedHandler
+from .aio import AioObservedHandler, AioReportingHandler
 from .call import AIO, SYNC, ServerCall
 from .handler import standing_before
-from .sync import SyncObservedHandler
+from .sync import SyncObservedHandler, SyncReportingHandler
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ..calls.method import Method
+    from ..calls.observer import Observer
     from .call import Rules
 
 _UNKNOWN_METHOD_DETAILS: Final = "Method not found!"
@@ -94,6 +95,10 @@ class ServerInterceptor(_ServerObserving, grpc.ServerInterceptor):
 
     _rules = SYNC
 
+    def __init__(self, *observers: Observer) -> None:
+        super().__init__(*observers)
+        self._handler_class = SyncReportingHandler if self._observers.see_messages else SyncObservedHandler
+
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
@@ -109,13 +114,17 @@ class ServerInterceptor(_ServerObserving, grpc.ServerInterceptor):
         if not self._enabled():
             return handler
         call = self._observe(handler_call_details, handler, started, started_ns)
-        return None if handler is None else standing_before(handler, SyncObservedHandler)(handler, call)
+        return None if handler is None else standing_before(handler, self._handler_class)(handler, call)
 
 
 class AioServerInterceptor(_ServerObserving, grpc.aio.ServerInterceptor):
     """Reports to these observers every call that a grpc.aio.server serves, refuses or does not know."""
 
     _rules = AIO
+
+    def __init__(self, *observers: Observer) -> None:
+        super().__init__(*observers)
+        self._handler_class = AioReportingHandler if self._observers.see_messages else AioObservedHandler
 
     async def intercept_service(
         self,
@@ -134,6 +143,6 @@ class AioServerInterceptor(_ServerObserving, grpc.aio.ServerInterceptor):
         call = self._observe(handler_call_details, handler, started, started_ns)
         if handler is None:
             return None
-        observed = standing_before(handler, AioObservedHandler)(handler, call)
+        observed = standing_before(handler, self._handler_class)(handler, call)
         observed.follow_task()
         return observed

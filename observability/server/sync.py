@@ -9,6 +9,7 @@ import grpc
 from .behaviors import UNGUARDED, Guard, guarded
 from .call import PARSE_DETAILS
 from .context import OVER, status_in
+from .counting import ReportingHandler
 from .observed import ObservedHandler
 from .uncaught import uncaught
 
@@ -86,3 +87,9 @@ class SyncObservedHandler(ObservedHandler):
             error.__traceback__ = None  # grpc keeps the error, which with its frames would keep the call
             return True
         return False
+
+
+class SyncReportingHandler(ReportingHandler, SyncObservedHandler):
+    """The same, for observers of messages."""
+
+    __slots__ = ()

@@ -137,8 +137,9 @@ def measures_in_vain() -> Observer:
 
 
 class Raising(LifecycleObserver):
-    """Raises when a handler starts, when it ends, when something is annotated, and at the call's end."""
+    """Raises at each message, when a handler starts and ends, when something is annotated, and at the call's end."""
 
+    on_message_sent = on_message_received = staticmethod(fail)
     on_handler_start = on_handler_end = on_annotate = on_end = staticmethod(fail)
 
 

@@ -68,6 +68,7 @@ def main() -> int:
             client_services=("echo.v1.EchoService",),
             filter_=filters.negate(filters.service_prefix("internal.")),
             registry=CollectorRegistry(),
+            observers=[count_calls, SlowHandlers()],
             flush_seconds=0.5,
         ) as telemetry:
             assert_type(telemetry, Telemetry)
@@ -134,6 +135,14 @@ class SlowHandlers(LifecycleObserver):
     def on_handler_end(self, call: Call, state: list[str]) -> None:
         """Use the state."""
         state.append(call.service)
+
+    def on_message_sent(self, call: Call, state: list[str], message: object) -> None:
+        """Use the state."""
+        state.append(f"{call.sent}: {message}")
+
+    def on_message_received(self, call: Call, state: list[str], message: object) -> None:
+        """Use the state."""
+        state.append(f"{call.received}: {message}")
 
     def on_end(self, call: Call, state: list[str], outcome: Outcome) -> None:
         """Use the state again."""

@@ -121,6 +121,9 @@ def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Itera
 
 def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
     """End the call with what happened to A, and nothing that only the inside should know."""
+    # The error is A's call itself, which the handler's frame keeps. Through its traceback it would keep that frame, and
+    # so the caller's stream open, until the garbage collector runs; of too many streams grpc refuses those that follow.
+    error.__traceback__ = None
     code = error.code()
     if code is grpc.StatusCode.CANCELLED and context.is_active():
         # Nobody here has cancelled: a server answers so while it stops, or has too many calls.

@@ -308,6 +308,15 @@ def test_a_did_not_answer(gone: "contextlib.AbstractContextManager[str]") -> Non
     assert "SERVICE_A_UNAVAILABLE" == reason_of(failure)
 
 
+@EITHER_CALL
+def test_failures_keep_no_streams(method: str) -> None:
+    """Calls that fail leave their connection free for more, though each is a stream and B takes but ten at once."""
+    with refusing() as address, b_before(address, "--max-concurrent-streams", "10") as (_, stub):
+        texts = {failure_of(stub, method=method).details() for _ in range(40)}
+
+    assert {SILENT[grpc.StatusCode.UNAVAILABLE]} == texts
+
+
 @pytest.mark.parametrize("seconds", [1, 5, 20])
 def test_back_after_an_outage(seconds: float) -> None:
     """After A was killed and is back, B reaches it within a second, however long it was away."""

@@ -24,6 +24,12 @@ from protos.echo_pb2 import (
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
 
 UNARY_TIMEOUT = 5.0  # seconds
+CHANNEL_OPTIONS = (
+    # No proxy stands between a person and their own services.
+    ("grpc.enable_http_proxy", 0),
+    # A service that lets each connection go at once would have a call tried again without end.
+    ("grpc.enable_retries", 0),
+)
 
 # How a command begins that calls Service A, or B.
 to_service_a = option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
@@ -47,8 +53,7 @@ def channel_to(address: str, *, verbose: bool = False, link: Link | None = None)
     ) as telemetry:
         if telemetry.tracing.delivery is not None:
             telemetry.tracing.delivery.silent = True  # a missing collector is of no interest to the caller
-        # No proxy stands between a person and their own services.
-        channel = grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)])
+        channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
         if link is not None:
             # Nearest to the wire, where it sees what is sent.
             channel = grpc.intercept_channel(channel, ClientInterceptor(link.watch))

@@ -48,6 +48,8 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 1_000),
     # A new address behind A's name is looked up at once, not after 30 seconds.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
+    # A call that a connection did not take is not tried on the next one: where A lets each go at once, that never ends.
+    ("grpc.enable_retries", 0),
     # A is an inner address: no proxy stands in between.
     ("grpc.enable_http_proxy", 0),
 )

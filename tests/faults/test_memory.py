@@ -1,0 +1,54 @@
+"""What little it takes to fill a service's memory, and what becomes of it."""
+
+import json
+import time
+
+from hyperframe.frame import GoAwayFrame
+
+from client.processes import Service
+from tests.faults.conftest import Figure
+from tests.faults.good_client import GoodClient
+from tests.faults.targets import service_b
+from tests.support.h2 import Peer, Wire
+from tests.system.conftest import run_client
+
+SECONDS = 6.0
+LAST_OF_ALL = 2**31 - 1  # streams: the connection is about to end, and every call on it goes on
+
+
+def leaving(wire: Wire) -> None:
+    """Take a connection, let it go at once, and stay."""
+    wire.greet()
+    wire.send(GoAwayFrame(0, last_stream_id=LAST_OF_ALL))
+    wire.hold()
+
+
+def test_a_that_leaves_at_once_and_stays(figure: Figure) -> None:
+    """B's calls to an A that lets every connection go at once, and keeps it open, fail soon and cost little."""
+    with (
+        Peer(leaving) as peer,
+        Service("service-b", "--service-a", peer.address, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1") as service,
+    ):
+        target = service_b(service)
+        with GoodClient("B", service.address, rps=20, timeout=5) as client:
+            client.wait_for(20)
+            before, cpu, start = target.megabytes, target.cpu_seconds, time.monotonic()
+            client.wait_for(round(SECONDS * 20))
+            used = (target.cpu_seconds - cpu) / (time.monotonic() - start)
+            grown = target.megabytes - before
+
+        figure("calls", str(client), "none hangs")
+        figure("B", f"{used:.0%} of a core, {grown:+.0f} MB of {before:.0f}", "≤ 25 %, ≤ +10 MB")
+    assert grown <= 10
+    assert used <= 0.25
+
+
+def test_client_of_one_that_leaves_at_once_and_stays(figure: Figure) -> None:
+    """The client's call to such a peer fails at once, and not at its deadline."""
+    with Peer(leaving) as peer:
+        result = run_client("echo", "hello", "--timeout", "30", SERVICE_A_ADDRESS=peer.address)
+        answer = json.loads(result.stdout)
+
+    figure("client", answer["error"], "UNAVAILABLE")
+    assert ("unavailable", 1) == (answer["service_a"], result.returncode)
+    assert "StatusCode.UNAVAILABLE" in answer["error"]

@@ -29,9 +29,10 @@ class Call:
     its arity. `peer` is who called, as grpc names it, or the client channel's target. `peer_identity` is what the
     caller's certificate says of it: its alternative names with commas between, or else its common name; None where
     it has shown none. `deadline` is the time that the caller gave, in seconds from the call's start, or None. A server
-    learns these three when the handler starts. `metadata` is the request metadata; a client's may be changed until the
-    call is sent. `sent` counts the messages handed to grpc, `received` those handed to the application.
-    `span_context` is that of its span, or None where there is no valid one.
+    learns these three when the handler starts. `queue_seconds` is how long a server's call waited for that: None before
+    it, and on a client. `metadata` is the request metadata; a client's may be changed until the call is sent. `sent`
+    counts the messages handed to grpc, `received` those handed to the application. `span_context` is that of its span,
+    or None where there is no valid one.
     """
 
     __slots__ = (

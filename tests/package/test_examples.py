@@ -1,6 +1,7 @@
 """The examples: an existing service, and what five lines make of it."""
 
 import difflib
+import json
 import re
 import signal
 import socket
@@ -10,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, cast
 
 import grpc
@@ -50,10 +52,10 @@ def behind() -> Iterator[str]:
 class Example:
     """An example as a process."""
 
-    def __init__(self, name: str, address: str, behind: str, endpoint: str) -> None:
+    def __init__(self, name: str, address: str, behind: str, endpoint: str, *more: str) -> None:
         variables = sending(endpoint, OTEL_EXPORTER_PROMETHEUS_PORT="0")
         self._process = subprocess.Popen(
-            [sys.executable, EXAMPLES / name, address, behind],
+            [sys.executable, EXAMPLES / name, address, behind, *more],
             env=environment(GRPC_VERBOSITY="NONE", **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -79,19 +81,21 @@ class Example:
 
 
 @contextmanager
-def example(name: str, behind: str, *, address: str = LOCAL, endpoint: str = NOWHERE) -> Iterator[Example]:
-    """Run an example."""
-    running = Example(name, address, behind, endpoint)
+def example(name: str, behind: str, *more: str, address: str = LOCAL, endpoint: str = NOWHERE) -> Iterator[Example]:
+    """Run an example, with more arguments than the two addresses."""
+    running = Example(name, address, behind, endpoint, *more)
     try:
         yield running
     finally:
         running.end()
 
 
-def check(address: str) -> str:
+def check(address: str, **metadata: str) -> str:
     """Ask for the gate's health."""
     with grpc.insecure_channel(address) as channel:
-        return HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=10, wait_for_ready=True).status
+        stub = HealthServiceStub(channel)
+        pairs = tuple(metadata.items())
+        return stub.Check(HealthCheckRequest(), timeout=10, wait_for_ready=True, metadata=pairs).status
 
 
 @pytest.mark.parametrize("name", [name for name, _ in PAIRS])
@@ -157,3 +161,45 @@ def test_observed_service_ends(name: str, behind: str) -> None:
         status = running.end()
 
     assert 0 == status
+
+
+def test_slow_calls(tmp_path: Path, behind: str) -> None:
+    """The example of slow calls notes the call that it serves and the one that it makes, if they are slow."""
+    path = tmp_path / "slow"
+    with example("slow_calls.py", behind, str(path), "0") as running:
+        check(running.address("listening"))
+        running.stdout.wait_for("code=OK", count=2)
+        running.end()
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    assert {"client", "server"} == {line["kind"] for line in lines}
+    assert 1 == len({line["trace_id"] for line in lines})
+
+
+def test_tenants(behind: str) -> None:
+    """The example of tenants counts the call that it serves by the tenant that it names."""
+    with example("tenants.py", behind) as running:
+        check(running.address("listening"), **{"x-tenant": "acme"})
+        running.stdout.wait_for("kind=server")
+        scrape = metrics(running.address("metrics"))
+
+    assert ['tenant_calls_total{grpc_code="OK",tenant="acme"} 1.0'] == re.findall(
+        r"^tenant_calls_total.*", scrape, re.MULTILINE
+    )
+
+
+def test_payloads(behind: str) -> None:
+    """The example of payloads logs the messages of the method it is to, on both sides, beside their calls."""
+    with example("payloads.py", behind) as running:
+        check(running.address("listening"))
+        calls = [fields(line) for line in running.stdout.wait_for("code=OK", count=2)]
+        lines = [fields(line) for line in running.stdout.wait_for("event=payload", count=4)]
+
+    assert {
+        ("server", "received", ""),
+        ("client", "sent", ""),
+        ("client", "received", 'status: "ok"'),
+        ("server", "sent", 'status: "ok"'),
+    } == {(line["kind"], line["direction"], line["message"]) for line in lines}
+    assert {line["span_id"] for line in calls} == {line["call_span_id"] for line in lines}
+    assert {line["trace_id"] for line in calls} == {line["trace_id"] for line in lines if "trace_id" in line}

@@ -9,6 +9,7 @@ import grpc
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # it has no stubs
 
 from programs.status import details_of
+from programs.tls import Target
 
 Answer = Mapping[str, Any]
 # With these codes the service did not answer; with every other one it did.
@@ -18,18 +19,18 @@ DOMAIN = "echo.v1"
 REASONS = {"SERVICE_A_UNAVAILABLE": "unavailable", "SERVICE_A_ERROR": "error"}
 
 
-def report(answers: Generator[Answer], service: str) -> int:
+def report(answers: Generator[Answer], service: str, target: Target) -> int:
     """
     Print answers as they come, and the failure that ends them if one does; return the exit status.
 
-    `service` is the one that is called: `service_a` or `service_b`.
+    `service` is the one that is called: `service_a` or `service_b`, and `target` where.
     """
     with contextlib.closing(answers):
         try:
             for answer in answers:
                 show(answer)
         except grpc.RpcError as error:
-            show(failure(error, service))
+            show(failure(error, service, target))
             return 1
     return 0
 
@@ -39,11 +40,18 @@ def show(answer: Answer) -> None:
     print(json.dumps(answer, ensure_ascii=False), flush=True)  # noqa: T201 - what the program is for
 
 
-def failure(error: grpc.RpcError, service: str) -> Answer:
-    """Return what failed, where, as the status says it: its text is shown, and never interpreted."""
+def failure(error: grpc.RpcError, service: str, target: Target) -> Answer:
+    """
+    Return what failed, where, as the status says it: its text is shown, and never interpreted.
+
+    Where nobody answered, of which grpc's text says too little, it is seen whether the two agree on TLS.
+    """
     code = error.code()
     text = (error.details() or "").partition("; last error")[0]
-    happened = happened_to_a(error) or {service: "unavailable" if code in NO_ANSWER else "error"}
+    happened = happened_to_a(error)
+    if happened is None and code is grpc.StatusCode.UNAVAILABLE:
+        text = target.failure_of_handshake() or text
+    happened = happened or {service: "unavailable" if code in NO_ANSWER else "error"}
     return {**happened, "error": f"StatusCode.{code.name}: {text}"}
 
 

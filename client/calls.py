@@ -12,7 +12,8 @@ import grpc
 from client.answers import Answer, report
 from client.link import Link, at_jaeger
 from observability import ClientInterceptor, Telemetry
-from programs.options import TIMEOUT, Number, PeerAddress, Text, option
+from programs.options import TIMEOUT, Number, Text
+from programs.tls import Target, target_options
 from protos.echo_pb2 import (
     CallEchoRequest,
     CallEchoResponse,
@@ -32,8 +33,8 @@ CHANNEL_OPTIONS = (
 )
 
 # How a command begins that calls Service A, or B.
-to_service_a = option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
-to_service_b = option("--service-b", "SERVICE_B_ADDRESS", PeerAddress(), "127.0.0.1:8081", "Where Service B listens.")
+to_service_a = target_options("--service-a", "SERVICE_A_ADDRESS", "127.0.0.1:8080")
+to_service_b = target_options("--service-b", "SERVICE_B_ADDRESS", "127.0.0.1:8081")
 with_timeout = click.option(
     "--timeout", type=TIMEOUT, help="How long to wait. Unless given: 5 for one answer, without end for a stream."
 )
@@ -41,7 +42,7 @@ with_verbose = click.option("--verbose", is_flag=True, help="Show the call's log
 
 
 @contextmanager
-def channel_to(address: str, *, verbose: bool = False, link: Link | None = None) -> Iterator[grpc.Channel]:
+def channel_to(target: Target, *, verbose: bool = False, link: Link | None = None) -> Iterator[grpc.Channel]:
     """Open a channel whose calls are traced, and shown on stderr to those who ask for it."""
     with Telemetry.start(
         "client",
@@ -53,11 +54,11 @@ def channel_to(address: str, *, verbose: bool = False, link: Link | None = None)
     ) as telemetry:
         if telemetry.tracing.delivery is not None:
             telemetry.tracing.delivery.silent = True  # a missing collector is of no interest to the caller
-        channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        channel = target.channel(CHANNEL_OPTIONS)
         if link is not None:
             # Nearest to the wire, where it sees what is sent.
             channel = grpc.intercept_channel(channel, ClientInterceptor(link.watch))
-        yield telemetry.intercept_channel(channel, target=address)
+        yield telemetry.intercept_channel(channel, target=target.address)
     if link is not None:
         link.show(telemetry)
 
@@ -68,15 +69,15 @@ def channel_to(address: str, *, verbose: bool = False, link: Link | None = None)
 @with_timeout
 @at_jaeger
 @with_verbose
-def call_echo(msg: str, service_b: str, timeout: float | None, jaeger: str, *, verbose: bool) -> int:
+def call_echo(msg: str, target: Target, timeout: float | None, jaeger: str, *, verbose: bool) -> int:
     """Send MSG to Service B, which asks Service A to echo it."""
 
     def answers(channel: grpc.Channel) -> Generator[Answer]:
         request = CallEchoRequest(msg=msg)
         yield called(CallEchoServiceStub(channel).CallEcho(request, timeout=timeout or UNARY_TIMEOUT))
 
-    with channel_to(service_b, verbose=verbose, link=Link(jaeger)) as channel:
-        return report(answers(channel), "service_b")
+    with channel_to(target, verbose=verbose, link=Link(jaeger)) as channel:
+        return report(answers(channel), "service_b", target)
 
 
 @click.command()
@@ -88,7 +89,7 @@ def call_echo(msg: str, service_b: str, timeout: float | None, jaeger: str, *, v
 @with_verbose
 def echo(  # noqa: PLR0913 - an argument per option
     msg: tuple[str, ...],
-    service_a: str,
+    target: Target,
     repeat: int | None,
     timeout: float | None,
     *,
@@ -111,15 +112,15 @@ def echo(  # noqa: PLR0913 - an argument per option
         else:
             yield echoed(stub.Echo(EchoRequest(msg=msg[0]), timeout=timeout or UNARY_TIMEOUT))
 
-    with channel_to(service_a, verbose=verbose) as channel:
-        return report(answers(channel), "service_a")
+    with channel_to(target, verbose=verbose) as channel:
+        return report(answers(channel), "service_a", target)
 
 
 @click.command()
 @to_service_b
 @with_timeout
 @with_verbose
-def chat(service_b: str, timeout: float | None, *, verbose: bool) -> int:
+def chat(target: Target, timeout: float | None, *, verbose: bool) -> int:
     """
     Have each line of stdin echoed, by Service B and A.
 
@@ -130,37 +131,37 @@ def chat(service_b: str, timeout: float | None, *, verbose: bool) -> int:
         requests = (CallEchoRequest(msg=line) for line in typed_lines())
         yield from each(CallEchoServiceStub(channel).CallEchoChat(requests, timeout=timeout), called)
 
-    with channel_to(service_b, verbose=verbose) as channel:
-        return report(answers(channel), "service_b")
+    with channel_to(target, verbose=verbose) as channel:
+        return report(answers(channel), "service_b", target)
 
 
 @click.command()
 @to_service_a
 @with_timeout
 @with_verbose
-def health_a(service_a: str, timeout: float | None, *, verbose: bool) -> int:
+def health_a(target: Target, timeout: float | None, *, verbose: bool) -> int:
     """Ask Service A whether it is well."""
-    return health(service_a, "service_a", timeout, verbose=verbose)
+    return health(target, "service_a", timeout, verbose=verbose)
 
 
 @click.command()
 @to_service_b
 @with_timeout
 @with_verbose
-def health_b(service_b: str, timeout: float | None, *, verbose: bool) -> int:
+def health_b(target: Target, timeout: float | None, *, verbose: bool) -> int:
     """Ask Service B whether it is well."""
-    return health(service_b, "service_b", timeout, verbose=verbose)
+    return health(target, "service_b", timeout, verbose=verbose)
 
 
-def health(address: str, service: str, timeout: float | None, *, verbose: bool) -> int:
+def health(target: Target, service: str, timeout: float | None, *, verbose: bool) -> int:
     """Ask a service whether it is well."""
 
     def answers(channel: grpc.Channel) -> Generator[Answer]:
         response = HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=timeout or UNARY_TIMEOUT)
         yield {"status": response.status}
 
-    with channel_to(address, verbose=verbose) as channel:
-        return report(answers(channel), service)
+    with channel_to(target, verbose=verbose) as channel:
+        return report(answers(channel), service, target)
 
 
 def echoed(response: EchoResponse) -> Answer:

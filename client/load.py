@@ -18,6 +18,7 @@ from rich.table import Table
 
 from client.calls import channel_to, to_service_b
 from programs.options import INTERRUPTED, TIMEOUT, Number
+from programs.tls import Target
 from protos.echo_pb2 import CallEchoRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub
 
@@ -76,7 +77,7 @@ class Tally:
 @click.option("--errors", type=Share(), default="0%", show_default=True, help="How many are to fail: 5%.")
 @click.option("--timeout", type=TIMEOUT, default="5", show_default=True, help="How long to wait for each.")
 @to_service_b
-def load(rps: float, duration: float, errors: float, timeout: float, service_b: str) -> int:
+def load(rps: float, duration: float, errors: float, timeout: float, target: Target) -> int:
     """
     Make calls to Service B at a steady rate.
 
@@ -85,7 +86,7 @@ def load(rps: float, duration: float, errors: float, timeout: float, service_b: 
     tally = Tally()
     start = time.monotonic()
     status = 0
-    with channel_to(service_b) as channel:
+    with channel_to(target) as channel:
         try:
             send(CallEchoServiceStub(channel), plan(rps, duration, errors), tally, timeout)
         except KeyboardInterrupt:

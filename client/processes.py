@@ -15,7 +15,7 @@ from client.lines import fields
 
 ROOT = Path(__file__).resolve().parent.parent
 # Variables that steer our programs begin so; a process that is started here gets those it is given alone.
-OURS = ("OTEL_", "OBSERVABILITY_", "LOG_", "SERVICE_A_", "SERVICE_B_")
+OURS = ("OTEL_", "OBSERVABILITY_", "LOG_", "SERVICE_A_", "SERVICE_B_", "CLIENT_TLS_")
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -97,6 +97,19 @@ class Url(click.ParamType[str]):
         return str(value).rstrip("/")
 
 
+class ReadableFile(click.ParamType[str]):
+    """A file that can be read."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return its name as it was given."""
+        with contextlib.suppress(OSError):
+            if Path(value).is_file() and os.access(value, os.R_OK):
+                return str(value)
+        return self.fail(f"{value!r} is not a file that can be read", param, ctx)
+
+
 class NewFile(click.ParamType[Path]):
     """A file that can be written, or written over."""
 

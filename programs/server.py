@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from observability import HideExceptions, Telemetry
 from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option
+from programs.tls import CERTIFICATE, CLIENT_CA, KEY, server_certificates, tls_files, tls_option
 from protos import echo_pb2, echo_pb2_grpc
 
 
@@ -32,11 +33,19 @@ class ServerOptions:
     max_concurrent_rpcs: int
     max_concurrent_streams: int
     max_request_bytes: int
+    tls_cert: str | None
+    tls_key: str | None
+    tls_client_ca: str | None
 
     @property
     def address(self) -> str:
         """`HOST:PORT` to listen on."""
         return f"{self.host}:{self.port}"
+
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """Return the credentials by the files of certificates, None without; fail for files that do not do."""
+        certificates = server_certificates(tls_files(self.tls_cert, self.tls_key, self.tls_client_ca))
+        return certificates.server_credentials() if certificates else None
 
 
 def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -93,6 +102,13 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
             BYTES,
             4 * 1024**2,
             "Largest gRPC message received.",
+        ),
+        tls_option(CERTIFICATE, f"{prefix}_TLS_CERT", "File of the server's certificate chain; it has TLS then."),
+        tls_option(KEY, f"{prefix}_TLS_KEY", "File of its key."),
+        tls_option(
+            CLIENT_CA,
+            f"{prefix}_TLS_CLIENT_CA",
+            "File of the authority whose certificates callers then need: mutual TLS.",
         ),
     ]
 

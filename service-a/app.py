@@ -86,6 +86,7 @@ def refuse_field(context: grpc.ServicerContext, field: str, why: str) -> None:
 def main(max_msg_bytes: int, **settings: Any) -> int:
     """Service A: EchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
+    credentials = options.credentials()
     with Telemetry.start(
         "service-a",
         log_name="A",
@@ -97,7 +98,14 @@ def main(max_msg_bytes: int, **settings: Any) -> int:
         server = new_server(options, telemetry, SERVICES)
         echo = EchoService(max_msg_bytes=max_msg_bytes, max_joined_bytes=options.max_request_bytes)
         add_EchoServiceServicer_to_server(echo, server)
-        return serve(server, options.address, telemetry, grace=options.grace, drain_delay=options.drain_delay)
+        return serve(
+            server,
+            options.address,
+            telemetry,
+            credentials=credentials,
+            grace=options.grace,
+            drain_delay=options.drain_delay,
+        )
 
 
 if __name__ == "__main__":

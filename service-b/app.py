@@ -22,6 +22,7 @@ from observability import Telemetry, __version__, current_call, serve
 from programs.options import TIMEOUT, PeerAddress, option, run
 from programs.server import ServerOptions, new_server, server_options
 from programs.status import details_of, refuse
+from programs.tls import CA, Target, server_name_option, tls_files, tls_option
 from protos.echo_pb2 import CallEchoRequest, CallEchoResponse, EchoRequest
 from protos.echo_pb2_grpc import (
     CallEchoServiceServicer,
@@ -161,9 +162,17 @@ def refusal_of(error: grpc.RpcError) -> list[Message]:
 @server_options("SERVICE_B", port=8081)
 @option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
 @option("--service-a-timeout", "SERVICE_A_TIMEOUT", TIMEOUT, 1.0, "How long A may take to answer, at most.")
-def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
+@tls_option(CA, "SERVICE_B_TLS_CA", "File of the authority whose certificate Service A has; calls to it have TLS then.")
+@server_name_option("SERVICE_B")
+def main(
+    service_a: str, service_a_timeout: float, tls_ca: str | None, tls_server_name: str | None, **settings: Any
+) -> int:
     """Service B: CallEchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
+    credentials = options.credentials()
+    # The server's certificate is the one that A sees, if calls to A have TLS.
+    files = tls_files(options.tls_cert, options.tls_key, tls_ca) if tls_ca else {}
+    target = Target(service_a, files, tls_server_name)
     with Telemetry.start(
         "service-b",
         log_name="B",
@@ -173,10 +182,17 @@ def main(service_a: str, service_a_timeout: float, **settings: Any) -> int:
         services=SERVICES,
         client_services=A_SERVICES,
     ) as telemetry:
-        channel = telemetry.intercept_channel(grpc.insecure_channel(service_a, CHANNEL_OPTIONS), target=service_a)
+        channel = telemetry.intercept_channel(target.channel(CHANNEL_OPTIONS), target=service_a)
         server = new_server(options, telemetry, SERVICES)
         add_CallEchoServiceServicer_to_server(CallEchoService(channel, timeout=service_a_timeout), server)
-        return serve(server, options.address, telemetry, grace=options.grace, drain_delay=options.drain_delay)
+        return serve(
+            server,
+            options.address,
+            telemetry,
+            credentials=credentials,
+            grace=options.grace,
+            drain_delay=options.drain_delay,
+        )
 
 
 if __name__ == "__main__":

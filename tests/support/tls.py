@@ -3,7 +3,7 @@
 import socket
 import ssl
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import grpc
 import trustme
@@ -44,8 +44,18 @@ class Files:
     """A certificate chain, its key and the certificate of an authority, in files of this folder."""
 
     def __init__(self, folder: Path, authority: Authority, pair: Pair | None = None) -> None:
-        self.certificate, self.key, self.authority = folder / "server.pem", folder / "server.key", folder / "ca.pem"
+        self._name(folder)
         self.put(pair or authority.issue("127.0.0.1", "localhost"), authority)
+
+    @classmethod
+    def there(cls, folder: Path) -> Self:
+        """Return the files that are in this folder already."""
+        files = cls.__new__(cls)
+        files._name(folder)
+        return files
+
+    def _name(self, folder: Path) -> None:
+        self.certificate, self.key, self.authority = folder / "server.pem", folder / "server.key", folder / "ca.pem"
 
     def path(self, role: Role) -> Path:
         """Return the file that has this role."""

@@ -15,7 +15,7 @@ from client.lines import fields
 from client.load import Duration, Share
 from client.processes import ROOT, Service, environment
 from observability import settings
-from programs.options import ListenHost, NewFile, Number, PeerAddress, Text, Url
+from programs.options import ListenHost, NewFile, Number, PeerAddress, ReadableFile, Text, Url
 from tests.support.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.system.conftest import System, run_client
 
@@ -29,6 +29,7 @@ BAD = {
     Url: ("nowhere", "a URL such as http://localhost:16686"),
     Duration: ("soon", "a duration such as 500ms, 30s, 5m or 1h"),
     Share: ("101%", "a share from 0% to 100%"),
+    ReadableFile: ("/no/such/file.pem", "a file that can be read"),
     NewFile: ("/no/such/folder/demo.svg", "a file that can be written, in a folder that is there"),
     Text: ("\udcff", "UTF-8 text"),
     TraceId: ("abc", "32 hex digits"),
@@ -246,4 +247,4 @@ def test_help_lists_options_with_variable_and_default(folder: str) -> None:
         assert isinstance(option, click.Option)
         default = "(off)" if option.is_flag else option.default
         assert option.opts[0] in text
-        assert f"[env var: {option.envvar}; default: {default}]" in text
+        assert f"[env var: {option.envvar}{f'; default: {default}' if default is not None else ''}]" in text

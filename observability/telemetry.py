@@ -84,6 +84,7 @@ class Telemetry:
         self._flush_seconds = flush_seconds
         self._on_close = contextlib.ExitStack()
         self._endpoint: MetricsEndpoint | None = None
+        self._on_close.callback(add_pre_scrape_hook(registry, reporter.flush))
 
     @classmethod
     def start(  # noqa: PLR0913 - the settings of a process, each by name
@@ -159,7 +160,6 @@ class Telemetry:
             )
             telemetry.services = services
             telemetry._describe(attributes)
-            telemetry._on_close.callback(add_pre_scrape_hook(registry, reporter.flush))
             if serve_metrics:
                 telemetry._serve_metrics(metrics_port)
         at_fork(after_in_child=telemetry._leave_metrics)

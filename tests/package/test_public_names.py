@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import observability
+from observability import testing
 
 # The contract's names; ListenError is what a used port raises, for those who say so in their own words.
 NAMES = {
@@ -73,6 +74,15 @@ def test_annotations(name: str) -> None:
 
     assert signature.return_annotation is not signature.empty
     assert [] == [parameter for parameter in signature.parameters.values() if parameter.annotation is parameter.empty]
+
+
+def test_names_for_tests() -> None:
+    """What is for tests stands apart: importing the package does not import it."""
+    class_ = testing.RecordedTelemetry
+    functions = [value for key, value in vars(class_).items() if not key.startswith("_") and callable(value)]
+
+    assert ["RecordedTelemetry"] == testing.__all__
+    assert all(inspect.getdoc(each) for each in (class_, *functions))
 
 
 def test_version() -> None:

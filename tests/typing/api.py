@@ -10,7 +10,7 @@ import grpc.aio
 import structlog
 from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.instrumentation.grpc import filters
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from prometheus_client import CollectorRegistry
 
 from observability import (
@@ -37,6 +37,7 @@ from observability import (
     serve_aio,
     trace_calls,
 )
+from observability.testing import RecordedTelemetry
 from protos.echo_pb2 import EchoRequest, EchoResponse, HealthCheckRequest, HealthCheckResponse
 from protos.echo_pb2_grpc import EchoServiceStub, HealthServiceServicer, add_HealthServiceServicer_to_server
 
@@ -178,6 +179,17 @@ def responses(channel: grpc.Channel) -> Iterator[EchoResponse]:
     """Keep a stub's own types on a channel that is intercepted."""
     answer: Any = EchoServiceStub(channel).EchoChat(iter([EchoRequest(msg="hello")]))
     yield from answer
+
+
+def recorded_parts() -> None:
+    """Look at what a service reports, as its tests do."""
+    with RecordedTelemetry(
+        "orders", services=["echo.v1.EchoService"], observers=[count_calls], seconds=1.0
+    ) as recorded:
+        assert_type(recorded.telemetry, Telemetry)
+        assert_type(recorded.lines(kind="server", code="OK"), list[dict[str, Any]])
+        assert_type(recorded.spans(going_on=1), list[ReadableSpan])
+        assert_type(recorded.total("grpc_server_handled_total", grpc_code="OK"), float)
 
 
 if __name__ == "__main__":

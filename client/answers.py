@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]  # it has no stubs
@@ -11,12 +11,17 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from programs.status import details_of
 from programs.tls import Target
 
+T = TypeVar("T")
 Answer = Mapping[str, Any]
 # With these codes the service did not answer; with every other one it did.
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # How Service B says what happened between it and Service A.
 DOMAIN = "echo.v1"
 REASONS = {"SERVICE_A_UNAVAILABLE": "unavailable", "SERVICE_A_ERROR": "error"}
+
+
+class NoMessageError(Exception):
+    """A service has answered with OK, and without the message that is the answer."""
 
 
 def report(answers: Generator[Answer], service: str, target: Target) -> int:
@@ -32,7 +37,17 @@ def report(answers: Generator[Answer], service: str, target: Target) -> int:
         except grpc.RpcError as error:
             show(failure(error, service, target))
             return 1
+        except NoMessageError:
+            show({service: "error", "error": "StatusCode.INTERNAL: the answer has no message"})
+            return 1
     return 0
+
+
+def whole(response: T | None) -> T:
+    """Return the response of a call that has one; raise NoMessageError for what grpc gives where there is none."""
+    if response is None:
+        raise NoMessageError
+    return response
 
 
 def show(answer: Answer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import grpc
 
-from client.answers import Answer, report
+from client.answers import Answer, report, whole
 from client.link import Link, at_jaeger
 from observability import ClientInterceptor, Telemetry
 from programs.options import TIMEOUT, Number, Text
@@ -158,19 +158,20 @@ def health(target: Target, service: str, timeout: float | None, *, verbose: bool
 
     def answers(channel: grpc.Channel) -> Generator[Answer]:
         response = HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=timeout or UNARY_TIMEOUT)
-        yield {"status": response.status}
+        yield {"status": whole(response).status}
 
     with channel_to(target, verbose=verbose) as channel:
         return report(answers(channel), service, target)
 
 
-def echoed(response: EchoResponse) -> Answer:
+def echoed(response: EchoResponse | None) -> Answer:
     """Return what Service A answered."""
-    return {"echo": response.echo}
+    return {"echo": whole(response).echo}
 
 
-def called(response: CallEchoResponse) -> Answer:
+def called(response: CallEchoResponse | None) -> Answer:
     """Return what Service B answered, with A's answer in it."""
+    response = whole(response)
     return {"service_b": response.service_b, "service_a": echoed(response.service_a)}
 
 

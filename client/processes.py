@@ -86,6 +86,7 @@ class Service:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            errors="backslashreplace",  # gRPC's core writes to stderr what a peer has sent, as it is
             start_new_session=True,  # Ctrl-C is for the process that started it, which then ends it
         )
         self.pid = self._process.pid

@@ -73,11 +73,14 @@ class CallEchoService(CallEchoServiceServicer):
         answer = self._echo.Echo.future(EchoRequest(msg=request.msg), timeout=self._budget(context))
         at_end(context, answer.cancel)
         try:
-            return CallEchoResponse(service_b="ok", service_a=answer.result())
+            response = answer.result()
         except grpc.FutureCancelledError:
             context.abort(grpc.StatusCode.CANCELLED, "the caller left")
         except grpc.RpcError as error:
             pass_on(error, context)
+        if response is None:  # what grpc gives of an answer that is OK and has no message
+            fail(context, grpc.StatusCode.INTERNAL)
+        return CallEchoResponse(service_b="ok", service_a=response)
 
     def CallEchoChat(
         self, request_iterator: Iterator[CallEchoRequest], context: grpc.ServicerContext
@@ -132,10 +135,16 @@ def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
         # Nobody here has cancelled: a server answers so while it stops, or has too many calls.
         code = grpc.StatusCode.UNAVAILABLE
     refusal = refusal_of(error)
+    fail(context, code, *refusal, text=(error.details() or "") if refusal else "Service A failed")
+
+
+def fail(
+    context: grpc.ServicerContext, code: grpc.StatusCode, *refusal: Message, text: str = "Service A failed"
+) -> NoReturn:
+    """End the call with A's code, and with this text if A has answered."""
+    reason = "SERVICE_A_ERROR"
     if code in NO_ANSWER:
         text, reason = NO_ANSWER[code], "SERVICE_A_UNAVAILABLE"
-    else:
-        text, reason = (error.details() or "") if refusal else "Service A failed", "SERVICE_A_ERROR"
     call = current_call()
     refuse(
         context,

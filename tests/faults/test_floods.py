@@ -13,7 +13,7 @@ from tests.faults.floods import FLOODS
 from tests.faults.good_client import GoodClient
 from tests.faults.targets import Target, service_a, service_b
 
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")

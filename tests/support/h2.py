@@ -16,8 +16,8 @@ HTTP/2 frame by frame (RFC 9113): a client that sends any frame, and a peer that
 """
 
 import contextlib
+import select
 import socket
-import ssl
 import threading
 import time
 from collections import defaultdict
@@ -80,7 +80,6 @@ class Wire:
         self.socket = connection
         self.encoder = Encoder()
         self.polite = True
-        self.closed = False
         self.goaways: list[GoAwayFrame] = []
         self.pongs = 0
         self.settings: dict[int, int] = {}
@@ -92,7 +91,9 @@ class Wire:
         self._next = 1
 
     def send(self, *frames: Frame | bytes) -> None:
-        """Send frames, or bytes as they are, in one go."""
+        """Send frames, or bytes as they are, in one go; raise ClosedError if the test is over."""
+        if self._over.is_set():
+            raise ClosedError("the test is over")
         self.socket.sendall(b"".join(part if isinstance(part, bytes) else part.serialize() for part in frames))
 
     def send_settings(self, settings: Mapping[int, int] = {}) -> None:
@@ -180,6 +181,14 @@ class Wire:
         self._keep(received)
         return received
 
+    def receive_what_came(self) -> None:
+        """Receive the frames that are here already; raise ClosedError at the end."""
+        while self._received or select.select([self.socket], [], [], 0)[0]:
+            try:
+                self.receive(0.0)
+            except TimeoutError:
+                break
+
     def receive_exactly(self, count: int, seconds: float | None = PATIENCE) -> bytes:
         """Return so many bytes as they came, whatever they are."""
         taken = self.peek_exactly(count, seconds)
@@ -193,20 +202,15 @@ class Wire:
             if self._over.is_set():
                 raise ClosedError("the test is over")
             left = 0.1 if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"the other end sent {len(self._received)} of {count} bytes")
-            self.socket.settimeout(min(left, 0.1))
+            if not select.select([self.socket], [], [], min(max(left, 0.0), 0.1))[0]:
+                if left <= 0:
+                    raise TimeoutError(f"the other end sent {len(self._received)} of {count} bytes")
+                continue
             try:
                 data = self.socket.recv(2**16)
-            except (TimeoutError, ssl.SSLWantReadError):
-                continue
             except OSError as error:
-                self.closed = True
                 raise ClosedError(str(error)) from error
-            finally:
-                self.socket.settimeout(None)
             if not data:
-                self.closed = True
                 raise ClosedError("the other end has closed the connection")
             self._received += data
         return bytes(self._received[:count])
@@ -253,15 +257,14 @@ def dial(address: str, settings: Mapping[int, int] = {}, *, greeting: bool = Tru
 
 class Peer:
     """
-    A server on a free port that treats each connection as `behave` says, in a thread, and then closes it.
+    A server that treats each connection as `behave` says, in a thread, and then closes it; from `with` to its end.
 
-    `behave` ends at a ClosedError by itself. With a TLS context the connection is one of TLS; with a port it is there.
+    It listens on a free port unless it is given one. Whatever `behave` does with its wire at the end is a ClosedError.
     """
 
-    def __init__(self, behave: Callable[[Wire], None], *, context: ssl.SSLContext | None = None, port: int = 0) -> None:
+    def __init__(self, behave: Callable[[Wire], None], *, port: int = 0) -> None:
         self.connections = 0
         self._behave = behave
-        self._context = context
         self._over = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
         self._threads: list[threading.Thread] = []
@@ -294,8 +297,6 @@ class Peer:
     def _serve(self, connection: socket.socket) -> None:
         # The other end may leave at any time, and the test may be over.
         with connection, contextlib.suppress(OSError):
-            if self._context is not None:
-                connection = self._context.wrap_socket(connection, server_side=True)
             self._behave(Wire(connection, over=self._over))
 
 

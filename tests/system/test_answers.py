@@ -11,6 +11,7 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it h
 
 from client.processes import Service
 from protos.echo_pb2 import EchoRequest, EchoResponse
+from tests.support.h2 import Peer, Wire
 from tests.system.conftest import System, run_client
 from tests.system.scripted import scripted_a
 
@@ -178,6 +179,32 @@ def test_details_that_are_none(details: bytes) -> None:
         result.stderr,
         result.returncode,
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "service"),
+    [
+        (("call-echo", "hello"), "service_b"),
+        (("health-b",), "service_b"),
+        (("echo", "hello"), "service_a"),
+        (("echo", "--join", "hello"), "service_a"),
+        (("health-a",), "service_a"),
+    ],
+)
+def test_ok_without_a_message(arguments: tuple[str, ...], service: str) -> None:
+    """A service that answers with OK, and without the message that is the answer, has an error."""
+
+    def answer_nothing(wire: Wire) -> None:
+        wire.greet()
+        while True:
+            wire.answer(wire.next_call())
+
+    with Peer(answer_nothing) as peer:
+        result = run_client(*arguments, SERVICE_A_ADDRESS=peer.address, SERVICE_B_ADDRESS=peer.address)
+
+    error = "StatusCode.INTERNAL: the answer has no message"
+    assert ("", 1) == (result.stderr, result.returncode)
+    assert {service: "error", "error": error} == json.loads(result.stdout)
 
 
 def test_stream_ends_with_its_failure(own_system: System) -> None:

@@ -32,6 +32,11 @@ SERVER_FAULTS: Final = frozenset(
 )
 
 
+def name_of(code: grpc.StatusCode) -> str:
+    """Name a status code: as its own `name`, for a fifth of what that costs where it is OK, as nearly all are."""
+    return "OK" if code is OK else code.name
+
+
 def normalize_code(value: Any, *, accepts_int_codes: bool) -> grpc.StatusCode | None:
     """
     Return the status code that a handler set: a code or, where grpc `accepts_int_codes`, its number.

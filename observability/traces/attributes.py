@@ -45,6 +45,13 @@ def peer_attributes(peer: str) -> dict[str, Any]:
     return _address(unquote(peer), NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT)
 
 
+@functools.lru_cache(maxsize=1024)
+def end_attributes(peer: str | None, code: str, *, failed: bool) -> dict[str, Any]:
+    """Return what is known when a call has ended with this code: who a server's peer was too, unless it is None."""
+    attributes = {} if peer is None else peer_attributes(peer)
+    return {**attributes, RPC_STATUS_CODE: code, **({ERROR_TYPE: code} if failed else {})}
+
+
 def _address(name: str, address_key: str, port_key: str) -> dict[str, Any]:
     if name.startswith("unix"):
         path = name.partition(":")[2].removeprefix("//")

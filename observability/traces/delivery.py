@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import TraceFlags
 
 from ..redaction import Redactor, secrets_of_address, shown_address
 from ..threads.finalizers import finalizers
@@ -184,7 +185,8 @@ class CountingProcessor(BatchSpanProcessor):
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue a span that has ended."""
-        if span.context is None or not span.context.trace_flags.sampled:
+        context = span.context
+        if context is None or not context.trace_flags & TraceFlags.SAMPLED:
             return
         ended = next(self._ended) - self._looks - self._of_parent
         overflow = ended - self._delivery.handed - self._queue_size

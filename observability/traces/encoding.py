@@ -136,18 +136,44 @@ def _encoded(parts: Parts) -> bytes:
     if context.trace_state:
         own.trace_state = context.trace_state.to_header()
     code, description = (status.status_code, status.description) if status else (StatusCode.UNSET, None)
-    return b"".join(
-        [
-            own.SerializeToString(),
-            _what(parts.name, parts.kind, code, description),
-            _REMOTE if parent and parent.is_remote else _LOCAL,
-            *[_attribute(key, value) for key, value in parts.attributes.items()],
-        ]
-    )
+    is_remote = parent is not None and parent.is_remote
+    pieces = parts.name, parts.kind, code, description, is_remote, *parts.attributes, *parts.attributes.values()
+    try:
+        rest = _kept_rest(*pieces)
+    except _RareError:
+        rest = _rest(*pieces)
+    return own.SerializeToString() + rest
 
 
 def _dropped(span: ReadableSpan) -> int:
     return span.dropped_attributes + span.dropped_events + span.dropped_links
+
+
+class _RareError(Exception):
+    """A piece is hardly met again."""
+
+
+def _rest(*pieces: Any) -> bytes:
+    """
+    Encode all of a span but its ids and times, which it has in common with others.
+
+    `pieces` are its name, kind, status code and description, whether its parent is remote, the keys of its attributes,
+    and then their values.
+    """
+    name, kind, code, description, is_remote, *attributes = pieces
+    count = len(attributes) // 2
+    pairs = zip(attributes[:count], attributes[count:], strict=True)
+    where = _REMOTE if is_remote else _LOCAL
+    return b"".join([_what(name, kind, code, description), where, *[_attribute(*pair) for pair in pairs]])
+
+
+# Typed, since 1 is equal to True. An equal tuple may hold either: of such, nothing is kept.
+@lru_cache(_PIECES, typed=True)
+def _kept_rest(*pieces: Any) -> bytes:
+    """Encode the same, and keep it; _RareError where one of the pieces is hardly met again."""
+    if any(map(_is_rare, pieces)):
+        raise _RareError
+    return _rest(*pieces)
 
 
 @lru_cache(_PIECES)
@@ -157,9 +183,11 @@ def _what(name: str, kind: SpanKind, code: StatusCode, description: str | None) 
 
 
 def _attribute(key: str, value: Any) -> bytes:
-    if type(value) is float or (type(value) is str and len(value) > _LONGEST_KEPT):
-        return _encoded_attribute(key, value)
-    return _kept_attribute(key, value)
+    return (_encoded_attribute if _is_rare(value) else _kept_attribute)(key, value)
+
+
+def _is_rare(value: Any) -> bool:
+    return type(value) is float or (type(value) is str and len(value) > _LONGEST_KEPT)
 
 
 def _encoded_attribute(key: str, value: Any) -> bytes:
@@ -169,5 +197,4 @@ def _encoded_attribute(key: str, value: Any) -> bytes:
     return Span(attributes=[KeyValue(key=key, value=AnyValue(**{known: value}))]).SerializeToString()
 
 
-# Typed, since 1 is equal to True. An equal tuple may hold either: of such, nothing is kept.
 _kept_attribute = lru_cache(_PIECES, typed=True)(_encoded_attribute)

@@ -14,19 +14,18 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from ..calls.errors import record_error
 from ..calls.method import INFRASTRUCTURE_SERVICES, is_infrastructure
 from ..calls.observer import LifecycleObserver
-from ..calls.status import OK, SERVER_FAULTS
+from ..calls.status import OK, SERVER_FAULTS, name_of
 from ..calls.values import VALUE_LIMIT, safe_str, stacktrace
 from .attributes import (
-    ERROR_TYPE,
     PEER_IDENTITY,
     RPC_METHOD,
-    RPC_STATUS_CODE,
+    end_attributes,
     method_attributes,
-    peer_attributes,
     target_attributes,
 )
 from .propagation import W3C, MetadataSetter, carrier_of, fast_extract, getter, set_metadata
-from .span import end_span, span_starter
+from .span import end_span
+from .start import MethodSpans, SpanStarter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from ..calls.call import Call, Outcome
-    from ..calls.method import Method
     from ..calls.observer import Observer
 
 
@@ -115,7 +113,7 @@ class TraceObserver(Spans):
     """Traces calls, and carries the context of those that have no span."""
 
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator, filter_: Callable[[Any], bool] | None) -> None:
-        self._start_span = span_starter(tracer)
+        self._starter = SpanStarter(tracer)
         self._propagator = propagator
         self._setter = MetadataSetter(propagator)
         self._is_w3c = type(propagator) is CompositePropagator and propagator.fields == W3C
@@ -140,10 +138,7 @@ class TraceObserver(Spans):
         if not here and call.metadata:
             with contextlib.suppress(Exception):  # what is wrong with the caller's metadata is for grpc to say
                 here = self._parent(call)  # somebody further out has a trace going on, and no current span
-        attributes = self._attributes(call.descriptor)
-        if call.peer is not None:
-            attributes = attributes | target_attributes(call.peer)
-        span = self._span(call, here, attributes)
+        span = self._span(call, here)
         context = call.span_context
         if self._is_w3c and context and not context.trace_state and not (here and baggage.get_all(here)):
             # All that W3C's propagators would write, for a third of what it costs them.
@@ -166,7 +161,7 @@ class TraceObserver(Spans):
         """Make the call's span, or else the caller's context, the handler's."""
         context = self._parent(call)
         if state is not None:
-            state.span = self._span(call, context, self._attributes(call.descriptor))
+            state.span = self._span(call, context)
             context = trace.set_span_in_context(state.span, context)
         # Never detached: every RPC has its own context, and a token does not survive a yield (otel-contrib#2357).
         contexts.attach(context)
@@ -176,17 +171,22 @@ class TraceObserver(Spans):
         if state is None:
             return
         # A call whose handler never started has a span as well.
-        span = state.span or self._span(call, self._parent(call), self._attributes(call.descriptor))
+        span = state.span or self._span(call, self._parent(call))
         ended_ns = call.after(outcome.seconds)
-        if span.is_recording():
-            server = call.kind == "server"
-            attributes = peer_attributes(call.peer) if server and call.peer else {}
-            if call.peer_identity is not None:
-                attributes = {**attributes, PEER_IDENTITY: call.peer_identity}
-            failed = outcome.code is not OK and (not server or outcome.code in SERVER_FAULTS)
-            _end(span, outcome, attributes, ended_ns, failed=failed)
-        else:
+        if not span.is_recording():
             span.end(ended_ns)
+            return
+        is_server = call.kind == "server"
+        failed = outcome.code is not OK and (not is_server or outcome.code in SERVER_FAULTS)
+        attributes = end_attributes(call.peer if is_server else None, name_of(outcome.code), failed=failed)
+        if call.peer_identity is not None:
+            attributes = {**attributes, PEER_IDENTITY: call.peer_identity}
+        message = outcome.details
+        if outcome.error is not None:
+            text = safe_str(outcome.error)[:VALUE_LIMIT]
+            message = message or text
+            _record(span, outcome.error, text, ended_ns)
+        end_span(span, attributes, Status(StatusCode.ERROR, message or None) if failed else None, ended_ns)
 
     def _parent(self, call: Call) -> Context:
         """Read the caller's context, beside whatever else is in this one: a span here is not the caller's."""
@@ -203,29 +203,25 @@ class TraceObserver(Spans):
             record_error(self._propagator)
             return here
 
-    def _attributes(self, method: Method) -> dict[str, Any]:
-        """Return what is known before the call."""
-        attributes: dict[str, Any] | None = method.extensions.get(self)
-        if attributes is None:
-            attributes = method.extensions[self] = method_attributes(method)
-        return attributes
-
-    def _span(self, call: Call, parent: Context, attributes: dict[str, Any]) -> Span:
+    def _span(self, call: Call, parent: Context) -> Span:
         """Start a call's span, from the call's own first sight."""
-        name = attributes[RPC_METHOD]
-        span = self._start_span(
-            "grpc" if name == "_OTHER" else name,
-            parent,
-            _KINDS[call.kind],
-            attributes,
-            start_time=call.started_ns,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+        method = call.descriptor
+        spans: MethodSpans | None = method.extensions.get(self)
+        if spans is None:
+            spans = method.extensions[self] = self._spans_of(call)
+        span = spans.start(parent, call.started_ns)
         attach_span_context(call, span)
         if call.fields:
             _annotate(span, call.fields)
         return span
+
+    def _spans_of(self, call: Call) -> MethodSpans:
+        """Return what starts the spans of this method: a client's is known to one channel alone, with one target."""
+        attributes = method_attributes(call.descriptor)
+        if call.kind == "client" and call.peer is not None:
+            attributes |= target_attributes(call.peer)
+        name = attributes[RPC_METHOD]
+        return MethodSpans(self._starter, "grpc" if name == "_OTHER" else name, _KINDS[call.kind], attributes)
 
 
 def attach_span_context(call: Call, span: Span) -> None:
@@ -242,23 +238,6 @@ def _annotate(span: Span, fields: dict[str, Any]) -> None:
 
 def _attribute(value: Any) -> Any:
     return value if isinstance(value, str | bool | int | float) else safe_str(value)
-
-
-def _end(span: Span, outcome: Outcome, attributes: dict[str, Any], ended_ns: int, *, failed: bool) -> None:
-    """End a span with an outcome; an uncaught exception is recorded once."""
-    code = outcome.code.name
-    message = outcome.details
-    if outcome.error is not None:
-        text = safe_str(outcome.error)[:VALUE_LIMIT]
-        message = message or text
-        _record(span, outcome.error, text, ended_ns)
-    status = None
-    if failed:
-        attributes = {**attributes, RPC_STATUS_CODE: code, ERROR_TYPE: code}
-        status = Status(StatusCode.ERROR, message or None)
-    else:
-        attributes = {**attributes, RPC_STATUS_CODE: code}
-    end_span(span, attributes, status, ended_ns)
 
 
 def _record(span: Span, error: BaseException, text: str, at_ns: int) -> None:

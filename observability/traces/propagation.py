@@ -24,6 +24,9 @@ W3C: Final = {"traceparent", "tracestate", "baggage"}
 _TRACEPARENT: Final = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})").fullmatch
 
 
+_FLAGS: Final = {f"{flags:02x}": TraceFlags(flags) for flags in range(256)}
+
+
 class CarrierGetter(Getter[Any]):
     """Reads what `carrier_of` makes of request metadata."""
 
@@ -63,7 +66,7 @@ def fast_extract(metadata: Sequence[tuple[str, Any]], here: Context) -> Context 
     if match is None:
         return None
     trace_id, span_id, flags = match.groups()
-    remote = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
+    remote = SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=_FLAGS[flags])
     return trace.set_span_in_context(NonRecordingSpan(remote), here) if remote.is_valid else None
 
 

@@ -9,50 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 from opentelemetry.sdk import trace as sdk
-from opentelemetry.sdk.trace import Span, Tracer
+from opentelemetry.sdk.trace import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from opentelemetry import trace
     from opentelemetry.context import Context
 
 _FEWEST: Final = 32
 """Attributes that a limit must allow for a span to be encoded from its parts: ours have less, samplers add few."""
-_GIVEN: Final = {
-    "attributes",
-    "context",
-    "instrumentation_scope",
-    "kind",
-    "limits",
-    "links",
-    "name",
-    "parent",
-    "resource",
-    "span_processor",
-}
-"""What `Tracer.start_span` is to make a span of, by these names, beside whatever else."""
-_OF_END: Final = {
-    "RuntimeError",
-    "_attributes",
-    "_end_time",
-    "_immutable",
-    "_lock",
-    "_on_ending",
-    "_readable_span",
-    "_record_end_metrics",
-    "_span_processor",
-    "_start_time",
-    "logger",
-    "on_end",
-    "time_ns",
-    "warning",
-}
-"""All that `Span.end` is known to use: `end_with` does the same for a span that is not made."""
 _FREEZES: Final = "_immutable" in getattr(getattr(Span.end, "__code__", None), "co_names", ())
 """Whether nobody can write into an ended span's attributes, as since 1.43 of the SDK."""
 _Ordinary: Final[Any] = getattr(sdk, "_Span", Span)
@@ -75,27 +44,49 @@ class Parts(NamedTuple):
 
 class LazySpan(_Ordinary):  # type: ignore[misc]  # it is the SDK's own class
     """
-    A span that keeps what it is to be made of, in `_given`, until somebody looks.
+    A span that keeps what it is to be made of until somebody looks: its ids, and in `_given` the rest.
 
-    `_is_made` is whether it is an ordinary span by now: then all else here is of no more interest. `_started` and
-    `_ended` are times, `_added` and `_status_then` the attributes and the status that it ended with. All that the SDK's
-    own methods use of a span is made together and appears together, so that a thread sees either nothing or all of it.
-    `_making` is held meanwhile, by this span alone: the collector may run a finalizer there, which may look as well, or
-    wait for another thread that ends a call.
+    Many share what is given: none changes it. `_is_made` is whether it is an ordinary span by now: then all else here
+    is of no more interest, but the ids, which are where the SDK has them. `_started` and `_ended` are times, `_added`
+    and `_status_then` the attributes and the status that it ended with. All that the SDK's own methods use of a span is
+    made together and appears together, so that a thread sees either nothing or all of it. `_making` is held meanwhile,
+    by this span alone: the collector may run a finalizer there, which may look as well, or wait for another thread
+    that ends a call.
     """
 
-    __slots__ = ("_added", "_ended", "_given", "_is_made", "_making", "_started", "_status_then")
+    __slots__ = ("_added", "_context", "_ended", "_given", "_is_made", "_making", "_parent", "_started", "_status_then")
 
-    def __new__(cls, **_given: Any) -> Self:
-        """Make one without asking the SDK's class."""
-        return object.__new__(cls)
+    _added: Mapping[str, Any]
+    _context: trace.SpanContext
+    _ended: int | None
+    _given: Mapping[str, Any]
+    _is_made: bool
+    _making: threading.RLock
+    _parent: trace.SpanContext | None
+    _started: int | None
+    _status_then: trace.Status | None
 
-    def __init__(self, **given: Any) -> None:
-        self._given = given
-        self._is_made = False
-        self._making = threading.RLock()
-        self._started: int | None = None
-        self._ended: int | None = None
+    def __new__(
+        cls,
+        *,
+        context: trace.SpanContext,
+        parent: trace.SpanContext | None,
+        given: Mapping[str, Any] | None = None,
+        **parts: Any,
+    ) -> Self:
+        """Make one of what the tracer gives for its making, or of what another one was given."""
+        span = object.__new__(cls)
+        span._context = context
+        span._parent = parent
+        span._given = given or parts
+        span._is_made = False
+        span._making = threading.RLock()
+        span._started = None
+        span._ended = None
+        return span
+
+    def __init__(self, **_parts: Any) -> None:
+        pass
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self._is_made:
@@ -107,14 +98,14 @@ class LazySpan(_Ordinary):  # type: ignore[misc]  # it is the SDK's own class
         """Be copied, and refuse to be pickled, as an ordinary span."""
         del protocol
         self._make()
-        return object.__new__, (_Ordinary,), self.__dict__
+        return object.__new__, (_Ordinary,), {**self.__dict__, "_context": self._context, "_parent": self._parent}
 
     def _make(self) -> None:
         """Be an ordinary span, as one that has seen the same."""
         with self._making:
             if self._is_made:
                 return
-            made: Any = _Made(**self._given)
+            made: Any = _Made(context=self._context, parent=self._parent, **self._given)
             made._start_time = self._started  # noqa: SLF001 - as Span.start, whose processors have been called
             if self._ended is not None:
                 made.set_attributes(self._added)
@@ -134,17 +125,6 @@ class LazySpan(_Ordinary):  # type: ignore[misc]  # it is the SDK's own class
             return
         self._started = time.time_ns() if start_time is None else start_time
         self._given["span_processor"].on_start(self, parent_context=parent_context)
-
-    def get_span_context(self) -> trace.SpanContext:
-        """Return its ids."""
-        context: trace.SpanContext = self._given["context"]
-        return context
-
-    @property
-    def context(self) -> trace.SpanContext:
-        """Its ids."""
-        context: trace.SpanContext = self._given["context"]
-        return context
 
     def is_recording(self) -> bool:
         """Whether it has not ended."""
@@ -177,8 +157,8 @@ class LazySpan(_Ordinary):  # type: ignore[misc]  # it is the SDK's own class
         return Parts(
             given["resource"],
             given["instrumentation_scope"],
-            given["context"],
-            given["parent"],
+            self._context,
+            self._parent,
             given["name"],
             given["kind"],
             self._status_then,
@@ -193,36 +173,6 @@ class _Made(_Ordinary):  # type: ignore[misc]  # as above
 
 
 LazySpan.__name__ = LazySpan.__qualname__ = _Ordinary.__name__  # which its repr has
-
-
-def span_starter(tracer: trace.Tracer) -> Callable[..., trace.Span]:
-    """
-    Return what starts spans as this tracer does: lazy ones, if it is the SDK's.
-
-    The SDK's own `Tracer.start_span` decides all of a span, with another class for the one that it makes. Where that
-    cannot be had, the SDK ends spans in a way that is not known here, or the tracer is another, it is the tracer's own.
-    """
-    start: Any = vars(Tracer).get("start_span")
-    if type(tracer) is not Tracer or "start_span" in vars(tracer) or not _is_known(start):
-        return tracer.start_span
-    lazy = FunctionType(start.__code__, {**start.__globals__, "_Span": LazySpan}, start.__name__, start.__defaults__)
-    lazy.__kwdefaults__ = start.__kwdefaults__
-    return lazy.__get__(tracer)
-
-
-def _is_known(start: Any) -> bool:
-    """Whether this `Tracer.start_span` makes spans, and `Span.end` ends them, in the way that is known here."""
-    start_code, end_code = _code(start), _code(Span.end)
-    if start_code is None or end_code is None or "_Span" not in start_code.co_names:
-        return False
-    keywords = {name for const in start_code.co_consts if isinstance(const, tuple) for name in const}
-    return keywords >= _GIVEN and "on_end" in end_code.co_names and _OF_END.issuperset(end_code.co_names)
-
-
-def _code(function: Any) -> CodeType | None:
-    """Return the code of a plain function, or None of anything else."""
-    is_plain = isinstance(function, FunctionType) and function.__closure__ is None
-    return function.__code__ if is_plain else None
 
 
 def end_span(span: trace.Span, attributes: Mapping[str, Any], status: trace.Status | None, ended_ns: int) -> None:

@@ -13,9 +13,10 @@ from grpc.aio import _call, _channel
 from opentelemetry.exporter.otlp.proto.grpc import exporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client import values
 
-from observability.traces.span import span_starter
+from observability.traces.start import SpanStarter
 from tests.support.rpc import OLD_AIO, aio_connected, connected, method
 
 PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
@@ -48,9 +49,10 @@ NAMES: dict[str, Callable[[], Any]] = {
     "OTLPSpanExporter._translate_data": lambda: OTLPSpanExporter._translate_data,
     "OTLPSpanExporter._initialize_channel_and_stub": lambda: OTLPSpanExporter._initialize_channel_and_stub,
     "OTLPSpanExporter._client": lambda: re.search(r"self\._client\b", inspect.getsource(exporter))[0],  # type: ignore[index]
-    "_Span": lambda: (
-        span_starter(tracer := TracerProvider(shutdown_on_exit=False).get_tracer("a")) != tracer.start_span
-    ),
+    "_Span": lambda: SpanStarter(TracerProvider(shutdown_on_exit=False).get_tracer("a")).is_lazy,
+    "ParentBased._remote_parent_sampled": lambda: SpanStarter(
+        TracerProvider(shutdown_on_exit=False).get_tracer("a")
+    ).decides_by_flags(SpanContext(1, 1, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))),
     "prometheus_client.values.ValueClass._multiprocess": lambda: hasattr(values.ValueClass, "_multiprocess"),
     "UnaryUnaryCall._loop": lambda: re.search(r"self\._loop\b", inspect.getsource(_call))[0],  # type: ignore[index]
     "WeakSet": lambda: re.search(r"self\._calls\b|WeakSet", inspect.getsource(_channel))[0],  # type: ignore[index]

@@ -17,11 +17,20 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcesso
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from observability.traces.encoding import encode
-from observability.traces.span import LazySpan, end_span, span_starter
+from observability.traces.span import LazySpan, end_span
+from observability.traces.start import MethodSpans, SpanStarter
 
 ATTRIBUTES = {"rpc.system.name": "grpc", "rpc.method": "test.v1.Words/Unary"}
 ENDING = {"rpc.response.status_code": "OK", "network.peer.address": "127.0.0.1", "network.peer.port": 8080}
@@ -70,25 +79,34 @@ class Seeing(SpanProcessor):
 
 
 class Spans:
-    """A provider, and a call's span from it: an ordinary one, or one that is made when somebody looks."""
+    """
+    A provider, and a call's span from it: an ordinary one, or one that is made when somebody looks.
 
-    def __init__(self, *processors: SpanProcessor, lazy: bool, parent: Context | None = None, **options: Any) -> None:
+    Another one was started before it, whose ids are gone; a lazy one is started like that, unless it is the `first`.
+    """
+
+    def __init__(
+        self,
+        *processors: SpanProcessor,
+        lazy: bool,
+        first: bool = False,
+        parent: Context | None = None,
+        **options: Any,
+    ) -> None:
         self.exporter = InMemorySpanExporter()
         self.provider = TracerProvider(id_generator=Counting(), shutdown_on_exit=False, **options)
         self.seen = Seeing()
+        tracer = self.provider.get_tracer("observability", "1")
+        starter = SpanStarter(tracer)
+        if not lazy:
+            starter.start, starter.is_lazy = tracer.start_span, False
+        started = [MethodSpans(starter, "test.v1.Words/Unary", SpanKind.SERVER, ATTRIBUTES) for _ in range(2)]
+        logging.disable()
+        started[first].start(parent or Context(), STARTED)
+        logging.disable(logging.NOTSET)
         for processor in (*processors, self.seen, SimpleSpanProcessor(self.exporter)):
             self.provider.add_span_processor(processor)
-        tracer = self.provider.get_tracer("observability", "1")
-        start = span_starter(tracer) if lazy else tracer.start_span
-        self.span: Any = start(
-            "test.v1.Words/Unary",
-            parent,
-            SpanKind.SERVER,
-            ATTRIBUTES,
-            start_time=STARTED,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
+        self.span: Any = started[0].start(parent or Context(), STARTED)
 
     def end(self, status: Status | None = None) -> ReadableSpan:
         """End it, and return what was exported."""
@@ -174,6 +192,8 @@ ACTS: dict[str, Callable[[Any], object]] = {
     "end": lambda span: span.end(1_700),
     "attribute of one's own": lambda span: setattr(span, "_mine", 1),
     "name by its private field": lambda span: setattr(span, "_name", "other"),
+    "ids by their private field": lambda span: setattr(span, "_context", REMOTE),
+    "parent by its private field": lambda span: setattr(span, "_parent", REMOTE),
     "private attributes": lambda span: span._attributes.__setitem__("key", "value"),
     "read": lambda span: (span.attributes, span.events, span.links, span.status, span.resource),
     "readable": lambda span: view(span._readable_span()),
@@ -190,15 +210,21 @@ LIMITS: dict[str, Callable[[], SpanLimits | None]] = {
 STATUSES = {"ok": None, "failed": Status(StatusCode.ERROR, "as asked")}
 
 
-def both(make: Callable[[bool], Spans], act: Callable[[Spans], Any], caplog: pytest.LogCaptureFixture) -> list[Any]:
-    """Return what an act gives, and is warned of, of an ordinary span and of a lazy one."""
+WAYS: tuple[dict[str, bool], ...] = ({"lazy": False}, {"lazy": True, "first": True}, {"lazy": True})
+"""An ordinary span, a lazy one that the SDK has started, and one that is started like it."""
+
+
+def both(make: Callable[..., Spans], act: Callable[[Spans], Any], caplog: pytest.LogCaptureFixture) -> list[Any]:
+    """Return what an act gives, and is warned of, of an ordinary span and of lazy ones, which all give the same."""
     results = []
-    for lazy in (False, True):
+    for way in WAYS:
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            given = act(make(lazy))
+            given = act(make(**way))
         results.append((given, [record.getMessage() for record in caplog.records]))
-    return results
+    ordinary, first, lazy = results
+    assert first == lazy
+    return [ordinary, lazy]
 
 
 @pytest.mark.parametrize("limits", LIMITS)
@@ -211,7 +237,7 @@ def test_looked_at_while_it_goes_on(act: str, limits: str, caplog: pytest.LogCap
         exported = spans.end(STATUSES["failed"])
         return view(exported), normalized(exported), view(spans.span), spans.span.is_recording()
 
-    ordinary, lazy = both(lambda lazy: Spans(lazy=lazy, span_limits=LIMITS[limits]()), play, caplog)
+    ordinary, lazy = both(lambda **way: Spans(**way, span_limits=LIMITS[limits]()), play, caplog)
 
     assert ordinary == lazy
 
@@ -226,7 +252,7 @@ def test_looked_at_when_it_has_ended(act: str, limits: str, status: str, caplog:
         spans.end(STATUSES[status])
         return failure(lambda: ACTS[act](spans.span)), view(spans.span)
 
-    ordinary, lazy = both(lambda lazy: Spans(lazy=lazy, span_limits=LIMITS[limits]()), play, caplog)
+    ordinary, lazy = both(lambda **way: Spans(**way, span_limits=LIMITS[limits]()), play, caplog)
 
     assert ordinary == lazy
 
@@ -300,7 +326,7 @@ def test_what_it_looks_like(look: str, ended: bool, caplog: pytest.LogCaptureFix
             spans.end()
         return LOOKS[look](spans.span)
 
-    ordinary, lazy = both(lambda lazy: Spans(lazy=lazy), play, caplog)
+    ordinary, lazy = both(Spans, play, caplog)
 
     assert ordinary == lazy
 
@@ -332,7 +358,7 @@ def test_processor_that_changes_it(caplog: pytest.LogCaptureFixture) -> None:
         exported = spans.end()
         return view(exported), normalized(exported)
 
-    ordinary, lazy = both(lambda lazy: Spans(Changing(), lazy=lazy, parent=context), play, caplog)
+    ordinary, lazy = both(lambda **way: Spans(Changing(), **way, parent=context), play, caplog)
 
     assert ordinary == lazy
     assert "hidden" == lazy[0][0]["name"]
@@ -354,7 +380,7 @@ def test_renamed_at_its_end(caplog: pytest.LogCaptureFixture) -> None:
         exported = spans.end()
         return normalized(exported), view(exported)
 
-    ordinary, lazy = both(lambda lazy: Spans(Renaming(), lazy=lazy), play, caplog)
+    ordinary, lazy = both(lambda **way: Spans(Renaming(), **way), play, caplog)
 
     assert ordinary == lazy
     assert "hidden" == lazy[0][1]["name"]
@@ -390,7 +416,7 @@ class Deciding(Sampler):
 @pytest.mark.parametrize("parent", [None, trace.set_span_in_context(trace.NonRecordingSpan(REMOTE))])
 def test_sampler(decision: Decision, parent: Context | None) -> None:
     """The sampler's decision, attributes and trace state are those of the span."""
-    ordinary, lazy = [Spans(lazy=lazy, sampler=Deciding(decision), parent=parent) for lazy in (False, True)]
+    ordinary, _, lazy = [Spans(**way, sampler=Deciding(decision), parent=parent) for way in WAYS]
 
     assert ordinary.span.get_span_context() == lazy.span.get_span_context()
     assert ordinary.span.get_span_context().trace_state == lazy.span.get_span_context().trace_state
@@ -401,16 +427,48 @@ def test_sampler(decision: Decision, parent: Context | None) -> None:
         assert view(exported[0]) == view(exported[1])
 
 
-@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF])
+SAMPLERS = [
+    ALWAYS_ON,
+    ALWAYS_OFF,
+    TraceIdRatioBased(0.5),
+    ParentBased(ALWAYS_ON),
+    ParentBased(ALWAYS_OFF),
+    ParentBased(TraceIdRatioBased(0.5), remote_parent_not_sampled=ALWAYS_ON, local_parent_sampled=ALWAYS_OFF),
+    ParentBased(Deciding(Decision.RECORD_ONLY), remote_parent_sampled=Deciding(Decision.DROP)),
+]
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.get_description()[:40])
+@pytest.mark.parametrize("is_remote", [False, True])
 @pytest.mark.parametrize("flags", [0, 1, 2, 3])
-def test_ids_and_flags(sampler: Sampler, flags: int) -> None:
-    """A span's ids and flags come from its parent, the id generator and the sampler as the SDK's do."""
-    context = SpanContext(1 << 100, 1 << 50, is_remote=True, trace_flags=TraceFlags(flags))
+def test_ids_and_flags(sampler: Sampler, way: dict[str, bool], flags: int, is_remote: bool) -> None:  # noqa: FBT001 - a parameter
+    """A span's ids, flags and trace state come from its parent, the id generator and the sampler as the SDK's do."""
+    state = TraceState([("vendor", "1")])
+    context = SpanContext(1 << 100, 1 << 50, is_remote=is_remote, trace_flags=TraceFlags(flags), trace_state=state)
     parent = trace.set_span_in_context(trace.NonRecordingSpan(context))
     for given in (None, parent):
-        ordinary, lazy = [Spans(lazy=lazy, sampler=sampler, parent=given) for lazy in (False, True)]
+        ordinary, lazy = [Spans(**one, sampler=sampler, parent=given) for one in ({"lazy": False}, way)]
         assert ordinary.span.get_span_context() == lazy.span.get_span_context()
+        assert ordinary.span.get_span_context().trace_state == lazy.span.get_span_context().trace_state
         assert type(ordinary.span).__name__ == type(lazy.span).__name__
+
+
+def test_tracer_that_changes() -> None:
+    """A sampler that is put in the place of another, or a tracer that is disabled, decides from the next span on."""
+    tracer: Any = TracerProvider(shutdown_on_exit=False).get_tracer("changes")
+    spans = MethodSpans(SpanStarter(tracer), "test.v1.Words/Unary", SpanKind.SERVER, ATTRIBUTES)
+
+    def recorded() -> list[bool]:
+        return [spans.start(Context(), STARTED).is_recording() for _ in range(2)]
+
+    assert [True, True] == recorded()
+    tracer.sampler = ALWAYS_OFF
+    assert [False, False] == recorded()
+    tracer.sampler = ALWAYS_ON
+    assert [True, True] == recorded()
+    tracer._is_enabled = lambda: False
+    assert [False, False] == recorded()
 
 
 def test_environment_of_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,8 +500,11 @@ def test_other_tracers_start_their_own_spans() -> None:
     tracer: Any = TracerProvider(shutdown_on_exit=False).get_tracer("changed")
     start = tracer.start_span = lambda *_args, **_options: trace.INVALID_SPAN
 
-    assert span_starter(other) == other.start_span
-    assert span_starter(tracer) is start
+    assert SpanStarter(other).start == other.start_span
+    assert SpanStarter(tracer).start is start
+    for starter in (SpanStarter(other), SpanStarter(tracer)):
+        spans = MethodSpans(starter, "test.v1.Words/Unary", SpanKind.SERVER, ATTRIBUTES)
+        assert [trace.INVALID_SPAN] * 2 == [spans.start(Context(), STARTED) for _ in range(2)]
 
 
 class Changed(Span):
@@ -461,11 +522,11 @@ def test_sdk_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patched:
         patched.setattr(Span, "end", Changed.end)
-        assert span_starter(tracer) == tracer.start_span
+        assert SpanStarter(tracer).start == tracer.start_span
     with monkeypatch.context() as patched:
         patched.setattr(Tracer, "start_span", Other.start_span)
-        assert span_starter(tracer) == tracer.start_span
-    assert span_starter(tracer) != tracer.start_span
+        assert SpanStarter(tracer).start == tracer.start_span
+    assert SpanStarter(tracer).start != tracer.start_span
 
 
 def test_threads_that_look_while_it_ends() -> None:
@@ -478,8 +539,8 @@ def test_threads_that_look_while_it_ends() -> None:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    start = span_starter(provider.get_tracer("races"))
-    spans: list[Any] = [start("race", None, SpanKind.SERVER, ATTRIBUTES) for _ in range(count)]
+    started = MethodSpans(SpanStarter(provider.get_tracer("races")), "race", SpanKind.SERVER, ATTRIBUTES)
+    spans: list[Any] = [started.start(Context(), STARTED) for _ in range(count)]
     warned: list[str] = []
     failures: list[BaseException] = []
     together = threading.Barrier(2)
@@ -520,13 +581,15 @@ def test_memory_of_a_span_that_waits() -> None:
 
     def measured(*, lazy: bool) -> int:
         provider = TracerProvider(shutdown_on_exit=False)
-        tracer = provider.get_tracer("memory")
-        start = span_starter(tracer) if lazy else tracer.start_span
+        starter = SpanStarter(provider.get_tracer("memory"))
+        if not lazy:
+            starter.start, starter.is_lazy = starter.tracer.start_span, False
+        started = MethodSpans(starter, "waits", SpanKind.SERVER, ATTRIBUTES)
         kept = []
         tracemalloc.start()
         try:
             for _ in range(1000):
-                span = start("waits", None, SpanKind.SERVER, ATTRIBUTES)
+                span = started.start(Context(), STARTED)
                 end_span(span, ENDING, None, ENDED)
                 kept.append(span)
             return tracemalloc.get_traced_memory()[0]

@@ -14,7 +14,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo quick test coverage check format lint types protos protos-check fault-test stack-test compose-test install-test check-lowest .venv-bench bench clean
+.PHONY: help .venv demo certs quick test coverage check format lint types protos protos-check fault-test stack-test compose-test install-test check-lowest .venv-bench bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -32,8 +32,11 @@ help: ## What can be made
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: .venv ## Both services, a call that succeeds and one that fails, on one screen
-	@$(BIN)/python client demo
+demo: .venv $(if $(TLS),certs) ## Both services, a call that succeeds and one that fails, on one screen; TLS=1: with TLS
+	@$(BIN)/python client demo $(if $(TLS),--certs certs)
+
+certs: .venv ## Certificates for this machine, in certs/: of an authority, the services and the client
+	@$(BIN)/python tools/certs.py
 
 # What is fast, and calls of each arity on each stack. pytest fails on one that has another name now.
 FAST = $(addprefix tests/package/test_,annotate.py client_call.py encoding.py layers.py \
@@ -67,7 +70,7 @@ format: .venv ## Format the code and fix what ruff can
 
 # Two programs are called app.py, so each service has its own run.
 types: .venv
-	$(BIN)/mypy observability programs protos tests examples benchmarks tools/install.py tools/lowest.py deploy/healthcheck.py
+	$(BIN)/mypy observability programs protos tests examples benchmarks tools/certs.py tools/install.py tools/lowest.py deploy/healthcheck.py
 	$(BIN)/mypy service-a/app.py
 	$(BIN)/mypy service-b/app.py
 	$(BIN)/mypy client
@@ -125,4 +128,4 @@ protos-check: protos
 	@git diff --exit-code --stat protos || { echo "protos/ does not match echo.proto: run make protos, and commit" >&2; exit 1; }
 
 clean: ## Remove what was built
-	rm -rf .venv .venv-bench .venv-lowest .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench .venv-lowest certs .mypy_cache .ruff_cache .pytest_cache

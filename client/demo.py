@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -22,6 +23,19 @@ CALL = ("call-echo", "hello", "--verbose")
 TRACE_ID = re.compile(r"\btrace_id=([0-9a-f]{32})")
 
 
+class Certs(click.ParamType[Path]):
+    """A folder with an authority's certificate, as `make certs` writes it."""
+
+    name = "folder"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path, from the root on: the services run in their own folders."""
+        path = Path(value).resolve()
+        if not (path / "ca.pem").is_file():
+            self.fail(f"{value!r} is not a folder that `make certs` has written", param, ctx)
+        return path
+
+
 @dataclass(frozen=True, slots=True)
 class System:
     """What runs for the demo: two services, and the collector that their spans go to."""
@@ -29,16 +43,18 @@ class System:
     service_a: Service
     service_b: Service
     collector: Collector
+    certs: Path | None
 
     @classmethod
-    def start(cls, ends: ExitStack) -> "System":
-        """Start everything on free ports; it ends with `ends`."""
+    def start(cls, ends: ExitStack, certs: Path | None) -> "System":
+        """Start everything on free ports, with TLS if there are certificates; it ends with `ends`."""
         collector = ends.enter_context(Collector())
         # Spans are sent often: a person is waiting for them.
         variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-        service_a = ends.enter_context(Service("service-a", **variables))
-        service_b = ends.enter_context(Service("service-b", SERVICE_A_ADDRESS=service_a.address, **variables))
-        system = cls(service_a, service_b, collector)
+        service_a = ends.enter_context(Service("service-a", **variables, **tls("SERVICE_A", "service-a", certs)))
+        variables |= {"SERVICE_A_ADDRESS": service_a.address, **tls("SERVICE_B", "service-b", certs)}
+        service_b = ends.enter_context(Service("service-b", **variables))
+        system = cls(service_a, service_b, collector, certs)
         _ = service_b.address, system.metrics()  # both are there
         return system
 
@@ -48,7 +64,9 @@ class System:
             [sys.executable, "client", *CALL],
             cwd=ROOT,
             env=environment(
-                OTEL_EXPORTER_OTLP_ENDPOINT=self.collector.endpoint, SERVICE_B_ADDRESS=self.service_b.address
+                OTEL_EXPORTER_OTLP_ENDPOINT=self.collector.endpoint,
+                SERVICE_B_ADDRESS=self.service_b.address,
+                **tls("CLIENT", "client", self.certs),
             ),
             capture_output=True,
             encoding="utf-8",
@@ -59,6 +77,18 @@ class System:
         """Return the lines of the services' /metrics."""
         services = {"B": self.service_b} | ({"A": self.service_a} if of_a else {})
         return {name: metrics(service.metrics_url) for name, service in services.items()}
+
+
+def tls(prefix: str, owner: str, certs: Path | None) -> dict[str, str]:
+    """Return the variables of a program that give it mutual TLS, by what `make certs` has written to this folder."""
+    if certs is None:
+        return {}
+    files = {"CERT": f"{owner}.pem", "KEY": f"{owner}.key"}
+    if prefix != "SERVICE_A":
+        files["CA"] = "ca.pem"
+    if prefix != "CLIENT":
+        files["CLIENT_CA"] = "ca.pem"
+    return {f"{prefix}_TLS_{name}": str(certs / file) for name, file in files.items()}
 
 
 def counted_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> list[str]:
@@ -74,7 +104,8 @@ def counted_by(lines: Sequence[str], before: Sequence[str], trace_id: str) -> li
 
 @click.command()
 @click.option("--svg", type=NewFile(), help="Save the screen as a picture, too.")
-def demo(svg: Path | None) -> int:
+@click.option("--certs", type=Certs(), help="With TLS, by what `make certs` has written to this folder.")
+def demo(svg: Path | None, certs: Path | None) -> int:
     """
     Show everything, with nothing running beforehand.
 
@@ -87,7 +118,7 @@ def demo(svg: Path | None) -> int:
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # not without ending the services
     with ExitStack() as ends:
         with console.status("Starting Service A and Service B …"):
-            system = System.start(ends)
+            system = System.start(ends, certs)
         screen.introduce(system.service_a.address, system.service_b.address)
         screen.title("1", "A call that succeeds")
         show_call(system, screen, a_runs=True)

@@ -65,7 +65,7 @@ class Project:
 
     def states(self) -> dict[str, str]:
         """Return what runs, and how it is: `running healthy`, `exited 0`, …."""
-        lines = self.compose("--profile", "services", "ps", "--all", "--format", "json").splitlines()
+        lines = self.compose("--profile", "*", "ps", "--all", "--format", "json").splitlines()
         return {found["Service"]: _state(found) for found in map(json.loads, lines)}
 
     def inspect(self, service: str) -> Any:

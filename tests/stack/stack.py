@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,12 +40,14 @@ def targets(a: Service, b: Service) -> dict[str, str]:
     }
 
 
-def client(*arguments: str, otlp: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+def client(
+    *arguments: str, otlp: str, stderr: int = subprocess.PIPE, variables: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     """Run `python client …` as a person does; its spans go to an OTLP endpoint."""
     return subprocess.run(
         [sys.executable, "client", *arguments],
         cwd=ROOT,
-        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=otlp),
+        env=environment(OTEL_EXPORTER_OTLP_ENDPOINT=otlp, **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -53,8 +56,10 @@ def client(*arguments: str, otlp: str, stderr: int = subprocess.PIPE) -> subproc
     )
 
 
-def call_echo(message: str, *, service_b: str, otlp: str) -> tuple[dict[str, Any], str]:
+def call_echo(
+    message: str, *, service_b: str, otlp: str, variables: Mapping[str, str] = {}
+) -> tuple[dict[str, Any], str]:
     """Call `python client call-echo`; return its answer and its trace id."""
-    done = client("call-echo", "--verbose", "--service-b", service_b, message, otlp=otlp)
+    done = client("call-echo", "--verbose", "--service-b", service_b, message, otlp=otlp, variables=variables)
     [line] = [line for line in done.stderr.splitlines() if " kind=client " in line]
     return json.loads(done.stdout), fields(line)["trace_id"]

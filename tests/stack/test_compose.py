@@ -4,13 +4,14 @@ import json
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from client.processes import ROOT, Service
-from tests.stack.engine import Engine, engine
+from tests.stack.engine import Engine, engine, said
 from tests.stack.images import images
 from tests.stack.project import SERVICES, VIEWERS, Project
 from tests.stack.stack import HELLO, WHOLE_TRACE, call_echo
@@ -139,6 +140,30 @@ def test_proxy_of_the_docker_client(
         assert dict.fromkeys(started, "running healthy") == project.states()
         assert HELLO == found
         assert WHOLE_TRACE == project.jaeger.trace(trace_id, spans=4)
+
+
+def test_tls(running_engine: Engine, named_images: Mapping[str, str], everything: Project, tmp_path: Path) -> None:
+    """With the profile `tls` all is healthy, a call from the host has mutual TLS all the way, and its spans arrive."""
+    assert everything.states()  # so the images are there
+    certs = tmp_path / "certs"
+    said(sys.executable, ROOT / "tools" / "certs.py", certs)
+    files = {"CA": "ca.pem", "CERT": "client.pem", "KEY": "client.key"}
+    ours = {f"CLIENT_TLS_{name}": str(certs / file) for name, file in files.items()}
+    with Project(running_engine, f"okit-tls-{os.getpid()}", {**named_images, "CERTS": str(certs)}) as project:
+        started = (*VIEWERS, *(f"{service}-tls" for service in SERVICES))
+        project.compose("--profile", "tls", "up", "--detach", "--wait", "--no-build", *started)
+        found, trace_id = call_echo("hello", service_b=project.service_b, otlp=project.otlp, variables=ours)
+        callers = [
+            re.findall(r" peer_identity=(\S+) ", project.compose("--profile", "tls", "logs", f"{service}-tls"))
+            for service in SERVICES
+        ]
+
+        assert dict.fromkeys(started, "running healthy") == project.states()
+        assert HELLO == found
+        assert WHOLE_TRACE == project.jaeger.trace(trace_id, spans=4)
+        assert "client" in callers[1]
+        assert '"service-b,localhost,127.0.0.1,::1"' in callers[0]
+        assert UP == eventually(lambda: project.prometheus.targets("services"), lambda health: health == UP)
 
 
 def with_proxy(proxy: str, folder: Path) -> Path:

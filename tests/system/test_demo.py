@@ -69,6 +69,19 @@ def test_demo(tmp_path: Path) -> None:
     assert picture.read_text().startswith("<svg")
 
 
+def test_demo_with_tls(tmp_path: Path) -> None:
+    """With the certificates that `make certs` writes, the demo's log lines say who called."""
+    subprocess.run([sys.executable, "tools/certs.py", tmp_path / "certs"], cwd=ROOT, check=True, capture_output=True)
+    with start_demo("--certs", str(tmp_path / "certs")) as process:
+        screen, errors = process.communicate(timeout=60)
+    success, failure = screen.split(" 2  The same call after Service A was stopped")
+
+    assert ("", 0) == (errors, process.returncode)
+    assert '{"service_b": "ok", "service_a": {"echo": "hello"}}' in success
+    assert '"service_a": "unavailable"' in failure
+    assert {"client", '"service-b,localhost'} <= set(re.findall(r'peer_identity=("?[\w,-]+?),?\s', success))
+
+
 @pytest.mark.parametrize("name", ["no/such/folder/demo.svg", "file/demo.svg", "."])
 def test_picture_that_cannot_be_saved(tmp_path: Path, name: str) -> None:
     """A picture that could not be saved is refused at the start, in one line that names the option and the file."""

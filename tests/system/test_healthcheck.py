@@ -9,6 +9,7 @@ import pytest
 
 from client.processes import ROOT, Service, environment
 from tests.support.ports import free_ports
+from tests.support.tls import Authority, Files
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 COMMANDS = dict(
@@ -44,6 +45,41 @@ def test_health_check_follows_the_service(letter: str, host: str) -> None:
 
     assert ("SERVING\n", "", 0) == (up.stdout, up.stderr, up.returncode)
     assert 1 == down.returncode
+
+
+@pytest.mark.parametrize(
+    ("letter", "names", "mutual"),
+    [
+        ("A", ["service.example"], False),
+        ("A", ["10.0.0.1"], True),
+        ("B", ["*.service.example", "10.0.0.1"], True),
+        ("B", [], False),
+    ],
+    ids=["a name", "an address", "any name", "a common name"],
+)
+def test_health_check_with_tls(tmp_path: Path, letter: str, names: list[str], mutual: bool) -> None:  # noqa: FBT001 - of a case
+    """A server with TLS is asked with its own certificate, whatever names that is for, and no other is trusted."""
+    authority = Authority()
+    files = Files(tmp_path, authority, authority.issue(*names, common_name="service"))
+    variables = {
+        f"SERVICE_{letter}_TLS_CERT": str(files.certificate),
+        f"SERVICE_{letter}_TLS_KEY": str(files.key),
+    }
+    more = {f"SERVICE_{letter}_TLS_CLIENT_CA": str(files.authority)} if mutual else {}
+    with Service(f"service-{letter.lower()}", OTEL_TRACES_EXPORTER="none", **variables, **more) as service:
+        port = {f"SERVICE_{letter}_PORT": service.address.rpartition(":")[2]}
+        up = health_check(letter, **port, **variables)
+        other = tmp_path / "other"
+        other.mkdir()
+        strange = Files(other, authority, authority.issue(*names, common_name="service"))
+        variables = {
+            f"SERVICE_{letter}_TLS_CERT": str(strange.certificate),
+            f"SERVICE_{letter}_TLS_KEY": str(strange.key),
+        }
+        not_trusted = health_check(letter, **port, **variables)
+
+    assert ("SERVING\n", "", 0) == (up.stdout, up.stderr, up.returncode)
+    assert (1, True) == (not_trusted.returncode, "certificate verify failed" in not_trusted.stdout)
 
 
 @pytest.mark.parametrize(("letter", "port"), [("A", 8080), ("B", 8081)])

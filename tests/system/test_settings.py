@@ -10,6 +10,7 @@ import click
 import pytest
 
 from client.__main__ import COMMANDS, client
+from client.demo import Certs
 from client.jaeger import TraceId
 from client.lines import fields
 from client.load import Duration, Share
@@ -30,6 +31,7 @@ BAD = {
     Duration: ("soon", "a duration such as 500ms, 30s, 5m or 1h"),
     Share: ("101%", "a share from 0% to 100%"),
     ReadableFile: ("/no/such/file.pem", "a file that can be read"),
+    Certs: ("/no/such/certs", "a folder that `make certs` has written"),
     NewFile: ("/no/such/folder/demo.svg", "a file that can be written, in a folder that is there"),
     Text: ("\udcff", "UTF-8 text"),
     TraceId: ("abc", "32 hex digits"),

@@ -7,10 +7,12 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
+from ..calls.status import UNKNOWN
+from ..calls.values import safe_str
 from .aio_ends import AioEnding, current_task, is_being_cancelled, releasing
-from .behaviors import UNGUARDED, Guard, aio_guarded, is_blocking
-from .call import AIO_BLOCKING
-from .counting import ReportingHandler
+from .behaviors import REFUSED, UNGUARDED, Guard, aio_guarded, is_blocking
+from .call import AIO_BLOCKING, PARSE_DETAILS
+from .counting import ReportingHandler, Unparsed
 from .uncaught import uncaught
 
 if TYPE_CHECKING:
@@ -32,32 +34,48 @@ class AioObservedHandler(AioEnding):
                 self._run = contextvars.copy_context().run
         return aio_guarded(behavior, self._start, response_streaming=streaming)
 
-    def _start(self, _request: Any, given: Any) -> tuple[Guard, Any]:
+    def _start(self, request: Any, given: Any) -> tuple[Guard, Any]:
+        unparsed = type(request) is Unparsed
         if self._context is not None and self._is_kept(given):
-            return UNGUARDED, given
+            return _refused(request, given) if unparsed else (UNGUARDED, given)
         if self.call.rules is AIO_BLOCKING:
-            return self, self._start_blocking(given)
+            context = self._start_blocking(given, unparsed=unparsed)
+            return self._refuse(request, context) if unparsed else (self, context)
         context = self._meet(given)
-        self.call.handler_started()
+        if not unparsed:
+            self.call.handler_started()
         if self._task is None or self._task.done():  # an interceptor's, which has awaited the chain
             self._task = None
             try:
                 given.add_done_callback(self._context_over)
             except Exception:  # noqa: BLE001 - somebody's own context
                 self.follow_task()
-        return self, context
+        return self._refuse(request, context) if unparsed else (self, context)
 
-    def _start_blocking(self, given: Any) -> Any:
+    def _start_blocking(self, given: Any, *, unparsed: bool) -> Any:
         if self._handler.response_streaming:
             self.follow_task()
             return self._meet(given)
         context = self._meet(given)
-        self._run(self.begin)
+        if not unparsed:
+            self._run(self.begin)
         if self._task is None or self._task.done():
             self._task, self._watched = None, False
         with contextlib.suppress(Exception):  # somebody's own context
             given.add_callback(self._replying)
         return context
+
+    def _refusal_of(self, error: Exception | None) -> str:
+        return f"Unexpected {type(error)}: {safe_str(error)}"
+
+    def _refuse(self, request: Unparsed, context: Any) -> tuple[Guard, Any]:
+        """Refuse a call whose only request could not be parsed."""
+        self.call.received = 0  # another interceptor of ours has let it pass
+        self._reject(PARSE_DETAILS)
+        refused = _refused(request, context)
+        if not self._watched:
+            self._conclude()
+        return refused
 
     def run(self, behavior: Callable[..., Any], *args: Any) -> Any:
         """Run the handler in the context of the RPC's own task."""
@@ -93,3 +111,10 @@ class AioReportingHandler(ReportingHandler, AioObservedHandler):
     """The same, for observers of messages."""
 
     __slots__ = ()
+
+
+def _refused(request: Unparsed, context: Any) -> tuple[Guard, Any]:
+    """Set the status with which grpc answers a request that cannot be parsed: an abort has to be awaited."""
+    context.set_code(UNKNOWN)
+    context.set_details(request.details)
+    return REFUSED, context

@@ -26,7 +26,11 @@ class Guard:
         """Report that the handler's responses are about to be iterated."""
 
     def completed(self) -> None:
-        """Report that grpc takes what the handler has given for its end."""
+        """
+        Report that grpc takes what the handler has given for its end.
+
+        Raises Closed where grpc has ended the call.
+        """
 
     def ended(self) -> None:
         """Report that the handler runs no more."""
@@ -47,7 +51,17 @@ class Guard:
         """
 
 
+class Closed(GeneratorExit):
+    """
+    Ends the run of a handler whose call grpc.server has ended by itself, as others close a generator.
+
+    For a handler that returns or raises an Exception, grpc.server would end the call again, and then keep it for ever.
+    """
+
+
 UNGUARDED: Final = Guard()
+REFUSED: Final = Guard()
+"""In place of a run on asyncio: the call has been given the status with which it ends."""
 Start: TypeAlias = "Callable[[Any, Any], tuple[Guard, Any]]"
 """Starts a run with this request, or these requests, and this context; returns its guard and the context to hand on."""
 
@@ -124,7 +138,10 @@ def _iterate(guard: Guard, responses: Iterator[Any]) -> Iterator[Any]:
 def _non_blocking(start: Start, behavior: Any, request: Any, context: Any, send: Callable[[Any], None]) -> Any:
     def send_response(response: Any) -> None:
         if response is None:
-            guard.completed()
+            try:
+                guard.completed()
+            except Closed:
+                return
         send(response)
 
     guard, context = start(request, context)
@@ -140,6 +157,8 @@ def _non_blocking(start: Start, behavior: Any, request: Any, context: Any, send:
 
 async def _await(start: Start, behavior: Any, request: Any, context: Any) -> Any:
     guard, context = start(request, context)
+    if guard is REFUSED:
+        return None
     try:
         response = await behavior(request, context)
     except BaseException as error:
@@ -152,6 +171,8 @@ async def _await(start: Start, behavior: Any, request: Any, context: Any) -> Any
 
 async def _generate(start: Start, behavior: Any, request: Any, context: Any) -> AsyncIterator[Any]:
     guard, context = start(request, context)
+    if guard is REFUSED:
+        return
     try:
         async for response in behavior(request, context):
             yield response
@@ -165,6 +186,8 @@ async def _generate(start: Start, behavior: Any, request: Any, context: Any) -> 
 
 def _blocking_once(start: Start, behavior: Any, request: Any, context: Any) -> Any:
     guard, context = start(request, RecordingContext.of(context))
+    if guard is REFUSED:
+        return None
     try:
         response = guard.run(behavior, request, context)
     except BaseException as error:
@@ -178,6 +201,8 @@ def _blocking_once(start: Start, behavior: Any, request: Any, context: Any) -> A
 def _blocking_stream(start: Start, behavior: Any, request: Any, context: Any) -> Iterable[Any]:
     """Call the function, as grpc does, in the event loop's thread; what it returns is iterated in another."""
     guard, context = start(request, RecordingContext.of(context))
+    if guard is REFUSED:
+        return ()
     if not inspect.isgeneratorfunction(behavior):
         guard.begin()  # a generator begins where it is iterated
     try:

@@ -96,12 +96,11 @@ class _Answering(Observation):
 
     `answer` is the status that grpc sends by itself for how the handler ended, None until it has ended; `_returned`
     is the one for a handler that returns, UNKNOWN as long as an only response is not serialised: an interceptor
-    before us may fail in between. `_refusal` is grpc's own status for a message that cannot be parsed or serialised.
+    before us may fail in between. `refusal` is grpc's own status for a message that cannot be parsed or serialised.
     """
 
     __slots__ = (
         "_error",
-        "_refusal",
         "_refusal_details",
         "_returned",
         "_seconds",
@@ -109,6 +108,7 @@ class _Answering(Observation):
         "accepted",
         "answer",
         "is_dropped",
+        "refusal",
         "rules",
     )
 
@@ -126,7 +126,7 @@ class _Answering(Observation):
         self.is_dropped = False  # whether nobody keeps it any more, perhaps within a garbage collection
         self.answer: grpc.StatusCode | None = None
         self._returned = OK
-        self._refusal: grpc.StatusCode | None = None
+        self.refusal: grpc.StatusCode | None = None
         self._refusal_details = ""
         self._error: BaseException | None = None
         self._unanswered: tuple[Any, Any] | None = None
@@ -135,7 +135,7 @@ class _Answering(Observation):
 
     def message_rejected(self, details: str, error: BaseException | None = None) -> None:
         """Take in that a message could not be parsed or serialised, as these details say."""
-        self._refusal, self._refusal_details, self._error = self.rules.codec_error_code, details, error
+        self.refusal, self._refusal_details, self._error = self.rules.codec_error_code, details, error
 
     def response_lost(self) -> None:
         """Take in that what was made of a response, with a serializer or without, is nothing that grpc sends."""
@@ -157,8 +157,8 @@ class _Answering(Observation):
         """Take in that the handler returned; return whether a response is still to be serialised."""
         # grpc's callback comes later, as soon as its thread has a turn: the call's end is now.
         self.answer, self._seconds = self._returned, self.seconds
-        if self._refusal is None or self._refusal_details in self.rules.survived:
-            self._refusal, self._refusal_details, self._error = None, "", None
+        if self.refusal is None or self._refusal_details in self.rules.survived:
+            self.refusal, self._refusal_details, self._error = None, "", None
         return self._returned is UNKNOWN
 
     def handler_raised(self, uncaught: BaseException | None) -> None:
@@ -198,7 +198,7 @@ class ServerCall(_Answering):
         """
         code, details, metadata = status
         fault = fault_of(details, metadata) if details or metadata else None  # nearly every call has neither
-        answer = self._refusal or self.answer or self.rules.unseen_answer
+        answer = self.refusal or self.answer or self.rules.unseen_answer
         if left is None:
             left = self._is_overdue(remaining)
         if left and not (answer is not None and fault == "refused" and self.rules.refusal_cancels):
@@ -215,7 +215,7 @@ class ServerCall(_Answering):
         """Decide the status of a call of which nobody has said that it is over, and whose handler nobody keeps."""
         code, details, metadata = status
         fault = fault_of(details, metadata) if details or metadata else None
-        self._conclude(self._refusal or self.answer, code, details, fault, None)
+        self._conclude(self.refusal or self.answer, code, details, fault, None)
 
     def cut_off(self, remaining: Callable[[], float | None] | None = None) -> None:
         """Report a call that was cut off, about now."""
@@ -233,10 +233,10 @@ class ServerCall(_Answering):
         Where a request was parsed, or requests are a stream, a handler has been called anyway: that of an
         interceptor before us, of whose answer nothing is seen but an only response.
         """
-        if self._refusal is not None:
-            self._finish(self._refusal, self._refusal_details)
-        elif self.answer is not None:
+        if self.answer is not None:
             self._finish(self.answer, "")
+        elif self.refusal is not None:
+            self._finish(self.refusal, self._refusal_details)
         elif not cut_off and self.accepted and (self.received or self.type in REQUEST_STREAMS):
             self._finish(CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self.accepted:
@@ -281,7 +281,7 @@ class ServerCall(_Answering):
 
     def _wait_unsent(self) -> float | None:
         """Return the seconds until the caller gives up; without a deadline nobody will say when it does."""
-        self._refusal = self.answer = None
+        self.refusal = self.answer = None
         if self.deadline is None or self.is_dropped:
             self._finish(UNKNOWN, "")
             return None

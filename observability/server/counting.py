@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from .call import ServerCall
 
 
+class Unparsed:
+    """
+    What stands for a call's only request that could not be parsed, until our handler is called with it and refuses it.
+
+    `details` is the text that grpc answers. Where a deserializer raises, grpc.server ends the call by itself, twice,
+    and then keeps it for ever.
+    """
+
+    __slots__ = ("details",)
+
+    def __init__(self, details: str) -> None:
+        self.details = details
+
+    def __repr__(self) -> str:
+        return f"<a request that could not be parsed: {self.details}>"
+
+
 class CountingHandler(HandlerProxy):
     """One call's handler, whose messages are events of its `call`."""
 
@@ -54,13 +71,14 @@ class CountingHandler(HandlerProxy):
     def _deserialize(self, data: bytes) -> Any:
         try:
             request = self._deserializer(data) if self._deserializer else data
-        except BaseException:
-            self._reject_request()
-            raise
+        except BaseException as error:
+            instead = self._reject_request(error)
+            if instead is error:
+                raise
+            return instead
         if request is None and self.call.rules.none_is_error:
-            self._reject_request()
-        else:
-            self.call.received += 1
+            return self._reject_request(None)
+        self.call.received += 1
         return request
 
     def _serialize(self, response: Any) -> Any:
@@ -91,8 +109,16 @@ class CountingHandler(HandlerProxy):
         if self._is_active():
             self.call.message_rejected(details, error)
 
-    def _reject_request(self) -> None:
+    def _reject_request(self, error: BaseException | None) -> Any:
+        """Report that a request could not be parsed; return what grpc gets instead, or this error, to be raised."""
         self._reject(PARSE_DETAILS)
+        if self._handler.request_streaming or not (error is None or isinstance(error, Exception)):
+            return error
+        return Unparsed(self._refusal_of(error))  # not with the error, whose frames would keep the call
+
+    def _refusal_of(self, error: Exception | None) -> str:
+        """Return what grpc answers where this is raised for a request, or None is made of it."""
+        raise NotImplementedError
 
     def _is_active(self) -> bool:
         """Whether a status can still be sent."""
@@ -110,7 +136,7 @@ class ReportingHandler(CountingHandler):
     def _deserialize(self, data: bytes) -> Any:
         received = self.call.received
         request = super()._deserialize(data)
-        if self.call.received > received:
+        if self.call.received > received and type(request) is not Unparsed:  # of another interceptor of ours
             self.call.message_received(request)
         return request
 

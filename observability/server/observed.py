@@ -82,6 +82,8 @@ class ObservedHandler(CountingHandler, Guard):
             else:
                 self._conclude()
         self.call.handler_ended()
+        if self.call.refusal is not None:
+            self._close()
 
     def raised(self, error: BaseException) -> bool:
         """Report that the handler has raised this, or is closed, perhaps within a garbage collection."""
@@ -92,12 +94,19 @@ class ObservedHandler(CountingHandler, Guard):
         if not self._watched:
             self._conclude()
         self.call.handler_ended()
+        if self.call.refusal is not None and isinstance(error, Exception):
+            self._close()
         return False
 
     def completed(self) -> None:
         """Report that grpc takes what the handler has given for its end."""
         if self._is_active():
             self.call.handler_returned()
+        if self.call.refusal is not None:
+            self._close()
+
+    def _close(self) -> None:
+        """Keep grpc from ending a call once more that it has ended for a message."""
 
     def _raised(self, error: BaseException) -> None:
         """Report what has left the handler."""

@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 
-from .behaviors import UNGUARDED, Guard, guarded
+from .behaviors import UNGUARDED, Closed, Guard, guarded
 from .call import PARSE_DETAILS
 from .context import OVER, status_in
-from .counting import ReportingHandler
+from .counting import ReportingHandler, Unparsed
 from .observed import ObservedHandler
 from .uncaught import uncaught
 
@@ -25,11 +25,15 @@ class SyncObservedHandler(ObservedHandler):
 
     def _start(self, request: Any, given: Any) -> tuple[Guard, Any]:
         """Start the handler; its requests are kept where they are grpc's own stream."""
+        unparsed = type(request) is Unparsed
         if self._context is not None and self._is_kept(given):
+            if unparsed:
+                _abort(given)
             return UNGUARDED, given
         self._requests = request if type(request).__module__ == "grpc._server" else None
         context = self._meet(given)
-        self.call.handler_started()
+        if not unparsed:
+            self.call.handler_started()
         try:
             watched = given.add_callback(self._terminated)
         except Exception:  # noqa: BLE001 - somebody's own context
@@ -37,7 +41,19 @@ class SyncObservedHandler(ObservedHandler):
         if watched is False:
             self._terminated()
         self._watched = watched is not None
+        if unparsed:
+            self._refuse(context)
         return self, context
+
+    def _refuse(self, context: Any) -> None:
+        """Abort a call whose only request could not be parsed, as grpc does; raises."""
+        self.call.received = 0  # another interceptor of ours has let it pass
+        self._reject(PARSE_DETAILS)
+        try:
+            _abort(context)
+        finally:
+            if not self._watched:
+                self._conclude()
 
     def _raised(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
@@ -48,16 +64,29 @@ class SyncObservedHandler(ObservedHandler):
                 uncaught(error, self._context, accepts_int_codes=self.call.rules.accepts_int_codes)
             )
 
-    def _reject_request(self) -> None:
-        """End at once: where a handler answers anyway, grpc never says that the call has ended."""
-        if not self._is_active():
-            return
-        self.call.message_rejected(PARSE_DETAILS)
-        if self._context is None:
-            self.call.unserved(cut_off=False)
-            self._context = OVER
-        else:
-            self._conclude()
+    def _refusal_of(self, error: Exception | None) -> str:
+        del error
+        return PARSE_DETAILS
+
+    def _reject_request(self, error: BaseException | None) -> Any:
+        """
+        Have grpc abort the call for None: a stream, whose handler then sees its requests end.
+
+        Reported at once: where an interceptor before us answers anyway, grpc never says that the call has ended.
+        """
+        instead = super()._reject_request(error)
+        if type(instead) is Unparsed:
+            return instead
+        if self._is_active():
+            if self._context is None:
+                self.call.unserved(cut_off=False)
+                self._context = OVER
+            else:
+                self._conclude()
+        return None if isinstance(error, Exception) else error
+
+    def _close(self) -> None:
+        raise Closed
 
     def _is_active(self) -> bool:
         context = self._context
@@ -93,3 +122,9 @@ class SyncReportingHandler(ReportingHandler, SyncObservedHandler):
     """The same, for observers of messages."""
 
     __slots__ = ()
+
+
+def _abort(context: Any) -> None:
+    """End the call with what grpc answers for a request that cannot be parsed; raises."""
+    context.abort(grpc.StatusCode.INTERNAL, PARSE_DETAILS)
+    raise ValueError(PARSE_DETAILS)  # somebody's own context, which has gone on

@@ -241,10 +241,13 @@ ROWS = (
     Row("cancel_of_a_stream_in_queue", RULES, (looked_at, parsed, unserved(cut_off=False))),  # answered elsewhere
     Row("limit", RULES, (passes(1), unserved(cut_off=False))),
     Row("request_unparseable", ["sync"], (looked_at, awaits, rejected(PARSE_DETAILS), unserved(cut_off=False))),
+    Row("request_unparseable", ["sync"], (looked_at, awaits, rejected(PARSE_DETAILS), over(StatusCode.INTERNAL, "x"))),
+    Row("ok", ["sync"], (looked_at, awaits, rejected(PARSE_DETAILS), serialized, unserved(cut_off=False))),  # elsewhere
     Row("request_parsed_to_none", ["sync"], (looked_at, awaits, rejected(PARSE_DETAILS), unserved(cut_off=False))),
     Row("second_request_unparseable", ["sync"], (*ONCE, rejected(PARSE_DETAILS), over(left=False))),
     Row("second_request_unparseable", ["sync"], (*ONCE, rejected(PARSE_DETAILS), returns, over(left=False))),
     Row("request_unparseable_aio", ON_AIO, (looked_at, awaits, rejected(PARSE_DETAILS), unserved(cut_off=False))),
+    Row("request_unparseable_aio", ON_AIO, (looked_at, awaits, rejected(PARSE_DETAILS), over(StatusCode.UNKNOWN, "x"))),
     Row(
         "request_of_stream_unparseable_aio",
         ON_AIO,

@@ -23,7 +23,7 @@ OLD_AIO = tuple(map(int, grpc.__version__.split(".")[:2])) < (1, 85)
 """Whether grpc.aio's channel does not know its calls, and so ends no stream when it is closed."""
 LOCAL = "127.0.0.1:0"
 
-_HANDLERS: dict[str, Callable[..., Any]] = {
+HANDLERS: dict[str, Callable[..., Any]] = {
     "unary": grpc.unary_unary_rpc_method_handler,
     "client_stream": grpc.stream_unary_rpc_method_handler,
     "server_stream": grpc.unary_stream_rpc_method_handler,
@@ -107,7 +107,7 @@ class CatchAll(grpc.GenericRpcHandler):
 def service(**behaviors: Any) -> grpc.GenericRpcHandler:
     """Return a service with one method per arity that has a behaviour here, such as unary=."""
     methods = {
-        NAMES[arity]: _HANDLERS[arity](behavior, response_serializer=bytes) for arity, behavior in behaviors.items()
+        NAMES[arity]: HANDLERS[arity](behavior, response_serializer=bytes) for arity, behavior in behaviors.items()
     }
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 

@@ -8,10 +8,11 @@ if __name__ == "__main__":
     end_at_signals(0)  # until `serve` hears them: the imports alone take half a second
 
 import contextlib
+import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import click
 import grpc
@@ -23,7 +24,7 @@ from programs.options import TIMEOUT, PeerAddress, option, run
 from programs.server import ServerOptions, new_server, server_options
 from programs.status import details_of, refuse
 from programs.tls import CA, Target, server_name_option, tls_files, tls_option
-from protos.echo_pb2 import CallEchoRequest, CallEchoResponse, EchoRequest
+from protos.echo_pb2 import CallEchoRequest, CallEchoResponse, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import (
     CallEchoServiceServicer,
     EchoServiceStub,
@@ -51,6 +52,9 @@ CHANNEL_OPTIONS = (
     ("grpc.dns_min_time_between_resolutions_ms", 500),
     # A call that a connection did not take is not tried on the next one: where A lets each go at once, that never ends.
     ("grpc.enable_retries", 0),
+    # A connection takes no more calls than A lets it have; B opens another one for more.
+    ("grpc.service_config", '{"connectionScaling": {"maxConnectionsPerSubchannel": 100}}'),
+    ("grpc.max_connections_per_subchannel_cap", 100),
     # A is an inner address: no proxy stands in between.
     ("grpc.enable_http_proxy", 0),
 )
@@ -59,6 +63,10 @@ NO_ANSWER = {
     grpc.StatusCode.UNAVAILABLE: "failed to connect to all addresses",
     grpc.StatusCode.DEADLINE_EXCEEDED: "Service A did not answer in time",
 }
+
+
+Due: TypeAlias = "queue.SimpleQueue[CallEchoRequest | None]"
+"""The messages to which A owes an answer; None where no more come, or A has ended."""
 
 
 class CallEchoService(CallEchoServiceServicer):
@@ -87,11 +95,13 @@ class CallEchoService(CallEchoServiceServicer):
     ) -> Iterator[CallEchoResponse]:
         """Answer each message with A's answer, at the pace of the slowest of the three."""
         over = threading.Event()
-        answers = self._echo.EchoChat(relayed(request_iterator, over), timeout=time_left(context))
+        due: Due = queue.SimpleQueue()
+        answers = self._echo.EchoChat(relayed(request_iterator, over, due), timeout=time_left(context))
         at_end(context, answers.cancel)
         at_end(context, over.set)
+        at_end(answers, lambda: due.put(None))
         try:
-            for answer in answers:
+            for answer in when_due(answers, due):
                 yield CallEchoResponse(service_b="ok", service_a=answer)
         except grpc.RpcError as error:
             pass_on(error, context)
@@ -109,20 +119,37 @@ def time_left(context: grpc.ServicerContext) -> float | None:
     return None if seconds is None or seconds > FOREVER else seconds
 
 
-def at_end(context: grpc.ServicerContext, act: Callable[[], Any]) -> None:
+def at_end(call: grpc.RpcContext, act: Callable[[], Any]) -> None:
     """Act when the call is over, however it ends; at once if it is over already."""
-    if not context.add_callback(act):
+    if not call.add_callback(act):
         act()
 
 
-def relayed(requests: Iterable[CallEchoRequest], over: threading.Event) -> Iterator[EchoRequest]:
-    """Yield the messages for A as the caller sends them."""
+def relayed(requests: Iterable[CallEchoRequest], over: threading.Event, due: Due) -> Iterator[EchoRequest]:
+    """Yield the messages for A as the caller sends them, each of which makes an answer due."""
     with contextlib.suppress(grpc.RpcError):
         for request in requests:
+            due.put(request)
             yield EchoRequest(msg=request.msg)
+    due.put(None)
     # When the caller leaves, its messages end a moment before grpc says why: if they ended at once for A too, A would
     # take them for complete, and answer OK to what was cancelled.
     over.wait(LAST_WORD)
+
+
+def when_due(answers: Iterator[EchoResponse], due: Due) -> Iterator[EchoResponse]:
+    """
+    Yield A's answers, without a look for the next before it is due: one that A does not owe waits for one that it does.
+
+    grpc waits for an answer by looking ten times a second: a thousand chats in which nobody says anything would take a
+    core.
+    """
+    while due.get() is not None:
+        try:
+            yield next(answers)
+        except StopIteration:
+            return
+    yield from answers
 
 
 def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:

@@ -420,13 +420,13 @@ def waiting(event: threading.Event) -> Iterator[CallEchoRequest]:
 def test_end_of_a_ends_the_chat() -> None:
     """A chat ends when A ends it, though its caller has more to say."""
 
-    def fail(_requests: Iterator[EchoRequest], context: grpc.ServicerContext) -> Iterator[EchoResponse]:
-        yield EchoResponse(echo="last words")
+    def fail(requests: Iterator[EchoRequest], context: grpc.ServicerContext) -> Iterator[EchoResponse]:
+        yield EchoResponse(echo=next(requests).msg)
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "enough")
 
     more = threading.Event()
     with scripted_a(chat=fail) as service_a, b_before(service_a.address) as (service_b, stub):
-        answers = stub.CallEchoChat(waiting(more), timeout=5)
+        answers = stub.CallEchoChat(itertools.chain([CallEchoRequest(msg="last words")], waiting(more)), timeout=5)
         first = next(answers)
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)

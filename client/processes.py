@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, ClassVar, Self, cast
 
 import click
 
@@ -75,11 +76,14 @@ class Service:
     """
     Service A or B, from `with` to its end, on free ports unless they are given.
 
-    Its folder is `service-a` or `service-b`; options and variables are those of its command line.
+    Its folder is `service-a` or `service-b`; options and variables are those of its command line. `start` takes what
+    `subprocess.Popen` takes.
     """
 
+    start: ClassVar[Callable[..., subprocess.Popen[str]]] = subprocess.Popen
+
     def __init__(self, folder: str, *options: str, **variables: str) -> None:
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
+        self._process = type(self).start(
             [sys.executable, "app.py", "--port", "0", *options],
             cwd=ROOT / folder,
             env=environment(**{"OTEL_EXPORTER_PROMETHEUS_PORT": "0", **variables}),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.errors import HOLDING, LOGGERS, ErrorLines
+from tests.support.python import end_fork_servers
 
 # What takes minutes, or needs more than Python: these folders are left out unless a path in them is asked for.
 ASKED_FOR = [Path(__file__).parent / name for name in ("faults", "stack")]
@@ -32,6 +33,13 @@ def collectable() -> None:
     """Let the garbage collector look at what a module's tests make, not at all tests and what they left each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_servers() -> Iterator[None]:
+    """End what programs have been forked from."""
+    yield
+    end_fork_servers()
 
 
 @pytest.fixture(scope="session")

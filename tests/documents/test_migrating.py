@@ -2,10 +2,7 @@
 
 import functools
 import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support import python
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
@@ -142,11 +141,9 @@ class Reports:
 def run(code: str) -> Reports:
     """Run a block of the page with what a reader has around it."""
     program = AROUND.replace("{code}", code.replace("metrics_port=9464", "metrics_port=0"))
-    environment = {**os.environ, "LOG_LEVEL": "critical"}
-    output = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    ).stdout
-    return Reports(**json.loads(output.splitlines()[-1]))
+    ended = python.run("-c", program, variables={"LOG_LEVEL": "critical"})
+    assert 0 == ended.returncode, ended.stderr
+    return Reports(**json.loads(ended.stdout.splitlines()[-1]))
 
 
 def blocks(kind: str, origin: str) -> list[Reports]:

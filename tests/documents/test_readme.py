@@ -1,8 +1,7 @@
 """The README says what the programs do: every option, every variable, every link."""
 
+import functools
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from opentelemetry.sdk.trace.sampling import _KNOWN_SAMPLERS
 
 from observability.settings import OURS, STANDARD
+from tests.support import python
 from tests.support.process import Words
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +27,12 @@ PROGRAMS = (
 )
 
 
-def help_of(program: list[str]) -> str:
+@functools.cache
+def help_of(*program: str) -> str:
     """Return a program's --help, unwrapped."""
-    output = subprocess.run(
-        [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    return re.sub(r"\s+", " ", output)
+    ended = python.run(*program, "--help")
+    assert ("", 0) == (ended.stderr, ended.returncode)
+    return re.sub(r"\s+", " ", ended.stdout)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
@@ -40,7 +40,7 @@ def test_every_option_stands_in_the_table(program: list[str]) -> None:
     """
     Each option of each program, and the variable that it can be given by, stands in the README's table.
     """
-    text = help_of(program)
+    text = help_of(*program)
     options = set(re.findall(r"--[a-z-]+", text)) - {"--help"}
     variables = {name.strip(",") for names in re.findall(r"env var: ([A-Z_, ]+)", text) for name in names.split()}
 
@@ -77,7 +77,7 @@ def test_defaults_of_options(program: list[str]) -> None:
     The table's default of an option is the one that --help shows.
     """
     an_option = r"(--[a-z-]+)(?:(?! --[a-z]).)*?\[(?:env var: (\w+); )?default: (.+?)\]"
-    found = re.findall(an_option, help_of(program))
+    found = re.findall(an_option, help_of(*program))
     wrong = [
         (option, variable, real, default_of(variable or option))
         for option, variable, real in found
@@ -85,7 +85,7 @@ def test_defaults_of_options(program: list[str]) -> None:
     ]
 
     assert [] == wrong
-    assert len(found) == help_of(program).count("default: ")
+    assert len(found) == help_of(*program).count("default: ")
 
 
 def test_defaults_of_variables() -> None:

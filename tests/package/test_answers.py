@@ -1,8 +1,6 @@
 """What a collector answers, and why it cannot be reached: counted, and logged once, in a line that names the reason."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,10 +11,10 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it h
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
 from client.lines import fields
-from client.processes import ROOT
 from observability.redaction import Redactor
 from observability.traces.answers import TEXT_LIMIT, Answer, Answers
 from observability.traces.otlp_grpc import GrpcExporter
+from tests.support import python
 from tests.support.invalid_values import NEVER_SHOWN
 from tests.support.process import NOWHERE, Words, sending
 from tests.support.receiver import AnsweringReceiver, HttpAnswer, HttpReceiver, HungReceiver, partial_success
@@ -341,10 +339,10 @@ os._exit(0)
 
 def test_child_leaves_the_parents_spans_alone() -> None:
     """A child that was forked while spans wait gives up its own spans alone, and the parent all of the parent's."""
-    lines = subprocess.run(
-        [sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, encoding="utf-8", check=True, timeout=60
-    ).stderr.splitlines()
+    ended = python.run("-c", python.NO_WARNINGS + FORKED)
+    lines = ended.stderr.splitlines()
 
+    assert 0 == ended.returncode
     assert [f"{GIVEN_UP} 1", f"{GIVEN_UP} 3"] == [line.partition(" ")[2] for line in lines]
 
 

@@ -4,17 +4,15 @@ import asyncio
 import gc
 import json
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from client.processes import ROOT, environment
 from observability import Call, Outcome
 from observability.threads.finalizers import finalizers
+from tests.support import python
 from tests.support.aio_interceptors import aio_interceptor
 from tests.support.aio_ways import EACH_WAY, aio_channel, aio_observed
 from tests.support.outcomes import aio_behaviors
@@ -166,15 +164,8 @@ def test_stress(way: str) -> None:
     """
     With a collection at every turn, thousands of dropped streams hang nothing, and each call is reported.
     """
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.support.programs.collected_aio", way, "0"],
-        cwd=ROOT,
-        env=environment(GRPC_VERBOSITY="NONE"),
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-        check=False,
-    )
+    program = "tests.support.programs.collected_aio"
+    process = python.run("-m", program, way, "0", timeout=LONG, variables={"GRPC_VERBOSITY": "NONE"})
 
     assert (0, "") == (process.returncode, process.stderr)
     assert [7200, 7200, 7200, 0] == json.loads(process.stdout)

@@ -8,8 +8,6 @@ import os
 import resource
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from observability import ListenError
 from observability.metrics import endpoint
 from observability.metrics.endpoint import CONNECTION_LIMIT, REQUEST_BYTES, MetricsEndpoint
+from tests.support import python
 
 LOCAL = "127.0.0.1"
 PAGE_BYTES = 8_000_000  # at least: more than what sockets hold of a response that nobody reads
@@ -413,9 +412,7 @@ print(os.waitpid(child, 0)[1] >> 8, opener.open(f"http://{endpoint.address}/metr
 half.sendall(b"\\r\\n")
 print(half.recv(15).decode())
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program], capture_output=True, encoding="utf-8", check=False, timeout=60
-    )
+    result = python.run("-c", python.NO_WARNINGS + program)
 
     assert ("3 200\nHTTP/1.0 200 OK\n", "") == (result.stdout, result.stderr)
 

@@ -22,6 +22,7 @@ from client.processes import ROOT, Output, environment
 from protos.echo_pb2 import HealthCheckRequest, HealthCheckResponse
 from protos.echo_pb2_grpc import HealthServiceServicer, HealthServiceStub, add_HealthServiceServicer_to_server
 from tests.support.process import NOWHERE, sending
+from tests.support.python import Popen
 from tests.support.receiver import Receiver
 from tests.support.rpc import LOCAL
 
@@ -54,12 +55,11 @@ class Example:
 
     def __init__(self, name: str, address: str, behind: str, endpoint: str, *more: str) -> None:
         variables = sending(endpoint, OTEL_EXPORTER_PROMETHEUS_PORT="0")
-        self._process = subprocess.Popen(
+        self._process = Popen(
             [sys.executable, EXAMPLES / name, address, behind, *more],
             env=environment(GRPC_VERBOSITY="NONE", **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            encoding="utf-8",
         )
         self.stdout = Output(cast("IO[str]", self._process.stdout))
         self.stderr = Output(cast("IO[str]", self._process.stderr))

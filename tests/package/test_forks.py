@@ -1,8 +1,6 @@
 """Forks: what a child reports arrives, however it ends, what waits in its parent once, and neither waits for long."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from client.lines import fields
-from client.processes import ROOT, environment
 from client.spans import Span, spans_of
+from tests.support import python
 from tests.support.process import sending
 from tests.support.programs.forking import OWN, WAYS
 from tests.support.receiver import HungReceiver, Receiver
@@ -47,11 +45,10 @@ def address() -> Iterator[str]:
 
 def run(way: str, address: str, folder: Path, variables: dict[str, str], **options: object) -> Ended:
     """Run the program `forking`; its processes keep their counts in this folder."""
-    program = [sys.executable, "-m", "tests.support.programs.forking", way, address, json.dumps(options)]
     variables = {"PROMETHEUS_MULTIPROC_DIR": str(folder), "OTEL_BSP_SCHEDULE_DELAY": "60000", **variables}
-    ended = subprocess.run(
-        program, cwd=ROOT, env=environment(**variables), capture_output=True, text=True, timeout=60, check=True
-    )
+    program = "tests.support.programs.forking"
+    ended = python.run("-m", program, way, address, json.dumps(options), variables=variables)
+    assert 0 == ended.returncode, ended.stderr
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]  # it has no types
     counts: Counter[str] = Counter()
@@ -152,15 +149,8 @@ def test_a_child_has_its_own_connections(address: str, tmp_path: Path) -> None:
 
 def script(program: str, **variables: str) -> list[str]:
     """Run a program with these variables; return the lines that it and its children print."""
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        cwd=ROOT,
-        env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_BSP_SCHEDULE_DELAY": "60000", **variables}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    variables = {"GRPC_VERBOSITY": "NONE", "OTEL_BSP_SCHEDULE_DELAY": "60000", **variables}
+    ended = python.run("-c", python.NO_WARNINGS + program, variables=variables)
     assert (0, "") == (ended.returncode, ended.stderr)
     return ended.stdout.splitlines()
 

@@ -14,6 +14,7 @@ import pytest
 from client.processes import ROOT, environment
 from observability import Call, Outcome
 from observability.threads.finalizers import finalizers
+from tests.support import python
 from tests.support.less_than_calls import Answering
 from tests.support.outcomes import behaviors
 from tests.support.recorder import Recorder
@@ -184,15 +185,8 @@ def test_dropping_under_stress(way: str) -> None:
     The program ends by itself, with every thread's stack trace, where nothing moves any more. Without a separate
     thread for what is found it did in each of its runs.
     """
-    process = subprocess.run(
-        [sys.executable, "-m", "tests.support.programs.dropping", way, "20"],
-        cwd=ROOT,
-        env=environment(GRPC_VERBOSITY="NONE"),
-        capture_output=True,
-        timeout=300,
-        check=False,
-        encoding="utf-8",
-    )
+    program = "tests.support.programs.dropping"
+    process = python.run("-m", program, way, "20", timeout=300, variables={"GRPC_VERBOSITY": "NONE"})
 
     assert (0, "") == (process.returncode, process.stderr)
     counted = json.loads(process.stdout)

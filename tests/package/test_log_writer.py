@@ -8,7 +8,6 @@ import io
 import os
 import select
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from observability.logs import writer as log_writer
 from observability.logs.render import render_keyvalue
 from observability.logs.setup import LineLogger
 from observability.logs.writer import LINE_LIMIT, LogWriter
+from tests.support import python
 from tests.support.rpc import connected, method
 
 
@@ -585,13 +585,9 @@ def test_stuck_write_stops_no_print(pipe: Pipe) -> None:
 def run(program: str) -> str:
     """Run a program with a writer of stdout; return what it printed."""
     start = "import os, sys, time\nfrom observability.logs.writer import LogWriter\nwriter = LogWriter(sys.stdout)\n"
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", start + program],
-        capture_output=True,
-        check=True,
-        encoding="utf-8",
-        timeout=30,
-    ).stdout
+    ended = python.run("-c", python.NO_WARNINGS + start + program)
+    assert 0 == ended.returncode, ended.stderr
+    return ended.stdout
 
 
 def test_forked_process_has_a_log() -> None:

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from client.processes import ROOT, environment
+from tests.support import python
+from tests.support.python import Popen
 
 FOLDER, OLD = "PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"
 
@@ -107,26 +109,17 @@ def scrape(folder: Path) -> dict[str, float]:
 
 def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a program to its end."""
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return python.run("-c", program, variables=variables)
 
 
 @contextmanager
 def hanging(stack: str, arity: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """Give a process in the middle of a call that it makes to itself, until it is killed."""
-    with subprocess.Popen(
+    with Popen(
         [sys.executable, "-c", HANG, stack, arity],
         cwd=ROOT,
         env=environment(**{FOLDER: str(folder)}),
         stdout=subprocess.PIPE,
-        text=True,
     ) as process:
         try:
             assert process.stdout is not None

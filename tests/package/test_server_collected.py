@@ -1,12 +1,10 @@
 """A server's calls whose handlers or streams only the garbage collector finds."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from client.processes import ROOT, environment
+from tests.support import python
 from tests.support.programs.collected import ROUNDS, WATCHDOG
 
 
@@ -17,15 +15,8 @@ def test_no_thread_waits_for_itself(stack: str) -> None:
 
     The observers are given by hand, so they are called where a call ends.
     """
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.programs.collected", stack],
-        cwd=ROOT,
-        env=environment(GRPC_VERBOSITY="NONE"),
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        timeout=2 * WATCHDOG,
-    )
+    program = "tests.support.programs.collected"
+    ended = python.run("-m", program, stack, timeout=2 * WATCHDOG, variables={"GRPC_VERBOSITY": "NONE"})
 
     assert (0, "") == (ended.returncode, ended.stderr)
     assert {"started": 2 * ROUNDS, "entered": ROUNDS, "left": ROUNDS, "ended": 2 * ROUNDS} == json.loads(ended.stdout)

@@ -25,6 +25,7 @@ from client.processes import ROOT, Output, environment
 from observability import ListenError
 from observability.address import check_address, is_reachable
 from tests.support.process import NOWHERE, sending
+from tests.support.python import Popen
 from tests.support.receiver import Receiver
 from tests.support.rpc import LOCAL, method
 
@@ -52,13 +53,12 @@ class Served:
         before: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        self._process = subprocess.Popen(
+        self._process = Popen(
             [*before, sys.executable, "-m", "tests.support.programs.served", stack, address, json.dumps(options)],
             cwd=ROOT,
             env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_TRACES_EXPORTER": "none", **(variables or {})}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            encoding="utf-8",
             start_new_session=True,
         )
         self.pid = self._process.pid

@@ -2,24 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 from typing import Any
 
-from client.processes import ROOT, environment
+from tests.support import python
 
 
 def run(scenario: str, **variables: str) -> tuple[Any, str]:
     """Run a scenario of the program; return what it saw, and what it wrote to stderr."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.support.programs.span_ends", scenario],
-        cwd=ROOT,
-        env=environment(**{"OTEL_TRACES_EXPORTER": "none", "GRPC_VERBOSITY": "NONE", **variables}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    variables = {"OTEL_TRACES_EXPORTER": "none", "GRPC_VERBOSITY": "NONE", **variables}
+    ended = python.run("-m", "tests.support.programs.span_ends", scenario, variables=variables)
     assert 0 == ended.returncode, ended.stderr
     return json.loads(ended.stdout.splitlines()[-1]), ended.stderr
 

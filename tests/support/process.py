@@ -1,4 +1,4 @@
-"""The program `words`, as a separate process."""
+"""The programs as separate processes: `words`, and the services."""
 
 import json
 import os
@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any, Self, cast
 
+from client import processes
 from client.processes import ROOT, Output, environment
+from tests.support.python import Popen
 
 NOWHERE = "http://127.0.0.1:1"
 """An endpoint where nobody listens."""
@@ -25,6 +27,12 @@ def sending(endpoint: str, *, timeout: float = 5, **variables: str) -> dict[str,
     }
 
 
+class Service(processes.Service):
+    """A service, forked where that makes no difference."""
+
+    start = Popen
+
+
 class Words:
     """
     The program `words`, from `with` to its end; of the variables that steer it, it has the ones given.
@@ -38,14 +46,13 @@ class Words:
         self._options = {"metrics_port": 0, **options}
         replies, its_replies = os.pipe()
         program = f"import sys\n{before}\nfrom tests.support.programs import words\nwords.main()"
-        self._process = subprocess.Popen(
+        self._process = Popen(
             [sys.executable, "-c", program, str(its_replies)],
             cwd=ROOT,
             env=environment(**{"GRPC_VERBOSITY": "NONE", "OTEL_TRACES_EXPORTER": "none", **variables}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            encoding="utf-8",
             pass_fds=[its_replies],
         )
         os.close(its_replies)

@@ -2,14 +2,14 @@
 
 import contextlib
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import grpc
 import pytest
 
-from client.processes import ROOT, Service, environment
+from tests.support import python
+from tests.support.process import Service
 from tests.support.receiver import Receiver
 
 Client = Callable[..., subprocess.CompletedProcess[str]]
@@ -23,29 +23,23 @@ class System:
     b: Service
     receiver: Receiver
 
-    def client(self, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run the client against these services, until its end."""
-        variables = {
+    @property
+    def variables(self) -> dict[str, str]:
+        """What leads a client to these services."""
+        return {
             "SERVICE_A_ADDRESS": self.a.address,
             "SERVICE_B_ADDRESS": self.b.address,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.receiver.endpoint,
-            **variables,
         }
-        return run_client(*arguments, stdin=stdin, **variables)
+
+    def client(self, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the client against these services, until its end."""
+        return run_client(*arguments, stdin=stdin, **{**self.variables, **variables})
 
 
 def run_client(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `python client` from the root until its end, with these variables alone."""
-    return subprocess.run(
-        [sys.executable, "client", *arguments],
-        cwd=ROOT,
-        env=environment(**variables),
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
+    return python.run("client", *arguments, stdin=stdin, variables=variables)
 
 
 @contextlib.contextmanager

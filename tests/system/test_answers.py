@@ -9,9 +9,9 @@ import grpc
 import pytest
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # it has no stubs
 
-from client.processes import Service
 from protos.echo_pb2 import EchoRequest, EchoResponse
 from tests.support.h2 import Peer, Wire
+from tests.support.process import Service
 from tests.system.conftest import System, run_client
 from tests.system.scripted import scripted_a
 

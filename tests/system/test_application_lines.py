@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from client.lines import fields
-from client.processes import Service
+from tests.support.process import Service
 from tests.support.receiver import Receiver
 from tests.system.conftest import System
 

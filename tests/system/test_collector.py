@@ -10,10 +10,11 @@ import grpc
 import pytest
 
 from client.lines import fields
-from client.processes import ROOT, Service, environment
+from client.processes import ROOT, environment
 from protos.echo_pb2 import EchoRequest
 from protos.echo_pb2_grpc import EchoServiceStub
 from tests.support.ports import free_ports
+from tests.support.process import Service
 from tests.support.receiver import AnsweringReceiver, HungReceiver, Proxy, Receiver
 from tests.system.conftest import System
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from client.processes import ROOT, environment
+from tests.support.python import Popen
 
 # What steers a person's own services is not the demo's business, nor is their way to the outer world.
 STEERED = {
@@ -22,13 +23,12 @@ STEERED = {
 
 def start_demo(*options: str) -> subprocess.Popen[str]:
     """Start the demo."""
-    return subprocess.Popen(
+    return Popen(
         [sys.executable, "client", "demo", *options],
         cwd=ROOT,
         env=environment(**STEERED),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        encoding="utf-8",
     )
 
 

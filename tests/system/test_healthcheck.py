@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from client.processes import ROOT, Service, environment
+from client.processes import ROOT, environment
 from tests.support.ports import free_ports
+from tests.support.process import Service
 from tests.support.tls import Authority, Files
 
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()

@@ -11,10 +11,10 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no stubs
 
 from client.lines import fields
-from client.processes import Service
 from programs.status import refuse
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
+from tests.support.process import Service
 from tests.support.wire import raw_call
 from tests.system.scripted import scripted_a
 

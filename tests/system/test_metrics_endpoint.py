@@ -11,10 +11,10 @@ import grpc
 import psutil
 import pytest
 
-from client.processes import Service
 from client.web import get, metrics
 from protos.echo_pb2 import EchoRequest
 from protos.echo_pb2_grpc import EchoServiceStub
+from tests.support.process import Service
 
 HALF_SENT = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 DESCRIPTORS = 64

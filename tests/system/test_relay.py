@@ -21,12 +21,12 @@ from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]  # it
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # as above
 
 from client.lines import fields
-from client.processes import Service
 from programs.status import details_of, refuse
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub
 from tests.support.freezing import freeze
 from tests.support.ports import free_ports
+from tests.support.process import Service
 from tests.support.wire import CANCEL, INTERNAL_ERROR, REFUSED_STREAM, Answer, headers, raw_server, reset
 from tests.system.conftest import System
 from tests.system.scripted import Echo, EchoChat, ScriptedA, scripted_a, until_over

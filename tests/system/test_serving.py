@@ -19,10 +19,12 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from grpc_status import rpc_status
 
 from client.lines import fields
-from client.processes import ROOT, Service, environment
+from client.processes import ROOT, environment
 from client.web import metrics
 from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest, EchoResponse, HealthCheckRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
+from tests.support import python
+from tests.support.process import Service
 from tests.support.receiver import HungReceiver, Receiver
 from tests.system.conftest import System
 from tests.system.scripted import scripted_a, until_over
@@ -262,15 +264,8 @@ def test_used_metrics_port(system: System, folder: str) -> None:
 
 def start_in_vain(folder: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Start a service that fails to start; return what became of it."""
-    return subprocess.run(
-        [sys.executable, "app.py", *options],
-        cwd=ROOT / folder,
-        env=environment(OTEL_EXPORTER_PROMETHEUS_PORT="0") | variables,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=20,
-    )
+    variables = {"OTEL_EXPORTER_PROMETHEUS_PORT": "0", **variables}
+    return python.run("app.py", *options, folder=ROOT / folder, variables=variables)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,10 +13,12 @@ from client.demo import Certs
 from client.jaeger import TraceId
 from client.lines import fields
 from client.load import Duration, Share
-from client.processes import ROOT, Service, environment
+from client.processes import ROOT
 from observability import settings
 from programs.options import ListenHost, NewFile, Number, PeerAddress, ReadableFile, Text, Url
+from tests.support import python
 from tests.support.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
+from tests.support.process import Service
 from tests.system.conftest import System, run_client
 
 FOLDERS = ("service-a", "service-b")
@@ -142,15 +143,7 @@ def start(program: str, *arguments: str, **variables: str) -> subprocess.Complet
     """Start a service, or a command of the client's, that does not get far; return what became of it."""
     if program not in FOLDERS:
         return run_client(program, *arguments, **variables)
-    return subprocess.run(
-        [sys.executable, "app.py", *arguments],
-        cwd=ROOT / program,
-        env=environment(**variables),
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-        timeout=60,
-    )
+    return python.run("app.py", *arguments, folder=ROOT / program, variables=variables)
 
 
 @pytest.mark.parametrize("setting", KINDS.values(), ids=str)
@@ -235,16 +228,10 @@ def test_client_listens_nowhere(system: System) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_help_lists_options_with_variable_and_default(folder: str) -> None:
     """--help names each option, its variable and its default."""
-    result = subprocess.run(
-        [sys.executable, "app.py", "--help"],
-        cwd=ROOT / folder,
-        env=environment(COLUMNS="200"),
-        capture_output=True,
-        encoding="utf-8",
-        check=True,
-    )
+    result = python.run("app.py", "--help", folder=ROOT / folder, variables={"COLUMNS": "200"})
     text = " ".join(result.stdout.split())
 
+    assert 0 == result.returncode
     for option in PROGRAMS[folder].params:
         assert isinstance(option, click.Option)
         default = "(off)" if option.is_flag else option.default

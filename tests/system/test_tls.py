@@ -10,7 +10,7 @@ import click
 import pytest
 
 from client.lines import fields
-from client.processes import Service
+from tests.support.process import Service
 from tests.support.tls import Authority, Files
 from tests.system.conftest import System, run_client
 from tests.system.test_settings import PROGRAMS, start

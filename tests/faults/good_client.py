@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,13 +24,24 @@ class GoodClient:
     Calls Service A's Echo, or Service B's CallEcho, at a steady rate over one connection, from `with` to its end.
 
     A call is late if it takes longer than `timeout` seconds. At the end every call has its code and its seconds.
+    The channel is in plain text unless `open_channel` opens another.
     """
 
-    def __init__(self, service: str, address: str, *, rps: float = 40.0, timeout: float = 1.0) -> None:
+    def __init__(
+        self,
+        service: str,
+        address: str,
+        *,
+        rps: float = 40.0,
+        timeout: float = 1.0,
+        open_channel: Callable[[], grpc.Channel] | None = None,
+    ) -> None:
         self.codes: Counter[str] = Counter()
         self.seconds: list[float] = []
         self._service = service
-        self._address = address
+        self._open_channel = open_channel or (
+            lambda: grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        )
         self._pause = 1 / rps
         self._timeout = timeout
         self._over = threading.Event()
@@ -38,7 +50,7 @@ class GoodClient:
         self._thread = threading.Thread(target=self._call, daemon=True)
 
     def __enter__(self) -> Self:
-        self._channel = grpc.insecure_channel(self._address, [("grpc.use_local_subchannel_pool", 1)])
+        self._channel = self._open_channel()
         grpc.channel_ready_future(self._channel).result(10)
         self._thread.start()
         return self

@@ -52,16 +52,19 @@ def _failure(
         if not files:
             return "the server wants TLS: --tls-ca" if has_tls and "ALERT" in (error.reason or "") else None
         return _refusal(error, files) if has_tls else "the server has no TLS"
-    if not files:
-        return "the server wants TLS: --tls-ca"
-    # With TLS 1.3 a server says only now what it makes of our certificate; grpc's says nothing, and hangs up.
+    with encrypted:
+        return _answer(encrypted, files) if files else "the server wants TLS: --tls-ca"
+
+
+def _answer(encrypted: ssl.SSLSocket, files: dict[Role, str]) -> str | None:
+    """Wait for the server's first word: with TLS 1.3 it says only now what it makes of our certificate."""
     try:
         first = encrypted.recv(1)
     except ssl.SSLError as error:
         return _refusal(error, files)
     except ConnectionError:
         first = b""
-    return None if first else _refusal(None, files)
+    return None if first else _refusal(None, files)  # grpc's server says nothing, and hangs up
 
 
 def _refusal(error: ssl.SSLError | None, files: dict[Role, str]) -> str:

@@ -1,5 +1,6 @@
 """Certificates: an authority, and what it has issued to a server on this machine and to its callers."""
 
+import datetime as dt
 import socket
 import ssl
 from pathlib import Path
@@ -25,9 +26,10 @@ class Authority:
         self._authority = trustme.CA()
         self.certificate = self._authority.cert_pem.bytes()
 
-    def issue(self, *names: str, common_name: str | None = None) -> Pair:
+    def issue(self, *names: str, common_name: str | None = None, expired: bool = False) -> Pair:
         """Issue a certificate for these names: hosts, addresses, e-mail addresses or a SPIFFE URI."""
-        issued = self._authority.issue_cert(*names, common_name=common_name)
+        last = dt.datetime(2001 if expired else 2038, 1, 1, tzinfo=dt.UTC)
+        issued = self._authority.issue_cert(*names, common_name=common_name, not_after=last)
         return Pair(issued.private_key_pem.bytes(), b"".join(pem.bytes() for pem in issued.cert_chain_pems))
 
     def server(self, *, wants_certificate: bool = False) -> grpc.ServerCredentials:

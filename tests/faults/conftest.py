@@ -29,7 +29,7 @@ def figure(record_property: Callable[[str, Any], None]) -> Figure:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures of all tests, as a table of Markdown."""
     figures = [
-        (report.nodeid.rpartition("/")[2].replace(".py::", ": "), *cast("tuple[str, str, str]", value))
+        (report.nodeid.removeprefix("tests/faults/").replace(".py::", ": ", 1), *cast("tuple[str, str, str]", value))
         for reports in terminalreporter.stats.values()
         for report in reports
         if isinstance(report, pytest.TestReport) and report.when == "call"

@@ -55,6 +55,7 @@ def to_a(channel: grpc.Channel) -> Iterator[Kind]:
         "CANCELLED": (lambda: left(stub.EchoRepeat(endless)), lambda: held(stub.EchoChat, hello, left)),
         "DEADLINE_EXCEEDED": (lambda: held(partial(stub.EchoChat, timeout=0.5), hello, list),),
         "UNIMPLEMENTED": (lambda: sent(channel, "/echo.v1.EchoService/Nothing"),),
+        "INTERNAL": (lambda: sent(channel, "/echo.v1.EchoService/Echo"),),
     }.items():
         yield from (("A", expected, make) for make in call)
 
@@ -73,6 +74,7 @@ def to_b(channel: grpc.Channel) -> Iterator[Kind]:
         "CANCELLED": (lambda: held(stub.CallEchoChat, hello, left),),
         "DEADLINE_EXCEEDED": (lambda: held(partial(stub.CallEchoChat, timeout=0.5), hello, list),),
         "UNIMPLEMENTED": (lambda: sent(channel, "/echo.v1.CallEchoService/Nothing"),),
+        "INTERNAL": (lambda: sent(channel, "/echo.v1.CallEchoService/CallEcho"),),
     }.items():
         yield from (("B", expected, make) for make in call)
 

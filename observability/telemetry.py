@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TextIO, overload
 
 import grpc
 import grpc.aio
@@ -19,11 +19,11 @@ from .client.aio_channel import AioObservedChannel
 from .client.aio_interceptors import aio_client_interceptors
 from .client.channel import ObservedChannel
 from .logs.observer import log_calls
-from .logs.setup import configure_logging
+from .logs.setup import call_logger, configure_logging
 from .metrics.collectors import check_multiprocess
 from .metrics.endpoint import MetricsEndpoint
 from .metrics.observer import add_pre_scrape_hook, measure_calls
-from .metrics.self_metrics import Losses
+from .metrics.self_metrics import report_losses
 from .server.interceptors import AioServerInterceptor, ServerInterceptor
 from .settings import (
     STANDARD,
@@ -61,7 +61,7 @@ class Telemetry:
     """
     The three signals of one process, as the environment wants them; start it once.
 
-    `tracing`, `registry` and `log_writer` are what it is made of: the last is None with logging=False.
+    `tracing`, `registry`, `reporter` and `log_writer` are what it is made of: the last is None with logging=False.
     """
 
     def __init__(  # noqa: PLR0913 - what it is made of; start puts it together
@@ -79,7 +79,7 @@ class Telemetry:
         self.log_writer = log_writer
         self.services: tuple[str, ...] = ()
         self.metrics_address: str | None = None
-        self._reporter = reporter
+        self.reporter = reporter
         self._contrib = contrib
         self._flush_seconds = flush_seconds
         self._on_close = contextlib.ExitStack()
@@ -100,7 +100,7 @@ class Telemetry:
         client_services: Iterable[str] = (),
         filter_: Callable[[Any], bool] | None = None,
         observers: Iterable[Observer] = (),
-        logging: bool = True,
+        logging: bool | Literal["calls"] = True,
         log_stream: TextIO | None = None,
         log_level: str | None = None,
         flush_seconds: float = 1.0,
@@ -114,7 +114,8 @@ class Telemetry:
         The methods of `services` and `client_services`, full names, exist at zero. `filter_` is one of
         opentelemetry.instrumentation.grpc.filters; what it refuses has no span. `observers` are further ones, which
         see the ids of the span, and the end of each call after its line and counts. logging=False leaves structlog and
-        `logging` as they are; else their lines go to `log_stream`, stdout unless given, from `log_level` on where
+        `logging` as they are, and the calls' lines go to structlog's logger; with "calls" these are left too, and the
+        calls' lines alone go to `log_stream`; else all lines do. That is stdout unless given, from `log_level` on where
         LOG_LEVEL is not set: through its `write`, unless it is a plain stream of UTF-8 over a file. `flush_seconds`
         bounds what close waits for.
 
@@ -125,14 +126,17 @@ class Telemetry:
         settings = Settings.read(log_level=log_level if logging else None)
         check_multiprocess()
         name = log_name or service_name
-        writer = None
+        logger, writer = structlog.get_logger(), None
         if logging:
-            writer = configure_logging(
-                name,
-                log_format=settings.log_format,
-                level=settings.log_level,
-                stream=log_stream or sys.stdout,
-            )
+            stream = log_stream or sys.stdout
+            if logging == "calls":
+                logger, writer = call_logger(
+                    name, log_format=settings.log_format, level=settings.log_level, stream=stream
+                )
+            else:
+                writer = configure_logging(
+                    name, log_format=settings.log_format, level=settings.log_level, stream=stream
+                )
         services = tuple(services)
         with standard_settings(STANDARD if serve_metrics else TRACING):
             attributes = service_attributes(service_name, version)
@@ -143,7 +147,7 @@ class Telemetry:
             reporter = BatchReporter(
                 measure_calls(registry, services, client_services=client_services),
                 log_calls(
-                    structlog.get_logger().bind(service=name),
+                    logger.bind(service=name),
                     only=settings.log_calls,
                     baggage_keys=settings.log_baggage,
                 ),
@@ -161,19 +165,21 @@ class Telemetry:
             telemetry.services = services
             telemetry._describe(attributes)
             if serve_metrics:
-                telemetry._serve_metrics(metrics_port)
+                telemetry.serve_metrics(metrics_port)
         at_fork(after_in_child=telemetry._leave_metrics)
         telemetry._on_close.callback(before_exit(telemetry.close))
+        _running.append(telemetry)
+        telemetry._on_close.callback(_running.remove, telemetry)
         return telemetry
 
     def server_interceptors(self) -> list[grpc.ServerInterceptor]:
         """Return what reports the calls of a grpc.server; put HideExceptions before it."""
-        ours = ServerInterceptor(self._reporter)
+        ours = ServerInterceptor(self.reporter)
         return [self._contrib.server(), ours] if self._contrib else [ours]
 
     def aio_server_interceptors(self) -> list[grpc.aio.ServerInterceptor]:
         """Return what reports the calls of a grpc.aio.server; put AioHideExceptions before it."""
-        ours = AioServerInterceptor(self._reporter)
+        ours = AioServerInterceptor(self.reporter)
         return [self._contrib.aio_server(), ours] if self._contrib else [ours]
 
     @overload
@@ -190,13 +196,13 @@ class Telemetry:
         if isinstance(channel, grpc.aio.Channel):
             if self._contrib:
                 raise SettingError("OBSERVABILITY_TRACES", "contrib", _NOT_AROUND_AIO)
-            return AioObservedChannel(channel, self._reporter, target=target)
-        ours = ObservedChannel(channel, self._reporter, target=target)
+            return AioObservedChannel(channel, self.reporter, target=target)
+        ours = ObservedChannel(channel, self.reporter, target=target)
         return self._contrib.intercept_channel(ours) if self._contrib else ours
 
     def aio_client_interceptors(self, *, target: str | None = None) -> list[grpc.aio.ClientInterceptor]:
         """Return what reports the calls of a grpc.aio channel; `target` is its address."""
-        ours = aio_client_interceptors(self._reporter, target=target)
+        ours = aio_client_interceptors(self.reporter, target=target)
         return [*self._contrib.aio_clients(), *ours] if self._contrib else ours
 
     def flush(self, seconds: float = 1.0) -> bool:
@@ -207,7 +213,7 @@ class Telemetry:
         signal calls it, or each of its jobs does.
         """
         deadline = time.monotonic() + seconds
-        out = self._reporter.flush(seconds)
+        out = self.reporter.flush(seconds)
         out &= self.tracing.flush(max(0.0, deadline - time.monotonic()))
         if self.log_writer is not None:
             out &= self.log_writer.flush(max(0.0, deadline - time.monotonic()))
@@ -221,7 +227,7 @@ class Telemetry:
         """
         with self._on_close.pop_all():
             deadline = time.monotonic() + self._flush_seconds
-            self._reporter.close(self._flush_seconds)
+            self.reporter.close(self._flush_seconds)
             self.tracing.close(max(0.0, deadline - time.monotonic()))
             if self.log_writer is not None:
                 self.log_writer.flush(max(0.05, deadline - time.monotonic()))
@@ -243,11 +249,15 @@ class Telemetry:
         """Let /metrics name the service and its version, and report what telemetry itself has lost."""
         if self.registry.get_target_info() is None:
             self.registry.set_target_info({key.replace(".", "_"): value for key, value in attributes.items()})
-        losses = Losses(self.tracing.processor, self.tracing.delivery, self.log_writer)
-        self.registry.register(losses)
-        self._on_close.callback(self.registry.unregister, losses)
+        losses = report_losses(self.registry, self.tracing.processor, self.tracing.delivery, self.log_writer)
+        self._on_close.callback(losses)
 
-    def _serve_metrics(self, port: int | None) -> None:
+    def serve_metrics(self, port: int | None) -> None:
+        """
+        Let /metrics listen at this port, unless the environment says another; without either, nowhere.
+
+        Raises ListenError where it cannot be had, and SettingError for files that do not do for TLS.
+        """
         host, wanted = metrics_address(port)
         if wanted is None:
             return
@@ -265,3 +275,11 @@ class Telemetry:
         if self._endpoint is not None:
             self._endpoint.close()
         self._endpoint = self.metrics_address = None
+
+
+_running: Final[list[Telemetry]] = []
+
+
+def running() -> Telemetry | None:
+    """Return the telemetry that was started last and is not closed, or None."""
+    return _running[-1] if _running else None

@@ -165,8 +165,12 @@ class Observing:
         from opentelemetry.instrumentation.utils import is_instrumentation_enabled  # noqa: PLC0415
 
         self._enabled = _skip_when_context_empty(is_instrumentation_enabled)
-        self._observers = Observers.of(observers)
+        self._report_to(observers)
         self._methods = MethodRegistry()
+
+    def _report_to(self, observers: Sequence[Observer]) -> None:
+        """Report to these observers from now on."""
+        self._observers = Observers.of(observers)
 
 
 def _skip_when_context_empty(is_enabled: Callable[[], bool]) -> Callable[[], bool]:

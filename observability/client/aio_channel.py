@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from .aio_callables import CALLABLES
-from .channel_proxy import ChannelProxy
+from .channel_proxy import ChannelProxy, chosen_channel
 from .start import AioClientObserving
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class AioObservedChannel(ChannelProxy, AioClientObserving, grpc.aio.Channel):
 
     def __init__(self, channel: grpc.aio.Channel, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers, target=target)
-        self._observed = channel
+        self._observed = chosen_channel(channel)
 
     async def close(self, grace: float | None = None) -> None:
         """Close the channel, and end its calls, or wait so many seconds for them first."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import grpc
 
 from .callables import CALLABLES
-from .channel_proxy import ChannelProxy
+from .channel_proxy import ChannelProxy, chosen_channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ class ObservedChannel(ChannelProxy, grpc.Channel):
 
     def __init__(self, channel: grpc.Channel, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers, target=target)
-        self._observed = channel
+        self._observed = chosen_channel(channel)
 
     def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:  # noqa: FBT001, FBT002 - grpc's own signature
         """Call this with the channel's states, as they change."""

@@ -33,6 +33,8 @@ class ChannelProxy(ClientObserving):
 
     _observed: Any
     _callables: ClassVar[Mapping[Type, type[ObservedCallable]]]
+    makes_way: ClassVar[bool] = False
+    """Whether it is nobody's own choice: one that is put around it stands around the channel inside."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._observed, name)
@@ -92,6 +94,11 @@ class ChannelProxy(ClientObserving):
     def _callable(self, observed: Any, method: str | bytes, type_: Type) -> ObservedCallable:
         """Return what calls a method of this arity, around what the channel inside has made."""
         return self._callables[type_](observed, self._method(method, type_), self._enabled, self._start)
+
+
+def chosen_channel(channel: Any) -> Any:
+    """Return this channel, or the one inside of it where it makes way."""
+    return channel._observed if isinstance(channel, ChannelProxy) and channel.makes_way else channel  # noqa: SLF001 - ours
 
 
 def _if_registered(registered: bool | None) -> tuple[bool, ...]:  # noqa: FBT001 - as grpc passes it

@@ -12,6 +12,8 @@ from .requests import aio_count_sent, count_sent
 from .status import carried_by
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..calls.method import Method, Type
     from ..calls.observer import Observer
 
@@ -25,6 +27,9 @@ class ClientObserving(Observing):
     def __init__(self, *observers: Observer, target: str | None = None) -> None:
         super().__init__(*observers)
         self._target = target
+
+    def _report_to(self, observers: Sequence[Observer]) -> None:
+        super()._report_to(observers)
         self._call_class = self._call_classes[self._observers.see_messages]
 
     def _start(self, method: Method, request: Any, metadata: Any, timeout: float | None) -> tuple[ClientCall, Any]:

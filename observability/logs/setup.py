@@ -104,6 +104,21 @@ class LineHandler(logging.Handler):
             record_error(self)
 
 
+def _threshold(level: str) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+def call_logger(service: str, *, log_format: str, level: str, stream: TextIO) -> tuple[Any, LogWriter]:
+    """Return a structlog logger whose lines go to this stream, as after configure_logging, and what writes them."""
+    writer = LogWriter(stream)
+    logger = structlog.wrap_logger(
+        LineLogger(writer),
+        processors=[_Lines(service, log_format)],
+        wrapper_class=structlog.make_filtering_bound_logger(_threshold(level)),
+    )
+    return logger, writer
+
+
 def configure_logging(service: str, *, log_format: str, level: str, stream: TextIO) -> LogWriter:
     """
     Send structlog's and `logging`'s lines to this stream, as key=value or JSON, from this level on.
@@ -112,7 +127,7 @@ def configure_logging(service: str, *, log_format: str, level: str, stream: Text
     """
     writer = LogWriter(stream)
     lines = _Lines(service, log_format)
-    threshold = logging.getLevelNamesMapping()[level.upper()]
+    threshold = _threshold(level)
     structlog.configure(
         processors=[lines],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+import weakref
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import CounterMetricFamily
 
@@ -10,10 +12,11 @@ from ..calls.errors import observer_errors
 from ..calls.values import truncations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Protocol
 
     from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import CollectorRegistry
 
     class Drops(Protocol):
         """Whatever counts what it has dropped."""
@@ -31,27 +34,30 @@ if TYPE_CHECKING:
 
 
 class Losses:
-    """A collector of `observability_…_total`; what is None counts nothing, and stays at zero."""
+    """A collector of `observability_…_total`: the sums of what its sources count."""
 
-    def __init__(self, spans: Drops | None, exports: Exports | None, lines: Drops | None) -> None:
-        self._spans = spans
-        self._exports = exports
-        self._lines = lines
+    def __init__(self) -> None:
+        self.sources: list[tuple[Drops | None, Exports | None, Drops | None]] = []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counters, as they are now; Prometheus's client calls this at a scrape."""
+        sources = [*self.sources]
         for name, text, value in (
             (
                 "spans_dropped",
                 "Spans lost: the queue was full, their export failed, or the collector rejected them.",
-                self._spans.dropped if self._spans else 0,
+                sum(spans.dropped for spans, _, _ in sources if spans),
             ),
             (
                 "span_export_failures",
                 "Batches of spans that could not be exported.",
-                self._exports.failures if self._exports else 0,
+                sum(exports.failures for _, exports, _ in sources if exports),
             ),
-            ("log_lines_dropped", "Log lines that nobody took in time.", self._lines.dropped if self._lines else 0),
+            (
+                "log_lines_dropped",
+                "Log lines that nobody took in time.",
+                sum(lines.dropped for _, _, lines in sources if lines),
+            ),
             (
                 "log_values_cut",
                 "Values that were cut: in log lines to 1,024 bytes, stack traces, of spans too, to 8 KiB.",
@@ -60,3 +66,33 @@ class Losses:
             ("observer_errors", "Exceptions that observers of calls raised.", observer_errors.count),
         ):
             yield CounterMetricFamily(f"observability_{name}", text, value=value)
+
+
+_registries: Final[weakref.WeakKeyDictionary[CollectorRegistry, Losses]] = weakref.WeakKeyDictionary()
+_lock: Final = threading.Lock()
+
+
+def report_losses(
+    registry: CollectorRegistry, spans: Drops | None, exports: Exports | None, lines: Drops | None
+) -> Callable[[], None]:
+    """
+    Let this registry have what these have lost, added to what others of the process have; return what ends it.
+
+    What is None counts nothing.
+    """
+    source = (spans, exports, lines)
+    with _lock:
+        losses = _registries.get(registry)
+        if losses is None:
+            losses = _registries[registry] = Losses()
+            registry.register(losses)
+        losses.sources.append(source)
+
+    def end() -> None:
+        with _lock:
+            losses.sources.remove(source)
+            if not losses.sources:
+                registry.unregister(losses)
+                del _registries[registry]
+
+    return end

@@ -13,7 +13,7 @@ LAYERS = (
     {"calls"},
     {"server", "client", "logs", "metrics", "traces"},
     {"telemetry"},
-    {"serving", "testing"},
+    {"serving", "testing", "instrumentor"},
     {"__init__"},
 )
 """The packages and modules of each layer, from the lowest up."""

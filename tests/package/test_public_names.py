@@ -2,13 +2,13 @@
 
 import inspect
 import re
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
 
 import observability
-from observability import testing
+from observability import instrumentor, testing
 
 # The contract's names; ListenError is what a used port raises, for those who say so in their own words.
 NAMES = {
@@ -83,6 +83,18 @@ def test_names_for_tests() -> None:
 
     assert ["RecordedTelemetry"] == testing.__all__
     assert all(inspect.getdoc(each) for each in (class_, *functions))
+
+
+def test_names_of_the_instrumentor() -> None:
+    """The instrumentor stands apart too, and is found under the distribution's name."""
+    names = {
+        group: [point.load() for point in entry_points(group=group, name="grpc_observability_kit")]
+        for group in ("opentelemetry_instrumentor", "opentelemetry_post_instrument")
+    }
+
+    assert ["GrpcObservability", "take_over"] == instrumentor.__all__
+    assert [[instrumentor.GrpcObservability], [instrumentor.take_over]] == [*names.values()]
+    assert inspect.getdoc(instrumentor.GrpcObservability)
 
 
 def test_version() -> None:

@@ -37,6 +37,7 @@ from observability import (
     serve_aio,
     trace_calls,
 )
+from observability.instrumentor import GrpcObservability
 from observability.testing import RecordedTelemetry
 from protos.echo_pb2 import EchoRequest, EchoResponse, HealthCheckRequest, HealthCheckResponse
 from protos.echo_pb2_grpc import EchoServiceStub, HealthServiceServicer, add_HealthServiceServicer_to_server
@@ -179,6 +180,14 @@ def responses(channel: grpc.Channel) -> Iterator[EchoResponse]:
     """Keep a stub's own types on a channel that is intercepted."""
     answer: Any = EchoServiceStub(channel).EchoChat(iter([EchoRequest(msg="hello")]))
     yield from answer
+
+
+def zero_code(telemetry: Telemetry) -> None:
+    """Observe what grpc's functions make."""
+    GrpcObservability().instrument()
+    GrpcObservability().uninstrument()
+    GrpcObservability().instrument(telemetry=telemetry)
+    Telemetry.start("orders", logging="calls")
 
 
 def recorded_parts() -> None:

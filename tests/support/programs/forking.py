@@ -49,7 +49,7 @@ class Forking:
         self.start()
         logger.info("parent")
         called = method_at(f"/{SERVICE}/{NAMES['unary']}", "unary")
-        reporter = self.telemetry._reporter
+        reporter = self.telemetry.reporter
         Observation(called, "client", [], reporter, time.perf_counter(), time.time_ns()).end(grpc.StatusCode.OK)
         if flushed:
             self.telemetry.flush(10)

@@ -1,4 +1,4 @@
-"""The command: measure, write results.json and the chart, print the tables; exit 1 when something was lost."""
+"""The command: measure, write results.json, chart and page, print the tables; exit 1 when something was lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import chart, experiments, growth, results
+from . import chart, experiments, growth, page, results
 from .goals import goals, losses
 from .laboratory import Laboratory
 from .load import loader
@@ -59,7 +59,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer calls and points: under 2 minutes")
     parser.add_argument(
-        "--show", action="store_true", help="measure nothing: show what was measured last, and draw its chart"
+        "--show",
+        action="store_true",
+        help="measure nothing: show what was measured last, and write its chart and tables",
     )
     options = parser.parse_args()
     console = Console()
@@ -70,6 +72,8 @@ def main() -> int:
         results.write(run(QUICK if options.quick else FULL, console, quick=options.quick), where.results)
     found = results.read(where.results)
     where.chart.write_text(chart.draw(found))
+    if where is results.FULL:
+        page.write(found, results.PAGE)
     report(console, found, goals(found))
     return 1 if found["losses"] else 0
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .results import Results
-    from .variants import Variant
+    from .variants import Caller, Variant
 
 NAMED: Final = ("grpcio", "opentelemetry-sdk", "prometheus_client", "structlog")
 """The packages whose versions stand below the chart."""
@@ -49,6 +49,13 @@ _STYLE: Final = """
 """
 
 
+_CALLERS: Final[dict[Caller, str]] = {
+    "sampled": "",
+    "unsampled": ", calls not sampled",
+    "untraced": ", callers that send no traceparent",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     variant: Variant
@@ -61,8 +68,7 @@ def draw(results: Results) -> str:
     for group, variants in UNARY.items():
         for variant in variants:
             if variant.stack != "bare":
-                title = group if variant.sampled else f"{group}, calls not sampled"
-                groups[title].append(_Row(variant, added(results, variant.key)))
+                groups[group + _CALLERS[variant.caller]].append(_Row(variant, added(results, variant.key)))
     most = max(max(row.added) for rows in groups.values() for row in rows)
     body = list(_groups(groups, _BARS / most))
     height = _HEAD + _ROW * (sum(map(len, groups.values())) + len(groups)) + 10 * len(groups) + _FOOT

@@ -19,6 +19,8 @@ from .plan import CONCURRENCY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .variants import Caller
+
 _TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"
 """A traceparent without its last digit, which says whether the caller sampled the trace."""
 
@@ -34,8 +36,7 @@ class Load:
     """The request, serialised."""
     calls: int
     concurrency: int = CONCURRENCY
-    sampled: bool = True
-    """Whether the caller's trace is."""
+    caller: Caller = "sampled"
 
 
 class Loader(Protocol):
@@ -94,7 +95,7 @@ class H2Load:
                 f"-i{addresses}",
                 "-Hcontent-type: application/grpc",
                 "-Hte: trailers",
-                f"-Htraceparent: {traceparent(sampled=load.sampled)}",
+                *(f"-H{key}: {value}" for key, value in metadata(load.caller)),
                 *options,
             ],
             capture_output=True,
@@ -121,7 +122,7 @@ class OwnClient:
 
     def _send(self, load: Load, interval: float) -> list[float]:
         taken: list[float] = []
-        metadata = (("traceparent", traceparent(sampled=load.sampled)),)
+        sent = metadata(load.caller)
         with grpc.insecure_channel(load.address) as channel, ThreadPoolExecutor(load.concurrency) as pool:
             # A stream of one message is what a unary method answers with, too.
             methods: list[grpc.UnaryStreamMultiCallable[bytes, bytes]] = [
@@ -132,7 +133,7 @@ class OwnClient:
             def call(number: int) -> None:
                 time.sleep(max(0.0, start + number * interval - time.perf_counter()))
                 started = time.perf_counter()
-                for _ in methods[number % len(methods)](load.message, metadata=metadata):
+                for _ in methods[number % len(methods)](load.message, metadata=sent):
                     pass
                 taken.append((time.perf_counter() - started) * 1_000)
 
@@ -146,9 +147,9 @@ def framed(message: bytes) -> bytes:
     return b"\0" + len(message).to_bytes(4, "big") + message
 
 
-def traceparent(*, sampled: bool) -> str:
-    """Make the header of a caller whose trace is sampled or not."""
-    return f"{_TRACE}{int(sampled)}"
+def metadata(caller: Caller) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that such a caller sends: a traceparent, or nothing."""
+    return () if caller == "untraced" else (("traceparent", f"{_TRACE}{int(caller == 'sampled')}"),)
 
 
 def seconds_of(said: str) -> float:

@@ -65,7 +65,7 @@ class Measured:
         """Measure unary calls: a client makes them in its own way, a server gets them from the load."""
         if self.variant.side == "client":
             return self._measure(calls, lambda: self._seconds("call", calls=calls))
-        load = Load(self.address, paths, message, calls, concurrency, self.variant.sampled)
+        load = Load(self.address, paths, message, calls, concurrency, self.variant.caller)
         return self._measure(calls, lambda: loader.run(load))
 
     def streams(self, loader: Loader, streams: int, messages: int = STREAM_MESSAGES) -> Trial:
@@ -74,7 +74,7 @@ class Measured:
         if self.variant.side == "client":
             return self._measure(streams, lambda: self._seconds("read", streams=streams, messages=messages, text=text))
         request = echo_pb2.EchoRepeatRequest(msg=text, times=messages).SerializeToString()
-        load = Load(self.address, [REPEAT], request, streams, 1, self.variant.sampled)
+        load = Load(self.address, [REPEAT], request, streams, 1, self.variant.caller)
         return self._measure(streams, lambda: loader.run(load))
 
     def latencies(self, loader: Loader, calls: int, per_second: float) -> list[float]:

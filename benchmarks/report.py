@@ -55,7 +55,7 @@ def _costs(results: Results) -> Table:
         for variant in variants:
             reported = results["reported"][variant.key]
             table.add_row(
-                variant.stack + ("" if variant.sampled else ", not sampled"),
+                variant.title,
                 spread(results["costs"][variant.key]),
                 "" if variant.stack == "bare" else spread(added(results, variant.key)),
                 f"{reported['calls']:,}",

@@ -20,6 +20,8 @@ class Place(NamedTuple):
 
 FULL = Place(ROOT / "benchmarks" / "results.json", ROOT / "docs" / "overhead.svg")
 """What the README shows."""
+PAGE = ROOT / "docs" / "performance.md"
+"""What has tables of the full run's results."""
 QUICK = Place(ROOT / "build" / "benchmarks" / "results.json", ROOT / "build" / "benchmarks" / "overhead.svg")
 """Out of git's sight: too few calls to be shown."""
 

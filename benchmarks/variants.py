@@ -9,6 +9,8 @@ Side = Literal["server", "client"]
 Style = Literal["sync", "aio"]
 Stack = Literal["bare", "ours", "official", "assembled", "ours-metrics", "grpcio-observability"]
 Signal = Literal["lines", "handled", "spans"]
+Caller = Literal["sampled", "unsampled", "untraced"]
+"""Whether the caller's traceparent says that its trace is sampled, or that it is not, or it sends none."""
 
 TITLES: Final[dict[Stack, str]] = {
     "bare": "bare grpcio",
@@ -32,17 +34,22 @@ SIGNALS: Final[dict[Stack, frozenset[Signal]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One thing that is measured, in a separate process. `sampled` is what the caller's traceparent says."""
+    """One thing that is measured, in a separate process."""
 
     side: Side
     style: Style
     stack: Stack
-    sampled: bool = True
+    caller: Caller = "sampled"
 
     @property
     def key(self) -> str:
         """The name in results.json, such as `server-sync-ours-unsampled`."""
-        return f"{self.side}-{self.style}-{self.stack}" + ("" if self.sampled else "-unsampled")
+        return f"{self.side}-{self.style}-{self.stack}" + ("" if self.caller == "sampled" else f"-{self.caller}")
+
+    @property
+    def title(self) -> str:
+        """The stack, and what is special about its caller."""
+        return self.stack + {"sampled": "", "unsampled": ", not sampled", "untraced": ", no traceparent"}[self.caller]
 
     @property
     def bare(self) -> Variant:
@@ -52,7 +59,7 @@ class Variant:
     @property
     def signals(self) -> frozenset[Signal]:
         """What there must be for every call."""
-        return SIGNALS[self.stack] if self.sampled else SIGNALS[self.stack] - {"spans"}
+        return SIGNALS[self.stack] - {"spans"} if self.caller == "unsampled" else SIGNALS[self.stack]
 
 
 UNARY: Final[dict[str, tuple[Variant, ...]]] = {
@@ -63,9 +70,8 @@ UNARY: Final[dict[str, tuple[Variant, ...]]] = {
         Variant("server", "sync", "assembled"),
         Variant("server", "sync", "ours-metrics"),
         Variant("server", "sync", "grpcio-observability"),
-        Variant("server", "sync", "ours", sampled=False),
-        Variant("server", "sync", "official", sampled=False),
-        Variant("server", "sync", "assembled", sampled=False),
+        *(Variant("server", "sync", stack, "unsampled") for stack in ("ours", "official", "assembled")),
+        *(Variant("server", "sync", stack, "untraced") for stack in ("ours", "official", "assembled")),
     ),
     "asyncio server": (
         Variant("server", "aio", "bare"),
@@ -87,5 +93,5 @@ UNARY: Final[dict[str, tuple[Variant, ...]]] = {
 
 VARIANTS: Final[dict[str, Variant]] = {variant.key: variant for variants in UNARY.values() for variant in variants}
 
-STREAMING: Final = tuple(v for v in VARIANTS.values() if v.stack in ("bare", "ours") and v.sampled)
+STREAMING: Final = tuple(v for v in VARIANTS.values() if v.stack in ("bare", "ours") and v.caller == "sampled")
 """The variants whose streams are measured."""

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import chart
 from benchmarks.goals import added, goals, losses
-from benchmarks.load import framed, seconds_of, traceparent
+from benchmarks.load import framed, metadata, seconds_of
 from benchmarks.plan import FULL, QUICK
 from benchmarks.results import Results
 from benchmarks.trial import Reported, Trial, percentile
@@ -82,7 +82,7 @@ def test_goal_without_a_limit_is_neither(found: Results) -> None:
     """
     A goal without a limit is neither met nor missed.
     """
-    (latency,) = [goal for goal in goals(found) if "p99" in goal.text]
+    (latency,) = [goal for goal in goals(found) if "hung" in goal.text]
 
     assert ("reported", None) == (latency.limit, latency.met)
 
@@ -167,9 +167,13 @@ def test_framed_message() -> None:
 
 def test_traceparent_says_whether_the_caller_sampled() -> None:
     """
-    The last digit of the header is the caller's decision.
+    The last digit of the header is the caller's decision; one that traces nothing sends no header.
     """
-    assert ("01", "00") == (traceparent(sampled=True)[-2:], traceparent(sampled=False)[-2:])
+    [sampled], [unsampled] = metadata("sampled"), metadata("unsampled")
+
+    assert ("traceparent", "01") == (sampled[0], sampled[1][-2:])
+    assert ("traceparent", "00") == (unsampled[0], unsampled[1][-2:])
+    assert () == metadata("untraced")
 
 
 def test_cost_is_per_call() -> None:

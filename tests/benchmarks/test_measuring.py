@@ -29,6 +29,7 @@ def laboratory() -> Iterator[Laboratory]:
         "server-sync-bare",
         "server-sync-ours",
         "server-sync-ours-unsampled",
+        "server-sync-ours-untraced",
         "server-sync-official",
         "server-sync-assembled",
         "server-aio-ours",

@@ -27,6 +27,7 @@ from tests.support.rpc import (
     ECHOES,
     HANDLERS,
     NAMES,
+    OLD_AIO,
     SERVICE,
     STREAMS,
     aio_serving,
@@ -44,6 +45,9 @@ SERVERS = [
     *[pytest.param("aio", arity, ECHOES[arity], id=f"aio-blocking-{arity}") for arity in ARITIES],
 ]
 RUBBISH = (b"rubbish", b"a")
+if OLD_AIO:
+    # grpc.aio before 1.85 keeps the call of a request stream with rubbish in it, and a connection has but two.
+    SERVERS = [server for server in SERVERS if server.values[0] == "sync" or server.values[1] not in REQUEST_STREAMS]
 FEW = (("grpc.max_concurrent_streams", 2),)
 """Streams of a connection, at most: with two calls that are never over it is of no use any more."""
 OK: Status = ("OK", "")
@@ -301,8 +305,7 @@ class AioUpper(grpc.aio.ServerInterceptor):
 
 
 @RAISED
-@STACKS
-@EACH_ARITY
+@pytest.mark.parametrize(("stack", "arity"), sorted({server.values[:2] for server in SERVERS}))
 def test_deserializer_of_an_interceptor_behind_ours(stack: str, arity: str) -> None:
     """
     What an interceptor behind ours has put in place of a deserializer may raise as well.
@@ -353,7 +356,7 @@ def test_current_call(stack: str, arity: str) -> None:
     recorder.wait_for(2)
 
     assert OK == got[1]
-    assert recorder.calls[1] is seen[-1]
+    assert recorder.calls[recorder.codes.index("OK")] is seen[-1]
 
 
 class Looking(Passing):

@@ -131,7 +131,8 @@ def run(program: str, *arguments: str) -> None:
 
 def start_with(first: str, *command: str) -> None:
     """Look for modules here before all else, unless Python shall not; have this command line."""
-    sys.path[:1] = [] if sys.flags.safe_path else [first]
+    if not sys.flags.safe_path:
+        sys.path[0] = first
     sys.argv = [*command]
 
 

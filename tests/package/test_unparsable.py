@@ -35,19 +35,32 @@ from tests.support.rpc import (
     serving,
 )
 from tests.support.third_party import LIBRARIES, AioPassing, Library, Passing
+from tests.support.without_us import REQUEST_STREAMS
 
 Status = tuple[str, str | None]
 
-REQUEST_STREAMS = ("client_stream", "bidi_stream")
+
+def echo(stack: str, arity: str) -> Any:
+    """Return a handler of this arity."""
+    return (ECHOES if stack == "sync" else AIO_ECHOES)[arity]
+
+
+PAIRS = [
+    (stack, arity)
+    for stack in ("sync", "aio")
+    for arity in ARITIES
+    if not (OLD_AIO and stack == "aio" and arity in REQUEST_STREAMS)
+]
+"""grpc.aio before 1.85 keeps the call of a request stream with rubbish in it, and a connection has but two."""
 SERVERS = [
-    *[pytest.param("sync", arity, ECHOES[arity], id=f"sync-{arity}") for arity in ARITIES],
-    *[pytest.param("aio", arity, AIO_ECHOES[arity], id=f"aio-{arity}") for arity in ARITIES],
-    *[pytest.param("aio", arity, ECHOES[arity], id=f"aio-blocking-{arity}") for arity in ARITIES],
+    *[pytest.param(stack, arity, echo(stack, arity), id=f"{stack}-{arity}") for stack, arity in PAIRS],
+    *[
+        pytest.param(stack, arity, ECHOES[arity], id=f"aio-blocking-{arity}")
+        for stack, arity in PAIRS
+        if stack == "aio"
+    ],
 ]
 RUBBISH = (b"rubbish", b"a")
-if OLD_AIO:
-    # grpc.aio before 1.85 keeps the call of a request stream with rubbish in it, and a connection has but two.
-    SERVERS = [server for server in SERVERS if server.values[0] == "sync" or server.values[1] not in REQUEST_STREAMS]
 FEW = (("grpc.max_concurrent_streams", 2),)
 """Streams of a connection, at most: with two calls that are never over it is of no use any more."""
 OK: Status = ("OK", "")
@@ -241,11 +254,6 @@ STACKS = pytest.mark.parametrize("stack", ["sync", "aio"])
 EACH_ARITY = pytest.mark.parametrize("arity", ARITIES)
 
 
-def echo(stack: str, arity: str) -> Any:
-    """Return a handler of this arity."""
-    return (ECHOES if stack == "sync" else AIO_ECHOES)[arity]
-
-
 @pytest.mark.parametrize("library", LIBRARIES, ids=str)
 @EACH_ARITY
 def test_behind_other_libraries(library: Library, arity: str) -> None:
@@ -305,7 +313,7 @@ class AioUpper(grpc.aio.ServerInterceptor):
 
 
 @RAISED
-@pytest.mark.parametrize(("stack", "arity"), sorted({server.values[:2] for server in SERVERS}))
+@pytest.mark.parametrize(("stack", "arity"), PAIRS)
 def test_deserializer_of_an_interceptor_behind_ours(stack: str, arity: str) -> None:
     """
     What an interceptor behind ours has put in place of a deserializer may raise as well.

@@ -20,6 +20,7 @@ import pytest
 from grpc import StatusCode
 
 from observability import AioServerInterceptor, ServerInterceptor
+from tests.support.h2 import dial
 from tests.support.recorder import PATIENCE, Recorder
 from tests.support.rpc import (
     AIO_ECHOES,
@@ -33,7 +34,6 @@ from tests.support.rpc import (
     serving,
 )
 from tests.support.rpc import requests as some_requests
-from tests.support.wire import raw_call, received
 
 from . import expected
 from .cases import BY_NAME, CASES, HIDDEN
@@ -261,14 +261,14 @@ def test_call_without_a_message(stack: str, arity: str) -> None:
     grpc.server answers it with UNIMPLEMENTED, grpc.aio.server leaves its caller waiting until the deadline.
     """
     recorder = Recorder()
-    answer = b"requires exactly one request message" if stack == "sync" else b"Deadline Exceeded"
+    answer = "requires exactly one request message" if stack == "sync" else "Deadline Exceeded"
 
-    def ask(address: str) -> bool:
-        path = f"/{SERVICE}/{NAMES[arity]}".encode()
-        with raw_call(address, path, (b"grpc-timeout", b"300m"), message=None) as connection:
-            return received(connection, answer, PATIENCE)
+    def ask(address: str) -> str:
+        with dial(address) as wire:
+            stream = wire.call(f"/{SERVICE}/{NAMES[arity]}", ("grpc-timeout", "300m"), message=None)
+            return wire.ending(stream, PATIENCE)["grpc-message"]
 
-    assert serve(stack, recorder, arity, (ECHOES if stack == "sync" else AIO_ECHOES)[arity], ask)
+    assert answer in serve(stack, recorder, arity, (ECHOES if stack == "sync" else AIO_ECHOES)[arity], ask)
     assert {outcome.code for outcome in recorder.outcomes} <= {*unserved(recorder.outcomes[0].seconds * 1000)}
     assert [recorder.codes] * 4 == recorder.everywhere()
 

@@ -21,6 +21,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from tests.support import h2
 from tests.support.h2 import Headers, Wire, frame, grpc_message
 
 INSIDE = "db at 10.1.2.3:5432 refused root"
@@ -58,12 +59,7 @@ def answering(name: str, *codes: str) -> Callable[[Callable[[Wire, int], None]],
     """Have a function be how the peer of this name answers a call, on a connection that is as it should be."""
 
     def keep(answer: Callable[[Wire, int], None]) -> None:
-        def behave(wire: Wire) -> None:
-            wire.greet()
-            while True:
-                answer(wire, wire.next_call())
-
-        peer(name, *codes)(behave)
+        peer(name, *codes)(h2.answering(answer))
 
     return keep
 

@@ -20,7 +20,7 @@ from protos.echo_pb2_grpc import CallEchoServiceStub
 from tests.faults.bad_peers import ECHO, INSIDE, PEERS
 from tests.faults.conftest import Figure
 from tests.faults.targets import Target, service_b
-from tests.support.h2 import Peer, Wire
+from tests.support.h2 import Peer, Wire, answering
 from tests.support.ports import free_ports
 from tests.system.conftest import run_client
 
@@ -68,11 +68,10 @@ def caller() -> Iterator[Caller]:
         yield Caller(service_b(b), CallEchoServiceStub(channel), port)
 
 
-def well(wire: Wire) -> None:
+@answering
+def well(wire: Wire, stream: int) -> None:
     """Answer every call as A does."""
-    wire.greet()
-    while True:
-        wire.answer(wire.next_call(), ECHO)
+    wire.answer(stream, ECHO)
 
 
 def wait_until(true: Callable[[], bool]) -> float:

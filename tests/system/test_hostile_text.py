@@ -14,8 +14,8 @@ from client.lines import fields
 from programs.status import refuse
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub
+from tests.support.h2 import dial
 from tests.support.process import Service
-from tests.support.wire import raw_call
 from tests.system.scripted import scripted_a
 
 HOSTILE = {
@@ -116,7 +116,8 @@ def test_method_path(service: Service, name: str) -> None:
 def test_method_path_of_bytes(service: Service, name: bytes, expected: str) -> None:
     """A method path that no client of grpc's sends is logged on one line too, in its first 1,024 bytes."""
     traced = Traced(service)
-    with raw_call(service.address, b"/echo.v1.EchoService/" + name, traced.raw_metadata):
+    with dial(service.address) as wire:
+        wire.call(b"/echo.v1.EchoService/" + name, traced.raw_metadata)
         line = traced.line()
 
     assert ("/unknown", f"echo.v1.EchoService/{expected}", "UNIMPLEMENTED") == tuple(
@@ -138,7 +139,8 @@ def test_method_path_of_bytes(service: Service, name: bytes, expected: str) -> N
 def test_baggage_of_bytes(service: Service, value: bytes, tenant: str | None) -> None:
     """Metadata that no client of grpc's sends is logged on the call's one line as far as it is text, or not at all."""
     traced = Traced(service)
-    with raw_call(service.address, b"/echo.v1.EchoService/Echo", traced.raw_metadata, (b"baggage", b"tenant=" + value)):
+    with dial(service.address) as wire:
+        wire.call("/echo.v1.EchoService/Echo", traced.raw_metadata, (b"baggage", b"tenant=" + value))
         line = traced.line()
 
     assert ("OK", tenant) == (line["code"], line.get("tenant"))
@@ -148,7 +150,8 @@ def test_baggage_of_bytes(service: Service, value: bytes, tenant: str | None) ->
 def test_metadata_of_bytes(service: Service, key: bytes) -> None:
     """Metadata that is no text changes nothing of the call's one line, wherever it stands."""
     traced = Traced(service)
-    with raw_call(service.address, b"/echo.v1.EchoService/Echo", traced.raw_metadata, (key, b"a=\xed\xa0\x80\0\nb")):
+    with dial(service.address) as wire:
+        wire.call("/echo.v1.EchoService/Echo", traced.raw_metadata, (key, b"a=\xed\xa0\x80\0\nb"))
         line = traced.line()
 
     assert ("/echo", "OK") == (line["endpoint"], line["code"])

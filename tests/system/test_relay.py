@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
@@ -19,15 +19,16 @@ from google.rpc.error_details_pb2 import (  # type: ignore[import-untyped]  # it
     RequestInfo,
 )
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # as above
+from hyperframe.frame import RstStreamFrame
 
 from client.lines import fields
 from programs.status import details_of, refuse
 from protos.echo_pb2 import CallEchoRequest, EchoRequest, EchoResponse
 from protos.echo_pb2_grpc import CallEchoServiceStub
 from tests.support.freezing import freeze
+from tests.support.h2 import Peer, Wire, answering
 from tests.support.ports import free_ports
 from tests.support.process import Service
-from tests.support.wire import CANCEL, INTERNAL_ERROR, REFUSED_STREAM, Answer, headers, raw_server, reset
 from tests.system.conftest import System
 from tests.system.scripted import Echo, EchoChat, ScriptedA, scripted_a, until_over
 
@@ -43,6 +44,20 @@ CALLS: dict[str, Callable[[CallEchoServiceStub, str], Any]] = {
     "CallEchoChat": lambda stub, msg: list(stub.CallEchoChat(iter([CallEchoRequest(msg=msg)]), timeout=5)),
 }
 EITHER_CALL = pytest.mark.parametrize("method", CALLS)
+INTERNAL_ERROR, REFUSED_STREAM, CANCEL = 2, 7, 8  # error codes: RFC 9113, section 7
+
+Answer: TypeAlias = Callable[[Wire, int], None]
+"""Answers a call, by its stream."""
+
+
+def reset(code: int) -> Answer:
+    """Return an answer that resets the stream."""
+    return lambda wire, stream: wire.send(RstStreamFrame(stream, code))
+
+
+def http_status(status: str) -> Answer:
+    """Return an answer of headers alone, with this status of HTTP's."""
+    return lambda wire, stream: wire.send(*wire.header_frames(stream, [(":status", status)], end=True))
 
 
 @contextlib.contextmanager
@@ -180,15 +195,15 @@ def test_refusal_unlike_the_contract(misleading: CallEchoServiceStub, name: str,
         (reset(CANCEL), grpc.StatusCode.UNAVAILABLE, SILENT[grpc.StatusCode.UNAVAILABLE]),
         (reset(REFUSED_STREAM), grpc.StatusCode.UNAVAILABLE, SILENT[grpc.StatusCode.UNAVAILABLE]),
         (reset(INTERNAL_ERROR), grpc.StatusCode.INTERNAL, FAILED),
-        (headers((b":status", b"401")), grpc.StatusCode.UNAUTHENTICATED, FAILED),
-        (headers((b":status", b"403")), grpc.StatusCode.PERMISSION_DENIED, FAILED),
-        (headers((b":status", b"404")), grpc.StatusCode.UNIMPLEMENTED, FAILED),
+        (http_status("401"), grpc.StatusCode.UNAUTHENTICATED, FAILED),
+        (http_status("403"), grpc.StatusCode.PERMISSION_DENIED, FAILED),
+        (http_status("404"), grpc.StatusCode.UNIMPLEMENTED, FAILED),
     ],
     ids=["cancelled", "refused", "internal-error", "401", "403", "404"],
 )
 def test_words_of_grpc(answer: Answer, code: grpc.StatusCode, text: str, method: str) -> None:
     """What grpc says of an A that answers no call is in B's log alone; a call that A's grpc cancels is UNAVAILABLE."""
-    with raw_server(answer) as address, b_before(address) as (service_b, stub):
+    with Peer(answering(answer)) as peer, b_before(peer.address) as (service_b, stub):
         failure = failure_of(stub, "hello", method)
         lines = [fields(line) for line in service_b.stdout.wait_for(" method=", count=2)]
 

@@ -18,7 +18,7 @@ from .handler import standing_before
 from .sync import SyncObservedHandler, SyncReportingHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from ..calls.method import Method
     from ..calls.observer import Observer
@@ -42,6 +42,12 @@ class _ServerObserving(Observing):
     """What both server interceptors share."""
 
     _rules: ClassVar[Rules]
+    _handler_classes: ClassVar[tuple[Any, Any]]
+    """Those of calls whose messages nobody observes, or somebody does."""
+
+    def _report_to(self, observers: Sequence[Observer]) -> None:
+        super()._report_to(observers)
+        self._handler_class = self._handler_classes[self._observers.see_messages]
 
     def _observe(
         self,
@@ -94,10 +100,8 @@ class ServerInterceptor(_ServerObserving, grpc.ServerInterceptor):
     """
 
     _rules = SYNC
-
-    def __init__(self, *observers: Observer) -> None:
-        super().__init__(*observers)
-        self._handler_class = SyncReportingHandler if self._observers.see_messages else SyncObservedHandler
+    _handler_class: type[SyncObservedHandler]
+    _handler_classes = (SyncObservedHandler, SyncReportingHandler)
 
     def intercept_service(
         self,
@@ -121,10 +125,8 @@ class AioServerInterceptor(_ServerObserving, grpc.aio.ServerInterceptor):
     """Reports to these observers every call that a grpc.aio.server serves, refuses or does not know."""
 
     _rules = AIO
-
-    def __init__(self, *observers: Observer) -> None:
-        super().__init__(*observers)
-        self._handler_class = AioReportingHandler if self._observers.see_messages else AioObservedHandler
+    _handler_class: type[AioObservedHandler]
+    _handler_classes = (AioObservedHandler, AioReportingHandler)
 
     async def intercept_service(
         self,

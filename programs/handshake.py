@@ -3,6 +3,7 @@
 import socket
 import ssl
 
+from observability.address import bare_host
 from observability.certificates import Role
 
 SECONDS = 2.0
@@ -18,7 +19,7 @@ def failure_of_handshake(address: str, files: dict[Role, str], server_name: str 
     Without files it is seen whether the other side has TLS. Returns None where all is well, or nobody is there.
     """
     host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host = bare_host(host)
     try:
         context = _context(files)
         with socket.create_connection((host, int(port)), SECONDS) as connection:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import click
@@ -40,7 +39,6 @@ def server_certificates(files: dict[Role, str]) -> Certificates | None:
     return _read(files, CLIENT_CA, needed=CERTIFICATE) if files else None
 
 
-@dataclass(frozen=True, slots=True)
 class Target:
     """
     Where another program listens, and with which files it is called; without any it is in plain text.
@@ -49,32 +47,28 @@ class Target:
     not do.
     """
 
-    address: str
-    files: dict[Role, str]
-    server_name: str | None
-
-    def __post_init__(self) -> None:
-        if self.server_name is not None and not self.files:
+    def __init__(self, address: str, files: dict[Role, str], server_name: str | None) -> None:
+        if server_name is not None and not files:
             _refuse(SERVER_NAME, missing=CA)
-        self._certificates()
-
-    def _certificates(self) -> Certificates | None:
-        return _read(self.files, CA, needed=CA) if self.files else None
+        self.address = address
+        self._files = files
+        self._server_name = server_name
+        self._certificates = _read(files, CA, needed=CA) if files else None
 
     def channel(self, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
         """Return a channel with these options; it goes on with new certificates once there are some."""
-        certificates = self._certificates()
+        certificates = self._certificates
         if certificates is None:
             return grpc.insecure_channel(self.address, options)
-        if self.server_name is not None:
-            options = [*options, ("grpc.ssl_target_name_override", self.server_name)]
+        if self._server_name is not None:
+            options = [*options, ("grpc.ssl_target_name_override", self._server_name)]
         return RenewedChannel(
             certificates, lambda: grpc.secure_channel(self.address, certificates.channel_credentials(), options)
         )
 
     def failure_of_handshake(self) -> str | None:
         """Try, and return why the two do not agree on TLS, or None where they do or nobody is there."""
-        return failure_of_handshake(self.address, self.files, self.server_name)
+        return failure_of_handshake(self.address, self._files, self._server_name)
 
 
 def _read(files: dict[Role, str], authority: str, *, needed: str) -> Certificates:

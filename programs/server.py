@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from observability import HideExceptions, Telemetry
+from observability import HideExceptions, Telemetry, serve
 from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option
 from programs.tls import CERTIFICATE, CLIENT_CA, KEY, server_certificates, tls_files, tls_option
 from protos import echo_pb2, echo_pb2_grpc
@@ -41,6 +41,17 @@ class ServerOptions:
     def address(self) -> str:
         """`HOST:PORT` to listen on."""
         return f"{self.host}:{self.port}"
+
+    def serve(self, server: grpc.Server, telemetry: Telemetry, credentials: grpc.ServerCredentials | None) -> int:
+        """Serve where and as long as these options say; return the exit status."""
+        return serve(
+            server,
+            self.address,
+            telemetry,
+            credentials=credentials,
+            grace=self.grace,
+            drain_delay=self.drain_delay,
+        )
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Return the credentials by the files of certificates, None without; fail for files that do not do."""

@@ -15,7 +15,7 @@ import click
 import grpc
 from google.rpc.error_details_pb2 import BadRequest  # type: ignore[import-untyped]  # it has no stubs
 
-from observability import Telemetry, __version__, serve
+from observability import Telemetry, __version__
 from programs.options import BYTES, option, run
 from programs.server import ServerOptions, new_server, server_options
 from programs.status import refuse
@@ -98,14 +98,7 @@ def main(max_msg_bytes: int, **settings: Any) -> int:
         server = new_server(options, telemetry, SERVICES)
         echo = EchoService(max_msg_bytes=max_msg_bytes, max_joined_bytes=options.max_request_bytes)
         add_EchoServiceServicer_to_server(echo, server)
-        return serve(
-            server,
-            options.address,
-            telemetry,
-            credentials=credentials,
-            grace=options.grace,
-            drain_delay=options.drain_delay,
-        )
+        return options.serve(server, telemetry, credentials)
 
 
 if __name__ == "__main__":

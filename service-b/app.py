@@ -19,7 +19,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
 
-from observability import Telemetry, __version__, current_call, serve
+from observability import Telemetry, __version__, current_call
 from programs.options import TIMEOUT, PeerAddress, option, run
 from programs.server import ServerOptions, new_server, server_options
 from programs.status import details_of, refuse
@@ -36,6 +36,7 @@ A_SERVICES = ("echo.v1.EchoService",)
 
 FOREVER = 1e9  # seconds: 30 years
 LAST_WORD = 0.02  # seconds
+FAILED = "Service A failed"
 LONGEST_REFUSAL = 1_000  # bytes: a status of many kB becomes another one on its way
 
 CHANNEL_OPTIONS = (
@@ -162,12 +163,10 @@ def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
         # Nobody here has cancelled: a server answers so while it stops, or has too many calls.
         code = grpc.StatusCode.UNAVAILABLE
     refusal = refusal_of(error)
-    fail(context, code, *refusal, text=(error.details() or "") if refusal else "Service A failed")
+    fail(context, code, *refusal, text=(error.details() or "") if refusal else FAILED)
 
 
-def fail(
-    context: grpc.ServicerContext, code: grpc.StatusCode, *refusal: Message, text: str = "Service A failed"
-) -> NoReturn:
+def fail(context: grpc.ServicerContext, code: grpc.StatusCode, *refusal: Message, text: str = FAILED) -> NoReturn:
     """End the call with A's code, and with this text if A has answered."""
     reason = "SERVICE_A_ERROR"
     if code in NO_ANSWER:
@@ -221,14 +220,7 @@ def main(
         channel = telemetry.intercept_channel(target.channel(CHANNEL_OPTIONS), target=service_a)
         server = new_server(options, telemetry, SERVICES)
         add_CallEchoServiceServicer_to_server(CallEchoService(channel, timeout=service_a_timeout), server)
-        return serve(
-            server,
-            options.address,
-            telemetry,
-            credentials=credentials,
-            grace=options.grace,
-            drain_delay=options.drain_delay,
-        )
+        return options.serve(server, telemetry, credentials)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from observability import ListenError
 from observability.metrics import endpoint
 from observability.metrics.endpoint import CONNECTION_LIMIT, REQUEST_BYTES, MetricsEndpoint
 from tests.support import python
+from tests.support.connections import end_of
 
 LOCAL = "127.0.0.1"
 PAGE_BYTES = 8_000_000  # at least: more than what sockets hold of a response that nobody reads
@@ -106,15 +107,6 @@ def served() -> Iterator[Served]:
     yield served
     served.held.go_on.set()
     served.endpoint.close()
-
-
-def end_of(connection: socket.socket) -> bytes:
-    """Read until the other side closes or breaks the connection; return what came."""
-    data = b""
-    with connection, contextlib.suppress(ConnectionError):
-        while more := connection.recv(1 << 16):
-            data += more
-    return data
 
 
 def threads() -> int:

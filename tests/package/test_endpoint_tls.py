@@ -16,6 +16,7 @@ from observability.metrics import endpoint
 from observability.metrics.endpoint import CONNECTION_LIMIT, MetricsEndpoint
 from observability.settings import METRICS_TLS
 from tests.package.conftest import Log
+from tests.support.connections import end_of
 from tests.support.tls import Authority, Files, Pair, shown_certificate
 
 AUTHORITY = Authority()
@@ -78,15 +79,6 @@ def connect(address: str, sent: bytes = b"") -> socket.socket:
     connection = socket.create_connection((host, int(port)), 20)
     connection.sendall(sent)
     return connection
-
-
-def end_of(connection: socket.socket) -> bytes:
-    """Read until the other side closes or breaks the connection; return what came."""
-    data = b""
-    with connection, contextlib.suppress(ConnectionError):
-        while more := connection.recv(1 << 16):
-            data += more
-    return data
 
 
 def test_page(files: Files, tmp_path: Path, serve: Serve) -> None:

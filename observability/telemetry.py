@@ -120,8 +120,8 @@ class Telemetry:
         bounds what close waits for.
 
         Raises SettingError for an invalid value of our own variables, files that do not do for TLS among them, and of
-        PROMETHEUS_MULTIPROC_DIR, ListenError where
-        the metrics port cannot be had, and ValueError for a service that no imported module defines.
+        PROMETHEUS_MULTIPROC_DIR, ListenError where the metrics port cannot be had, and ValueError for a service that no
+        imported module defines.
         """
         settings = Settings.read(log_level=log_level if logging else None)
         check_multiprocess()

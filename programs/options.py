@@ -126,6 +126,7 @@ class NewFile(click.ParamType[Path]):
 PORT = Number("port", 0, 65_535)
 SECONDS = Number("seconds", 0.0, 86_400)
 TIMEOUT = Number("seconds", 0.001, 86_400)
+AGE = Number("seconds", 0.001, 2_000_000)  # grpc counts it in milliseconds of 31 bits
 COUNT = Number("count", 1, 2**31 - 1)
 BYTES = Number("bytes", 1, 2**31 - 1)
 

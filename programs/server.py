@@ -15,7 +15,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from observability import HideExceptions, Telemetry, serve
-from programs.options import BYTES, COUNT, PORT, SECONDS, ListenHost, option
+from programs.options import AGE, BYTES, COUNT, PORT, SECONDS, ListenHost, option
 from programs.tls import CERTIFICATE, CLIENT_CA, KEY, server_certificates, tls_files, tls_option
 from protos import echo_pb2, echo_pb2_grpc
 
@@ -32,6 +32,9 @@ class ServerOptions:
     max_workers: int
     max_concurrent_rpcs: int
     max_concurrent_streams: int
+    max_connections: int
+    max_connection_age: float | None
+    max_connection_age_grace: float
     max_request_bytes: int
     tls_cert: str | None
     tls_key: str | None
@@ -41,6 +44,15 @@ class ServerOptions:
     def address(self) -> str:
         """`HOST:PORT` to listen on."""
         return f"{self.host}:{self.port}"
+
+    def ages(self) -> list[tuple[str, int]]:
+        """Return grpc's options for the age of connections; none where they have no end."""
+        if self.max_connection_age is None:
+            return []
+        return [
+            ("grpc.max_connection_age_ms", round(self.max_connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", round(self.max_connection_age_grace * 1000)),
+        ]
 
     def serve(self, server: grpc.Server, telemetry: Telemetry, credentials: grpc.ServerCredentials | None) -> int:
         """Serve where and as long as these options say; return the exit status."""
@@ -92,12 +104,12 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
             0.0,
             "How long to be NOT_SERVING before refusing calls.",
         ),
-        option("--max-workers", f"{prefix}_MAX_WORKERS", COUNT, 32, "Threads, so handlers that run at once."),
+        option("--max-workers", f"{prefix}_MAX_WORKERS", COUNT, 2_500, "Threads, so handlers that run at once."),
         option(
             "--max-concurrent-rpcs",
             f"{prefix}_MAX_CONCURRENT_RPCS",
             COUNT,
-            1_000,
+            2_500,
             "Calls at once, waiting ones included.",
         ),
         option(
@@ -108,10 +120,31 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
             "Calls at once on one connection.",
         ),
         option(
+            "--max-connections",
+            f"{prefix}_MAX_CONNECTIONS",
+            COUNT,
+            500,
+            "Connections at once; one more is closed.",
+        ),
+        option(
+            "--max-connection-age",
+            f"{prefix}_MAX_CONNECTION_AGE",
+            AGE,
+            None,
+            "How long a connection may take new calls; without end unless given.",
+        ),
+        option(
+            "--max-connection-age-grace",
+            f"{prefix}_MAX_CONNECTION_AGE_GRACE",
+            AGE,
+            60.0,
+            "How long calls on a connection of that age may still run.",
+        ),
+        option(
             "--max-request-bytes",
             f"{prefix}_MAX_REQUEST_BYTES",
             BYTES,
-            4 * 1024**2,
+            128 * 1024,
             "Largest gRPC message received.",
         ),
         tls_option(CERTIFICATE, f"{prefix}_TLS_CERT", "File of the server's certificate chain; it has TLS then."),
@@ -141,6 +174,10 @@ def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[
             # Without this a second server on a used port takes half of the calls, silently.
             ("grpc.so_reuseport", 0),
             ("grpc.max_concurrent_streams", options.max_concurrent_streams),
+            ("grpc.max_allowed_incoming_connections", options.max_connections),
+            # One that is taken and says nothing would keep its place for two minutes.
+            ("grpc.server_handshake_timeout_ms", 10_000),
+            *options.ages(),
             ("grpc.max_receive_message_length", options.max_request_bytes),
         ],
     )

@@ -83,7 +83,14 @@ def refuse_field(context: grpc.ServicerContext, field: str, why: str) -> None:
 @click.command()
 @server_options("SERVICE_A", port=8080)
 @option("--max-msg-bytes", "SERVICE_A_MAX_MSG_BYTES", BYTES, 64 * 1024, "Longest msg that is echoed.")
-def main(max_msg_bytes: int, **settings: Any) -> int:
+@option(
+    "--max-joined-bytes",
+    "SERVICE_A_MAX_JOINED_BYTES",
+    BYTES,
+    256 * 1024,
+    "Longest text that EchoJoin makes of several.",
+)
+def main(max_msg_bytes: int, max_joined_bytes: int, **settings: Any) -> int:
     """Service A: EchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
     credentials = options.credentials()
@@ -96,7 +103,7 @@ def main(max_msg_bytes: int, **settings: Any) -> int:
         services=SERVICES,
     ) as telemetry:
         server = new_server(options, telemetry, SERVICES)
-        echo = EchoService(max_msg_bytes=max_msg_bytes, max_joined_bytes=options.max_request_bytes)
+        echo = EchoService(max_msg_bytes=max_msg_bytes, max_joined_bytes=max_joined_bytes)
         add_EchoServiceServicer_to_server(echo, server)
         return options.serve(server, telemetry, credentials)
 

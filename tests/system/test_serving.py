@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -110,14 +111,47 @@ def test_negative_times(system: System) -> None:
 
 
 def test_joined_text_is_bounded() -> None:
-    """What A joins is no longer than a request may be, however many messages it is made of."""
-    with Service("service-a", "--max-request-bytes", "1000") as service, channel_to(service) as channel:
+    """What A joins has a limit, however many messages it is made of."""
+    with Service("service-a", "--max-joined-bytes", "1000") as service, channel_to(service) as channel:
         stub = EchoServiceStub(channel)
         joined = stub.EchoJoin((EchoRequest(msg="x" * 99) for _ in range(10)), timeout=5).echo
         refused = refusal_of(lambda: stub.EchoJoin((EchoRequest(msg="x" * 99) for _ in range(11)), timeout=5))
 
     assert 999 == len(joined)
     assert "msg" == blamed_field(refused)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_connections_are_bounded(folder: str) -> None:
+    """--max-connections is how many there are: one more is closed at once, and taken when another has left."""
+    local = [("grpc.use_local_subchannel_pool", 1), ("grpc.initial_reconnect_backoff_ms", 100)]
+    with Service(folder, "--max-connections", "2") as service:
+        host, port = service.address.split(":")
+        with contextlib.ExitStack() as silent:
+            for _ in range(2):
+                silent.enter_context(socket.create_connection((host, int(port))))
+            with grpc.insecure_channel(service.address, local) as channel:
+                refused = refusal_of(lambda: HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=5))
+        with grpc.insecure_channel(service.address, local) as channel:
+            answer = HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=5, wait_for_ready=True)
+
+    assert grpc.StatusCode.UNAVAILABLE is refused.code()
+    assert "ok" == answer.status
+
+
+def test_connections_have_an_age() -> None:
+    """A connection of --max-connection-age takes no new calls, and those on it end after the grace."""
+    ages = ("--max-connection-age", "0.2", "--max-connection-age-grace", "0.2")
+    over = threading.Event()
+    with Service("service-a", *ages) as service, channel_to(service) as channel:
+        stub = EchoServiceStub(channel)
+        chat = stub.EchoChat(until(over, EchoRequest(msg="one")))
+        assert "one" == next(chat).echo
+        cut_off = refusal_of(lambda: next(chat))
+        over.set()
+
+        assert grpc.StatusCode.UNAVAILABLE is cut_off.code()
+        assert "hello" == stub.Echo(EchoRequest(msg="hello"), timeout=5, wait_for_ready=True).echo
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

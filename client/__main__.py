@@ -1,9 +1,10 @@
 """`python client COMMAND`: call the services, watch them, and see what they report about it."""
 
 if __name__ == "__main__":
-    from programs.start_up import end_at_signals, interrupt_at_sigint
+    from programs.start_up import end_at_signals, interrupt_at_sigint, silence_core
 
     end_at_signals()  # the imports alone take half a second
+    silence_core()
 
 from importlib import import_module
 

@@ -18,7 +18,7 @@ from .calls.batch_reporter import BatchReporter
 from .client.aio_channel import AioObservedChannel
 from .client.aio_interceptors import aio_client_interceptors
 from .client.channel import ObservedChannel
-from .logs.observer import log_calls
+from .logs.observer import log_observer
 from .logs.setup import call_logger, configure_logging
 from .metrics.collectors import check_multiprocess
 from .metrics.endpoint import MetricsEndpoint
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
     from .calls.observer import Observer
+    from .logs.limit import LineLimit
     from .logs.writer import LogWriter
     from .traces.provider import Tracing
 
@@ -70,6 +71,7 @@ class Telemetry:
         tracing: Tracing,
         registry: CollectorRegistry,
         log_writer: LogWriter | None,
+        line_limit: LineLimit,
         reporter: BatchReporter,
         contrib: Contrib | None,
         flush_seconds: float,
@@ -80,6 +82,7 @@ class Telemetry:
         self.services: tuple[str, ...] = ()
         self.metrics_address: str | None = None
         self.reporter = reporter
+        self._line_limit = line_limit
         self._contrib = contrib
         self._flush_seconds = flush_seconds
         self._on_close = contextlib.ExitStack()
@@ -144,13 +147,10 @@ class Telemetry:
             wanted = without_services(filter_, excluded_services())
             contrib = Contrib(tracing.provider, wanted or default_filter()) if settings.is_contrib else None
             spans = adopt_current_span(contrib.filter) if contrib else trace_calls(tracing.provider, None, wanted)
+            lines = log_observer(logger.bind(service=name), settings.log_calls, settings.log_baggage)
             reporter = BatchReporter(
                 measure_calls(registry, services, client_services=client_services),
-                log_calls(
-                    logger.bind(service=name),
-                    only=settings.log_calls,
-                    baggage_keys=settings.log_baggage,
-                ),
+                lines,
                 *observers,
                 at_once=[spans],
             )
@@ -158,6 +158,7 @@ class Telemetry:
                 tracing=tracing,
                 registry=registry,
                 log_writer=writer,
+                line_limit=lines.limit,
                 reporter=reporter,
                 contrib=contrib,
                 flush_seconds=flush_seconds,
@@ -215,6 +216,7 @@ class Telemetry:
         deadline = time.monotonic() + seconds
         out = self.reporter.flush(seconds)
         out &= self.tracing.flush(max(0.0, deadline - time.monotonic()))
+        out &= self._line_limit.flush(max(0.0, deadline - time.monotonic()))
         if self.log_writer is not None:
             out &= self.log_writer.flush(max(0.0, deadline - time.monotonic()))
         return out
@@ -229,6 +231,7 @@ class Telemetry:
             deadline = time.monotonic() + self._flush_seconds
             self.reporter.close(self._flush_seconds)
             self.tracing.close(max(0.0, deadline - time.monotonic()))
+            self._line_limit.flush(max(0.05, deadline - time.monotonic()))
             if self.log_writer is not None:
                 self.log_writer.flush(max(0.05, deadline - time.monotonic()))
 
@@ -249,7 +252,9 @@ class Telemetry:
         """Let /metrics name the service and its version, and report what telemetry itself has lost."""
         if self.registry.get_target_info() is None:
             self.registry.set_target_info({key.replace(".", "_"): value for key, value in attributes.items()})
-        losses = report_losses(self.registry, self.tracing.processor, self.tracing.delivery, self.log_writer)
+        losses = report_losses(
+            self.registry, self.tracing.processor, self.tracing.delivery, self.log_writer, self._line_limit
+        )
         self._on_close.callback(losses)
 
     def serve_metrics(self, port: int | None) -> None:

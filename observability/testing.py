@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from .calls.batch_reporter import BatchReporter
 from .calls.observer import LifecycleObserver
-from .logs.observer import log_calls
+from .logs.observer import log_observer
 from .metrics.observer import measure_calls
 from .telemetry import Telemetry
 from .traces.observer import trace_calls
@@ -69,9 +69,10 @@ class RecordedTelemetry:
         self._seconds = seconds
         wrapper = structlog.make_filtering_bound_logger(log_level)
         logger = structlog.wrap_logger(None, processors=[self._keep_line], wrapper_class=wrapper)
+        lines = log_observer(logger.bind(service=service_name))
         reporter = BatchReporter(
             measure_calls(self.registry, services, client_services=client_services),
-            log_calls(logger.bind(service=service_name)),
+            lines,
             *observers,
             self._calls,  # last: what it sees ended is reported everywhere
             at_once=[trace_calls(self.tracer_provider, None, filter_)],
@@ -80,6 +81,7 @@ class RecordedTelemetry:
             tracing=Tracing(self.tracer_provider, owned=True),
             registry=self.registry,
             log_writer=None,
+            line_limit=lines.limit,
             reporter=reporter,
             contrib=None,
             flush_seconds=seconds,

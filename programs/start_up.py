@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do to a program that is still starting: its imports take half a second."""
+"""What a program does in its first lines, before imports that take half a second."""
 
 import os
 import signal
@@ -20,6 +20,15 @@ def end_at_signals(status: int | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def silence_core() -> None:
+    """
+    Let gRPC's core write nothing to stderr, unless `GRPC_VERBOSITY` says otherwise; before grpc is imported.
+
+    It writes whatever bytes a stranger sends, as in a GOAWAY, unescaped and without a bound.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def interrupt_at_sigint() -> None:

@@ -3,9 +3,10 @@
 # ruff: noqa: N802 - an RPC is a method under its own name
 
 if __name__ == "__main__":
-    from programs.start_up import end_at_signals
+    from programs.start_up import end_at_signals, silence_core
 
     end_at_signals(0)  # until `serve` hears them: the imports alone take half a second
+    silence_core()
 
 import contextlib
 import queue

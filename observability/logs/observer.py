@@ -12,6 +12,7 @@ from ..calls.method import is_infrastructure
 from ..calls.observer import LifecycleObserver
 from ..calls.status import OK, SERVER_FAULTS
 from ..calls.values import safe_str, stacktrace
+from .limit import LineLimit
 from .render import LINE_KEYS, safe_key
 
 if TYPE_CHECKING:
@@ -52,8 +53,14 @@ def log_calls(logger: Any, *, only: str | float = "all", baggage_keys: Sequence[
     Log every call with this structlog logger: logger.info("call", endpoint=…, status=…, …) when it has ended.
 
     `only` is all, failed, or a number of milliseconds: then only calls that failed or took longer have a line.
-    `baggage_keys` names the W3C baggage entries that become fields of the line.
+    `baggage_keys` names the W3C baggage entries that become fields of the line. A server's calls that never ran have
+    a line each up to a rate; beyond it one line a second has their number.
     """
+    return log_observer(logger, only, baggage_keys)
+
+
+def log_observer(logger: Any, only: str | float = "all", baggage_keys: Sequence[str] = ()) -> LogObserver:
+    """Return what log_calls does, with the limit of its lines."""
     return BaggageLogObserver(logger, only, baggage_keys) if baggage_keys else LogObserver(logger, only)
 
 
@@ -61,6 +68,7 @@ class LogObserver(LifecycleObserver):
     """Logs calls."""
 
     def __init__(self, logger: Any, only: str | float) -> None:
+        self.limit = LineLimit(logger)
         self._logger = logger
         self._only = only
 
@@ -68,6 +76,8 @@ class LogObserver(LifecycleObserver):
         """Log the call, if it is to have a line."""
         if self._only == "all" or _should_log(outcome, self._only):
             level = "debug" if is_infrastructure(call.service) else level_of(outcome)
+            if outcome.code is not OK and _never_ran(call) and not self.limit.allows(level, outcome.code.name):
+                return
             ended = _call_ended(call.after(outcome.seconds))
             getattr(self._logger, level)(ended, **_line(call, outcome, level))
 
@@ -89,6 +99,11 @@ class BaggageLogObserver(LogObserver):
         found = {key: value for key in self._keys if (value := baggage.get_baggage(key)) is not None}
         if found:
             call.fields = {**found, **(call.fields or {})}
+
+
+def _never_ran(call: Call) -> bool:
+    """Return whether a server has refused a call, or its caller left, before its handler started."""
+    return call.queue_seconds is None and call.kind == "server"
 
 
 def _should_log(outcome: Outcome, only: str | float) -> bool:

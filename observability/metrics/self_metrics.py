@@ -25,6 +25,13 @@ if TYPE_CHECKING:
         def dropped(self) -> int:
             """How many, since the process started."""
 
+    class Counts(Protocol):
+        """Whatever counts."""
+
+        @property
+        def count(self) -> int:
+            """How many, since the process started."""
+
     class Exports(Protocol):
         """Whatever counts the exports that failed."""
 
@@ -37,7 +44,7 @@ class Losses:
     """A collector of `observability_…_total`: the sums of what its sources count."""
 
     def __init__(self) -> None:
-        self.sources: list[tuple[Drops | None, Exports | None, Drops | None]] = []
+        self.sources: list[tuple[Drops | None, Exports | None, Drops | None, Counts]] = []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counters, as they are now; Prometheus's client calls this at a scrape."""
@@ -46,17 +53,22 @@ class Losses:
             (
                 "spans_dropped",
                 "Spans lost: the queue was full, their export failed, or the collector rejected them.",
-                sum(spans.dropped for spans, _, _ in sources if spans),
+                sum(spans.dropped for spans, *_ in sources if spans),
             ),
             (
                 "span_export_failures",
                 "Batches of spans that could not be exported.",
-                sum(exports.failures for _, exports, _ in sources if exports),
+                sum(exports.failures for _, exports, *_ in sources if exports),
             ),
             (
                 "log_lines_dropped",
                 "Log lines that nobody took in time.",
-                sum(lines.dropped for _, _, lines in sources if lines),
+                sum(lines.dropped for _, _, lines, _ in sources if lines),
+            ),
+            (
+                "log_lines_limited",
+                "Calls that never ran and have no log line each: one line a second has their number.",
+                sum(limited.count for *_, limited in sources),
             ),
             (
                 "log_values_cut",
@@ -73,14 +85,18 @@ _lock: Final = threading.Lock()
 
 
 def report_losses(
-    registry: CollectorRegistry, spans: Drops | None, exports: Exports | None, lines: Drops | None
+    registry: CollectorRegistry,
+    spans: Drops | None,
+    exports: Exports | None,
+    lines: Drops | None,
+    limited: Counts,
 ) -> Callable[[], None]:
     """
     Let this registry have what these have lost, added to what others of the process have; return what ends it.
 
     What is None counts nothing.
     """
-    source = (spans, exports, lines)
+    source = (spans, exports, lines, limited)
     with _lock:
         losses = _registries.get(registry)
         if losses is None:

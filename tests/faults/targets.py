@@ -66,15 +66,18 @@ class Target:
                 "started": self.total(f"grpc_{kind}_started_total"),
                 "handled": self.total(f"grpc_{kind}_handled_total"),
                 "timed": self.total(f"grpc_{kind}_handling_seconds_count"),
-                "lines": len(self.lines(kind)),
+                "lines": self.codes(kind).total(),
             }
             if len({*counts.values()}) == 1 or time.monotonic() > deadline:
                 return counts
             time.sleep(0.05)
 
     def codes(self, kind: str = "server") -> Counter[str]:
-        """Return how many calls the log has of each code."""
-        return Counter(fields(line)["code"] for line in self.lines(kind))
+        """Return how many calls the log has of each code: one a line, but for lines that have a number of calls."""
+        codes = Counter(fields(line)["code"] for line in self.lines(kind))
+        for line in map(fields, self.service.stdout.lines(" calls=") if kind == "server" else []):
+            codes[line["code"]] += int(line["calls"])
+        return codes
 
     def complaints(self) -> list[str]:
         """Return the errors of its own that it has logged, and what nobody has caught, since it was asked last."""

@@ -104,7 +104,14 @@ def test_scrape_has_exemplars_that_name_the_trace(collected: Collected) -> None:
 def test_scrape_says_what_telemetry_lost(collected: Collected) -> None:
     """/metrics says what telemetry itself has lost: nothing, so far."""
     scrape = collected[0].scrape()
-    names = ("spans_dropped", "span_export_failures", "log_lines_dropped", "log_values_cut", "observer_errors")
+    names = (
+        "spans_dropped",
+        "span_export_failures",
+        "log_lines_dropped",
+        "log_lines_limited",
+        "log_values_cut",
+        "observer_errors",
+    )
 
     assert [f"observability_{name}_total 0.0" for name in names] == re.findall(
         r"^observability_.*", scrape, re.MULTILINE

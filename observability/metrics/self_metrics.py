@@ -44,7 +44,7 @@ class Losses:
     """A collector of `observability_…_total`: the sums of what its sources count."""
 
     def __init__(self) -> None:
-        self.sources: list[tuple[Drops | None, Exports | None, Drops | None, Counts]] = []
+        self.sources: list[tuple[Drops | None, Exports | None, Drops | None, Counts | None]] = []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counters, as they are now; Prometheus's client calls this at a scrape."""
@@ -68,7 +68,7 @@ class Losses:
             (
                 "log_lines_limited",
                 "Calls that never ran and have no log line each: one line a second has their number.",
-                sum(limited.count for *_, limited in sources),
+                sum(limited.count for *_, limited in sources if limited),
             ),
             (
                 "log_values_cut",
@@ -89,7 +89,7 @@ def report_losses(
     spans: Drops | None,
     exports: Exports | None,
     lines: Drops | None,
-    limited: Counts,
+    limited: Counts | None,
 ) -> Callable[[], None]:
     """
     Let this registry have what these have lost, added to what others of the process have; return what ends it.

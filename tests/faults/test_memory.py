@@ -3,13 +3,13 @@
 import json
 import time
 
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from client.processes import Service
 from tests.faults.conftest import Figure
 from tests.faults.good_client import GoodClient
 from tests.faults.targets import service_b
-from tests.support.h2 import Peer, Wire
+from tests.support.h2 import PREFACE, Peer, Wire
 from tests.system.conftest import run_client
 
 SECONDS = 6.0
@@ -20,6 +20,13 @@ def leaving(wire: Wire) -> None:
     """Take a connection, let it go at once, and stay."""
     wire.greet()
     wire.send(GoAwayFrame(0, last_stream_id=LAST_OF_ALL))
+    wire.hold()
+
+
+def gone(wire: Wire) -> None:
+    """Do the same in one go, so that no call is on the connection before it is over."""
+    wire.receive_exactly(len(PREFACE))
+    wire.send(SettingsFrame(0), GoAwayFrame(0, last_stream_id=LAST_OF_ALL))
     wire.hold()
 
 
@@ -45,7 +52,7 @@ def test_a_that_leaves_at_once_and_stays(figure: Figure) -> None:
 
 def test_client_of_one_that_leaves_at_once_and_stays(figure: Figure) -> None:
     """The client's call to such a peer fails at once, and not at its deadline."""
-    with Peer(leaving) as peer:
+    with Peer(gone) as peer:
         result = run_client("echo", "hello", "--timeout", "30", SERVICE_A_ADDRESS=peer.address)
         answer = json.loads(result.stdout)
 

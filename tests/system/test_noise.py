@@ -5,15 +5,15 @@ from typing import Any
 
 import grpc
 import pytest
+from hyperframe.frame import GoAwayFrame, PingFrame
 
 from client.lines import fields
 from client.processes import Service
 from client.web import get
+from tests.support.h2 import dial
 from tests.support.rpc import method
-from tests.support.wire import frame, raw_call, received
 
 MANY, AT_ONCE = 2_000, 50
-PING, GOAWAY = 6, 7
 GARBAGE = bytes(range(256))
 
 
@@ -60,11 +60,10 @@ def test_counts_of_a_flood(flooded: tuple[list[dict[str, str]], str]) -> None:
 def test_lines_of_grpcs_core(variables: dict[str, str], shown: bool) -> None:  # noqa: FBT001 - a parameter of the test
     """What a stranger sends is in no line of gRPC's core, unless somebody wants to know."""
     with Service("service-a", OTEL_TRACES_EXPORTER="none", **variables) as service:
-        with raw_call(service.address, b"/echo.v1.HealthService/Check") as connection:
-            connection.sendall(
-                frame(GOAWAY, 0, 0, bytes(4) + (2).to_bytes(4) + GARBAGE) + frame(PING, 0, 0, b"all read")
-            )
-            assert received(connection, b"all read", 10)
+        with dial(service.address) as wire:
+            goaway = GoAwayFrame(0, last_stream_id=0, error_code=2, additional_data=GARBAGE)
+            wire.send(goaway, PingFrame(0, b"all read"))
+            wire.wait_for(lambda: wire.pongs == 1)
         service.stop()
         said = service.stderr.wait_for_end()
 

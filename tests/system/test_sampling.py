@@ -36,7 +36,7 @@ def test_who_decides(sampler: str, expected: set[tuple[str, str]]) -> None:
         grpc.insecure_channel(service.address) as channel,
     ):
         for (trace_id, flags), parent in parents.items():
-            metadata = [("traceparent", f"00-{trace_id}-{parent:016x}-{flags}")]
+            metadata = (("traceparent", f"00-{trace_id}-{parent:016x}-{flags}"),)
             EchoServiceStub(channel).Echo(EchoRequest(msg="hello"), timeout=5, metadata=metadata)
         receiver.wait_for(1, trace_id=last)  # spans are sent in the order of their calls
         seen = {int(span.parent_id, 16) for span in receiver.spans()}

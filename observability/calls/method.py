@@ -28,6 +28,8 @@ class Method:
     """Its service's and its own name, such as echo.v1.EchoService/Echo."""
     endpoint: str
     """`/` and its own name in kebab-case, such as /echo; `/unknown` for an unknown method."""
+    is_infrastructure: bool
+    """Whether its calls are neither traced nor logged above DEBUG by default: mostly probes."""
     extensions: dict[object, Any] = field(default_factory=dict)
     """What the signals have made once for it, each under itself."""
 
@@ -66,7 +68,7 @@ def method_at(path: str, type_: Type, *, registered: bool = True) -> Method:
     if not service:
         service, name = name, ""
     endpoint = f"/{kebab(name)}" if registered else "/unknown"
-    return Method(service, name, type_, registered, full_name, endpoint)
+    return Method(service, name, type_, registered, full_name, endpoint, service.startswith(INFRASTRUCTURE_SERVICES))
 
 
 def kebab(name: str) -> str:
@@ -76,8 +78,3 @@ def kebab(name: str) -> str:
 
 INFRASTRUCTURE_SERVICES: Final = ("grpc.health.v1.", "grpc.reflection.")
 """Prefixes of the services whose calls are logged at DEBUG, and not traced: mostly probes."""
-
-
-def is_infrastructure(service: str) -> bool:
-    """Return whether this service's calls are neither traced nor logged above DEBUG by default."""
-    return service.startswith(INFRASTRUCTURE_SERVICES)

@@ -131,7 +131,10 @@ class Observers(LifecycleObserver):
         for place, hook in hooks:
             state = states[place]
             if state is not _FAILED:
-                self._call(place, hook, call, state, *arguments)
+                try:  # here: a method for it would cost as much as most hooks do
+                    hook(call, state, *arguments)
+                except BaseException as error:  # noqa: BLE001 - as in start
+                    _isolate(self._all[place], error)
 
     def _call(self, place: int, hook: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from opentelemetry import baggage
 
-from ..calls.method import is_infrastructure
 from ..calls.observer import LifecycleObserver
 from ..calls.status import OK, SERVER_FAULTS
 from ..calls.values import safe_str, stacktrace
@@ -75,7 +74,7 @@ class LogObserver(LifecycleObserver):
     def on_end(self, call: Call, _state: None, outcome: Outcome) -> None:
         """Log the call, if it is to have a line."""
         if self._only == "all" or _should_log(outcome, self._only):
-            level = "debug" if is_infrastructure(call.service) else level_of(outcome)
+            level = "debug" if call.descriptor.is_infrastructure else level_of(outcome)
             if outcome.code is not OK and _never_ran(call) and not self.limit.allows(level, outcome.code.name):
                 return
             ended = _call_ended(call.after(outcome.seconds))

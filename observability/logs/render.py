@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from ..calls.values import (
     STACKTRACE_LIMIT,
@@ -79,21 +79,16 @@ def _text(value: Any) -> str:
 
 def render_keyvalue(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:
     """
-    Render one line: UTC time, that of `at_ns` or now, then key=value in the order of the fields.
+    Render one line: UTC time, that of `at_ns`, of a call's line, or now, then key=value in the order of the fields.
 
     It is no longer than LINE_BYTES.
     """
-    parts = [clock(at_ns)]
-    unknown = fields.get("endpoint") == "/unknown"
-    for key, value in fields.items():
-        if key in _REPEATED and not unknown and type(value) is str and len(value) <= _SURELY_SHORT:
-            parts.append(_repeated_pair(key, value))
-        elif key == "latency_ms" and type(value) is float:
-            parts.append(f"latency_ms={value:.3f}")
-        elif key == "stacktrace":
-            parts.append(f"stacktrace={quoted(truncate_start(_text(value)))}")
-        else:
-            parts.append(_pair(key, value, quote=key == "error" or (unknown and key == "method")))
+    pairs = _OTHER_PAIRS
+    if fields.get("endpoint") == "/unknown":
+        pairs = _UNKNOWN_PAIRS
+    elif at_ns is not None and len(fields.get("method", "")) <= _SURELY_SHORT:
+        pairs = _CALL_PAIRS
+    parts = [clock(at_ns), *[pairs.get(key, _pair)(key, value) for key, value in fields.items()]]
     line = " ".join(parts)
     if len(line) * _LONGEST_CHARACTER < LINE_BYTES or len(line.encode()) < LINE_BYTES:
         return line
@@ -109,11 +104,40 @@ def _pair(key: str, value: Any, *, quote: bool = False) -> str:
     return f"{safe_key(key)}={text}"
 
 
-_REPEATED: Final = frozenset(
-    {"service", "endpoint", "status", "level", "kind", "method", "code", "peer", "peer_identity"}
-)
-"""Keys whose values come again and again: each pair is rendered once."""
-_repeated_pair: Final = functools.lru_cache(maxsize=1024)(_pair)
+def _latency_pair(key: str, value: Any) -> str:
+    return f"latency_ms={value:.3f}" if type(value) is float else _pair(key, value)
+
+
+def _stacktrace_pair(_key: str, value: Any) -> str:
+    return f"stacktrace={quoted(truncate_start(_text(value)))}"
+
+
+def _repeated_pair(key: str, value: Any) -> str:
+    return (_kept_pair if type(value) is str and len(value) <= _SURELY_SHORT else _pair)(key, value)
+
+
+_kept_pair: Final = functools.lru_cache(maxsize=1024, typed=True)(_pair)
+_quoted_pair: Final = functools.partial(_pair, quote=True)
+_plain_pair: Final = "{}={}".format
+
+_Pairs: TypeAlias = "dict[str, Callable[[str, Any], str]]"
+_OTHER_PAIRS: Final[_Pairs] = {
+    "service": _repeated_pair,
+    "level": _repeated_pair,
+    "error": _quoted_pair,
+    "latency_ms": _latency_pair,
+    "stacktrace": _stacktrace_pair,
+}
+"""How pairs are rendered whose values may be anything; others as by `_pair`."""
+_UNKNOWN_PAIRS: Final[_Pairs] = {**_OTHER_PAIRS, "method": _quoted_pair}
+"""The same in the line of a call of an unknown method."""
+_CALL_PAIRS: Final[_Pairs] = {
+    **_OTHER_PAIRS,
+    **dict.fromkeys(["endpoint", "status", "level", "kind", "method", "code", "peer"], _kept_pair),
+    **dict.fromkeys(["deadline_ms", "sent", "received", "trace_id", "span_id"], _plain_pair),
+    "peer_identity": _repeated_pair,
+}
+"""The same in the line of another call, whose own values are known for short texts and numbers: without a look."""
 
 
 def render_json(fields: MutableMapping[str, Any], at_ns: int | None = None) -> str:

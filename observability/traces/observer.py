@@ -12,7 +12,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from ..calls.errors import record_error
-from ..calls.method import INFRASTRUCTURE_SERVICES, is_infrastructure
+from ..calls.method import INFRASTRUCTURE_SERVICES
 from ..calls.observer import LifecycleObserver
 from ..calls.status import OK, SERVER_FAULTS, name_of
 from ..calls.values import VALUE_LIMIT, safe_str, stacktrace
@@ -121,7 +121,7 @@ class TraceObserver(Spans):
 
     def on_start(self, call: Call) -> CallSpan | None:
         """Start a client's span, and write its context into the metadata; a server's starts with its handler."""
-        wanted = not is_infrastructure(call.service) if self._filter is None else self._filter(filter_details(call))
+        wanted = not call.descriptor.is_infrastructure if self._filter is None else self._filter(filter_details(call))
         if call.kind == "client":
             return self._start_client(call, wanted=wanted)
         if not wanted:

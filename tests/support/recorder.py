@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import grpc
 import structlog
 from opentelemetry import trace as opentelemetry_trace
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -20,6 +21,8 @@ from observability import Call, Observer, Outcome, Telemetry, log_calls, measure
 
 PATIENCE: Final = 15.0
 """Seconds that a test waits for what must come; it fails after them."""
+_RESOURCE: Final = Resource.create()
+"""That of all recorders' spans: to detect it starts threads."""
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _globals = threading.Lock()
 
@@ -69,7 +72,7 @@ class Recorder:
         self.registry = registry or CollectorRegistry()
         self._reported = threading.Condition()
         self._spans = InMemorySpanExporter()
-        self.provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+        self.provider = TracerProvider(sampler=sampler, resource=_RESOURCE, shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._spans))
         logger = structlog.wrap_logger(None, processors=[self._keep_line]).bind(service="A")
         self.observers: list[Observer] = [
@@ -179,7 +182,7 @@ class Recorder:
 
     def value(self, name: str, **labels: str) -> float | None:
         """Return a sample's value, or None where there is no such series."""
-        return self.registry.get_sample_value(name, labels)
+        return next((sample.value for sample in self._samples(name) if sample.labels == labels), None)
 
     def total(self, name: str) -> float:
         """Return the sum of a sample's values over all its series."""

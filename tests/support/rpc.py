@@ -104,12 +104,12 @@ class CatchAll(grpc.GenericRpcHandler):
         return self._handler
 
 
-def service(**behaviors: Any) -> grpc.GenericRpcHandler:
+def service(name: str = SERVICE, /, **behaviors: Any) -> grpc.GenericRpcHandler:
     """Return a service with one method per arity that has a behaviour here, such as unary=."""
     methods = {
         NAMES[arity]: HANDLERS[arity](behavior, response_serializer=bytes) for arity, behavior in behaviors.items()
     }
-    return grpc.method_handlers_generic_handler(SERVICE, methods)
+    return grpc.method_handlers_generic_handler(name, methods)
 
 
 @contextlib.contextmanager

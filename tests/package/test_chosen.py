@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import grpc
@@ -13,7 +15,7 @@ import pytest
 from observability import AioHideExceptions, AioServerInterceptor, HideExceptions, ServerInterceptor
 from protos import echo_pb2, echo_pb2_grpc
 from tests.support.recorder import Recorder
-from tests.support.rpc import ARITIES, LOCAL, STREAMS, aio_connected, connected, method, requests
+from tests.support.rpc import ARITIES, LOCAL, NAMES, STREAMS, aio_connected, connected, method, requests, service
 
 pytestmark = pytest.mark.expects_errors(
     r"\[(LookupError|ValueError|Unlucky|KeyError|\w*ExceptionGroup|NotImplementedError)\b"
@@ -230,24 +232,68 @@ def status_with(style: str, arity: str, behavior: Any, *interceptors_: Any) -> S
     return asyncio.run(on_asyncio())
 
 
-@pytest.mark.parametrize("style", ["sync", "aio", "plain"])
-@EACH_ARITY
-@ORDERS
-@pytest.mark.parametrize("name", ACTS)
-def test_what_is_chosen(style: str, arity: str, order: str, name: str) -> None:
-    """A handler that sets a status before it raises has chosen it only with both a code and a text."""
-    recorder, act = Recorder(), ACTS[name]
-    behavior = (raising_aio if style == "aio" else raising)(act, arity)
-    alone = status_with(style, arity, behavior)
-    found = status_with(style, arity, behavior, *interceptors(style, order, recorder))
-    count = 1 if "ours" in order else 0
-    recorder.wait_for(count)
+def of_each_arity(make: Callable[[str], Any]) -> dict[str, Any]:
+    """Return what is made of each arity."""
+    return {arity: make(arity) for arity in ARITIES}
 
-    assert (act.hidden if "hiding" in order else alone) == found
+
+Services = dict[str, dict[str, Any]]
+"""Behaviours by the service's name, then by their arity."""
+Found = dict[tuple[str, str], Status]
+"""What came of the calls, by the service's name and the arity."""
+
+
+def ask_each(style: str, services: Services, *interceptors_: Any, recorder: Recorder | None = None) -> Found:
+    """Call these services' methods, on grpc.server or grpc.aio.server, each when the call before is reported."""
+    handlers = [service(name.replace(" ", "_"), **behaviors) for name, behaviors in services.items()]
+    cases = [(name, arity) for name, behaviors in services.items() for arity in behaviors]
+    found: Found = {}
+
+    def start(channel: Any, name: str, arity: str) -> Any:
+        path = f"/{name.replace(' ', '_')}/{NAMES[arity]}"
+        return method(channel, arity, path)(requests(arity), timeout=PATIENCE)
+
+    if style == "sync":
+        with connected(*interceptors_, handlers=handlers) as channel:
+            for case in cases:
+                found[case] = ask(partial(start, channel, *case))
+                if recorder:
+                    recorder.wait_for(len(found))
+        return found
+
+    async def on_asyncio() -> None:
+        async with aio_connected(*interceptors_, handlers=handlers) as channel:
+            for case in cases:
+                found[case] = await ask_aio(partial(start, channel, *case))
+                if recorder:
+                    await asyncio.to_thread(recorder.wait_for, len(found))
+
+    asyncio.run(on_asyncio())
+    return found
+
+
+def errors_of(recorder: Recorder) -> list[str | None]:
+    """Return the names of the exceptions that are reported."""
+    return [type(outcome.error).__name__ if outcome.error else None for outcome in recorder.outcomes]
+
+
+@pytest.mark.parametrize("style", ["sync", "aio", "plain"])
+@ORDERS
+def test_what_is_chosen(style: str, order: str) -> None:
+    """A handler that sets a status before it raises has chosen it only with both a code and a text."""
+    recorder = Recorder()
+    raises = raising_aio if style == "aio" else raising
+    services = {name: of_each_arity(partial(raises, act)) for name, act in ACTS.items()}
+    alone = ask_each(style, services)
+    ours = interceptors(style, order, recorder)
+    found = ask_each(style, services, *ours, recorder=recorder if "ours" in order else None)
+    hidden = {(name, arity): ACTS[name].hidden for name, arity in alone}
+
+    assert (hidden if "hiding" in order else alone) == found
     if order == "hiding, ours":
-        assert [act.reported] == [outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes]
+        assert [ACTS[name].reported for name, _ in found] == errors_of(recorder)
     if order in ("ours", "ours, hiding"):
-        assert [found.code] == recorder.codes
+        assert [status.code for status in found.values()] == recorder.codes
 
 
 class Wrapped(NamedTuple):
@@ -356,25 +402,23 @@ def aborting_aio(way: Wrapped, arity: str) -> Any:
 
 
 @STACKS
-@EACH_ARITY
 @ORDERS
-@pytest.mark.parametrize("name", WAYS)
-def test_wrapped_abort(stack: str, arity: str, order: str, name: str) -> None:
+def test_wrapped_abort(stack: str, order: str) -> None:
     """An abort is the call's status however it leaves the handler, hidden or not; other exceptions are reported."""
-    recorder, way = Recorder(), WAYS[name]
-    behavior = (aborting if stack == "sync" else aborting_aio)(way, arity)
-    found = status_with(stack, arity, behavior, *interceptors(stack, order, recorder))
-    count = 1 if "ours" in order else 0
-    recorder.wait_for(count)
+    recorder = Recorder()
+    aborts = aborting if stack == "sync" else aborting_aio
+    services = {name: of_each_arity(partial(aborts, way)) for name, way in WAYS.items()}
+    ours = interceptors(stack, order, recorder)
+    found = ask_each(stack, services, *ours, recorder=recorder if "ours" in order else None)
+    cases = list(itertools.product(WAYS, ARITIES))
+    reported = cases if "ours" in order else []
 
-    assert Status("NOT_FOUND", "as asked") == found
-    assert [("NOT_FOUND", "as asked")] * count == [
+    assert dict.fromkeys(cases, Status("NOT_FOUND", "as asked")) == found
+    assert [("NOT_FOUND", "as asked")] * len(reported) == [
         (outcome.code.name, outcome.details) for outcome in recorder.outcomes
     ]
     if order != "ours, hiding":  # where an abort in its place may reach ours
-        assert [way.reported] * count == [
-            outcome.error and type(outcome.error).__name__ for outcome in recorder.outcomes
-        ]
+        assert [WAYS[name].reported for name, _ in reported] == errors_of(recorder)
 
 
 @EACH_ARITY

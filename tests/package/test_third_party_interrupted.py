@@ -49,10 +49,11 @@ def interrupt(channel: grpc.Channel, how: str, arity: str, begun: threading.Even
     with contextlib.suppress(grpc.RpcError, grpc.FutureCancelledError, AttributeError):
         if arity in STREAMS:
             next(call)
-        begun.wait(PATIENCE)
-        if how == "deadline":
+        if how == "deadline":  # which may come before the handler has begun
             _ = list(call) if arity in STREAMS else call.result()
-        elif how == "cancel":
+            return
+        begun.wait(PATIENCE)
+        if how == "cancel":
             call.cancel()
 
 
@@ -63,10 +64,11 @@ async def aio_interrupt(channel: grpc.aio.Channel, how: str, arity: str, begun: 
         responses = aiter(call) if arity in STREAMS else None
         if responses:
             await anext(responses)
-        await begun.wait()
         if how == "deadline":
             _ = [response async for response in responses] if responses else await call
-        elif how == "cancel":
+            return
+        await begun.wait()
+        if how == "cancel":
             call.cancel()
 
 

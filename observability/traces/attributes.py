@@ -12,16 +12,25 @@ if TYPE_CHECKING:
 
 # The RPC conventions are stable since 1.45.0; the Python package of constants stops at 1.44.
 RPC_SYSTEM_NAME: Final = "rpc.system.name"
+"""`grpc`."""
 RPC_METHOD: Final = "rpc.method"
+"""The method with its service, as in `echo.v1.EchoService/Echo`; `_OTHER` of one that the server does not know."""
 RPC_METHOD_ORIGINAL: Final = "rpc.method_original"
+"""The name under which an unknown method was called."""
 RPC_STATUS_CODE: Final = "rpc.status_code"
+"""The name of the final status code, as in `NOT_FOUND`."""
 ERROR_TYPE: Final = "error.type"
+"""The same of a call that failed: on a client any but OK, on a server those that are its own faults."""
 SERVER_ADDRESS: Final = "server.address"
+"""Host of the channel's `target`, or the path of a Unix socket; without a target there is none."""
 SERVER_PORT: Final = "server.port"
+"""Port of that target, as a number."""
 NETWORK_PEER_ADDRESS: Final = "network.peer.address"
+"""Address of the caller as grpc names it, or the path of a Unix socket; there once a handler has started."""
 NETWORK_PEER_PORT: Final = "network.peer.port"
+"""Port of that address, as a number."""
 PEER_IDENTITY: Final = "peer_identity"
-"""Ours: the conventions have attributes for a certificate's subject and hash, and none for its alternative names."""
+"""With mutual TLS the names in the caller's certificate. Ours: the conventions have none for alternative names."""
 _HOST_AND_PORT: Final = re.compile(r"(?:.*/|[a-z][a-z0-9+.-]*:(?!\d+$))?(\[[^\]]+\]|[^:/\[\]]+)(?::(\d+))?").fullmatch
 
 

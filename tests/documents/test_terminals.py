@@ -1,4 +1,4 @@
-"""The README's terminals: its commands are run, and their output has the shape that it shows."""
+"""The tutorial's terminals: their commands are run, and print what it shows. The README's are some of them."""
 
 import os
 import re
@@ -19,7 +19,6 @@ from client.lines import fields
 from client.processes import ROOT, Output, environment
 from tests.support.ports import free_ports
 
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL))
 NOBODY = "http://127.0.0.1:1"
 # curl, which a machine need not have.
 CURL = f"""curl() {{ {shlex.quote(sys.executable)} -c 'if True:
@@ -37,10 +36,16 @@ class Step:
     output: list[str] = field(default_factory=list)
 
 
-def blocks(section: str) -> list[list[Step]]:
-    """Return the steps of each block of code in a section of the README."""
+def sections(document: str) -> dict[str, str]:
+    """Return the sections of a document of the project, by their titles."""
+    text = (ROOT / document).read_text()
+    return dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+
+
+def blocks(section: str, document: str = "docs/tutorial.md") -> list[list[Step]]:
+    """Return the steps of each block of code in a section of a document."""
     found = []
-    for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", SECTIONS[section], re.MULTILINE):
+    for block in re.findall(r"(?:^    .*\n|^\n(?=    ))+", sections(document)[section], re.MULTILINE):
         steps: list[Step] = []
         for line in filter(None, map(str.strip, block.splitlines())):
             if line.startswith("$ "):
@@ -64,7 +69,7 @@ def shape(line: str) -> str:
 
 
 def assert_same_shape(expected: list[str], actual: list[str]) -> None:
-    """Compare lines with the README's, where `…` stands for anything."""
+    """Compare lines with the document's, where `…` stands for anything."""
     patterns = [re.escape(shape(line)).replace("…", ".*") for line in expected]
     assert len(expected) == len(actual), actual
     assert [] == [(e, a) for e, p, a in zip(expected, patterns, actual, strict=True) if not re.fullmatch(p, shape(a))]
@@ -149,7 +154,7 @@ class Terminals:
 
 @pytest.fixture
 def terminals(tmp_path: Path) -> Iterator[Terminals]:
-    """Give three terminals, of which two run the services, started as the README says."""
+    """Give three terminals, of which two run the services, started as the tutorial says."""
     with Terminals(tmp_path) as terminals:
         for command in STARTS.values():
             terminals.start(command)
@@ -165,7 +170,7 @@ STARTS = {
 
 
 def test_three_terminals(terminals: Terminals) -> None:
-    """The commands of the three terminals print what the README shows below each."""
+    """The commands of the three terminals print what the tutorial shows below each."""
     first, grep, curl, warning, streams = blocks("Three terminals")
     (call,) = [step for step in first if step.output]
 
@@ -184,7 +189,7 @@ def test_three_terminals(terminals: Terminals) -> None:
 
 
 def test_partial_failure(terminals: Terminals) -> None:
-    """Of the lesson in partial failure, each command prints what the README shows below it, and each log its lines."""
+    """Of the lesson in partial failure, each command prints what is shown below it, and each log its lines."""
     b_stopped, a_stopped, log = blocks("Partial failure, a lesson in two minutes")
 
     terminals.stop(2)
@@ -203,3 +208,18 @@ def test_log_is_complete_after_ctrl_c(terminals: Terminals, log: str) -> None:
     terminals.stop(1 if log == "a.log" else 2)
 
     assert 1 == len(terminals.log(log, "event=stopped", 1))
+
+
+@pytest.mark.parametrize("section", ["Three terminals", "Partial failure, a lesson in two minutes"])
+def test_readme_shows_what_the_tutorial_does(section: str) -> None:
+    """Each command of the README's terminals, and each line that it shows, is the tutorial's."""
+    shown = [step for block in blocks(section, "README.md") for step in block]
+    held = [step for block in blocks(section) for step in block]
+
+    assert shown
+    assert [] == [step for step in shown if step not in held]
+
+
+def test_readme_is_one_page() -> None:
+    """The README has 1,200 words at most: what a newcomer does not need first is a page of docs/."""
+    assert len((ROOT / "README.md").read_text().split()) <= 1200

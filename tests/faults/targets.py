@@ -11,7 +11,7 @@ from client.processes import Service
 from client.web import get
 
 SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
-# What gRPC's core writes in its own format: README.md says how many such lines there are.
+# What gRPC's core writes in its own format: docs/settings.md says how many such lines there are.
 CORE = re.compile(
     r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.]+:\d+\]|WARNING: All log messages before absl::InitializeLog"
 )

@@ -14,7 +14,7 @@ from tests.stack.programs import TOOLS
 from tests.stack.prometheus import COMPOSE_FILE, PrometheusApi
 from tests.support.ports import free_ports
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "stack.md").read_text()
 # Grafana's program cannot be built here: with images of our own, it is left out.
 VIEWERS = ("jaeger", "prometheus", *(["grafana"] if UPSTREAM else []))
 SERVICES = ("service-a", "service-b")
@@ -59,8 +59,8 @@ class Project:
         self.compose("--profile", "services", "up", "--detach", "--wait", BUILD, *VIEWERS, *SERVICES)
 
     def down(self) -> None:
-        """End all of it, by the README's command."""
-        [options] = re.findall(rf"^    \$ docker compose -f {COMPOSE_FILE} (.*\bdown\b)", README, re.MULTILINE)
+        """End all of it, by the command of docs/stack.md."""
+        [options] = re.findall(rf"^    \$ docker compose -f {COMPOSE_FILE} (.*\bdown\b)", PAGE, re.MULTILINE)
         self.compose(*options.split(), "--timeout", "5")
 
     def states(self) -> dict[str, str]:

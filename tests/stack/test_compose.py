@@ -57,7 +57,7 @@ def everything(running_engine: Engine, named_images: Mapping[str, str]) -> Itera
 
 @pytest.fixture(scope="module")
 def host_services(running_engine: Engine, viewers: Project) -> Iterator[Service]:
-    """Return Service B, which runs on the host beside Service A, both started as the README says."""
+    """Return Service B, which runs on the host beside Service A, both started as docs/stack.md says."""
     variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": viewers.otlp, **metrics_host(running_engine)}
     with (
         Service("service-a", OTEL_EXPORTER_PROMETHEUS_PORT="9464", **variables) as a,
@@ -193,7 +193,7 @@ def test_modes_follow_each_other(running_engine: Engine, named_images: Mapping[s
 
 
 def test_down(running_engine: Engine, named_images: Mapping[str, str]) -> None:
-    """After the README's `down` no container, volume or network is left."""
+    """After the `down` of docs/stack.md no container, volume or network is left."""
     with Project(running_engine, f"okit-down-{os.getpid()}", named_images) as project:
         project.up_with_services()
         before = project.left_behind()
@@ -209,9 +209,9 @@ def answer(project: Project) -> dict[str, object]:
 
 
 def metrics_host(engine: Engine) -> dict[str, str]:
-    """Return what the README says to set for Prometheus to reach services on the host: nothing on Docker Desktop."""
+    """Return what docs/stack.md says to set for Prometheus to reach services on the host: nothing on Docker Desktop."""
     if platform.system() != "Linux" or "Docker Desktop" in engine.docker("info", "--format", "{{.OperatingSystem}}"):
         return {}
-    exports = re.findall(r"export (OTEL_EXPORTER_PROMETHEUS_HOST)=(\S+)", (ROOT / "README.md").read_text())
-    assert exports, "the README does not say how Prometheus reaches the services on the host"
+    exports = re.findall(r"export (OTEL_EXPORTER_PROMETHEUS_HOST)=(\S+)", (ROOT / "docs" / "stack.md").read_text())
+    assert exports, "docs/stack.md does not say how Prometheus reaches the services on the host"
     return dict(exports)

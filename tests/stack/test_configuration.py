@@ -13,10 +13,9 @@ from tests.stack.programs import DEPLOY, run
 from tests.stack.prometheus import COMPOSE_FILE
 
 PROMETHEUS = DEPLOY / "prometheus"
-README = (ROOT / "README.md").read_text()
 # What is recorded of each objective, and the share of calls that it allows to fail it.
 RATIOS = {"job:grpc_server_errors": "0.001", "job:grpc_server_slow": "0.01"}
-STACK = README.partition("\n## Look at it")[2].partition("\n## ")[0]
+STACK = (ROOT / "docs" / "stack.md").read_text()
 # Each stands in the place of the service of its name without the ending.
 WITH_TLS = {"service-a-tls", "service-b-tls"}
 TEXT = (ROOT / COMPOSE_FILE).read_text()
@@ -142,15 +141,15 @@ def test_images_are_exact(services: dict[str, Any]) -> None:
     assert len(services.keys() - WITH_TLS) == len(re.findall(r"^    image: \$\{\w+_IMAGE:-\S+\}$", TEXT, re.MULTILINE))
 
 
-def test_readme_names_every_port(services: dict[str, Any]) -> None:
-    """The README has every published port."""
+def test_page_names_every_port(services: dict[str, Any]) -> None:
+    """docs/stack.md has every published port."""
     ports = {port["published"] for service in services.values() for port in service.get("ports", [])}
 
-    assert set() == {port for port in ports if port not in README}
+    assert set() == {port for port in ports if port not in STACK}
 
 
-def test_readme_has_every_variable() -> None:
-    """Each variable of the compose file stands in a row of the README's table, and its default in the same place."""
+def test_page_has_every_variable() -> None:
+    """Each variable of the compose file stands in a row of the page's table, and its default in the same place."""
     documented: dict[str, str] = {}
     for names, defaults in re.findall(r"^\| ([^|]+) \| ([^|]+) \|", STACK, re.MULTILINE):
         documented |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=False))
@@ -163,8 +162,8 @@ def test_every_variable_has_a_default() -> None:
     assert [] == re.findall(r"\$\{\w+\}|\$\w+", TEXT)
 
 
-def test_readme_commands() -> None:
-    """The README's commands for the stack are those of the compose file's own comment, `down` included."""
+def test_commands_of_the_page() -> None:
+    """The commands of docs/stack.md are those of the compose file's own comment, `down` included."""
     commands = r"(docker compose -f \S+(?: --profile \w+)* (?:up -d|down))"
 
     assert re.findall(rf"^#   {commands}", TEXT, re.MULTILINE) == re.findall(

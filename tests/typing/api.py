@@ -59,7 +59,7 @@ class Service(HealthServiceServicer):
 
 
 def main() -> int:
-    """Run a server, as the README shows."""
+    """Run a server, as docs/sync-server.md shows."""
     try:
         with Telemetry.start(
             "service-a",

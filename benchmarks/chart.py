@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from .goals import added
-from .variants import TITLES, UNARY
+from .variants import PARTS, TITLES, UNARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def draw(results: Results) -> str:
     groups: dict[str, list[_Row]] = defaultdict(list)
     for group, variants in UNARY.items():
         for variant in variants:
-            if variant.stack != "bare":
+            if variant.stack not in ("bare", *PARTS):
                 groups[group + _CALLERS[variant.caller]].append(_Row(variant, added(results, variant.key)))
     most = max(max(row.added) for rows in groups.values() for row in rows)
     body = list(_groups(groups, _BARS / most))

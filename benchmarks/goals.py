@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -162,5 +162,5 @@ def _enough(reported: dict[str, dict[str, int]], key: str, variant: Variant, sig
     share = reported[key][signal] / reported[key]["calls"]
     if signal != "spans":
         return share == 1
-    official = reported[variant.key.replace("-ours", "-official")]
+    official = reported[replace(variant, stack="official").key]
     return min(1.0, official["spans"] / official["calls"]) - _LOST_MORE <= share <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from py_grpc_prometheus.prometheus_server_interceptor import (  # type: ignore[i
     PromServerInterceptor,
 )
 
-from observability import ServerInterceptor, Telemetry, measure_calls
+from observability import LifecycleObserver, ServerInterceptor, Telemetry, measure_calls
 
 from .echo import SERVICE
 from .peers import CallLogger
@@ -85,6 +86,23 @@ def _ours(variant: Variant, target: str | None) -> Instruments:
     )
 
 
+_OFF: dict[str, dict[str, str]] = {
+    "ours-counts": {"OTEL_TRACES_EXPORTER": "none", "OBSERVABILITY_LOG_CALLS": "failed"},
+    "ours-lines": {"OTEL_TRACES_EXPORTER": "none"},
+    "ours-spans": {"OBSERVABILITY_LOG_CALLS": "failed"},
+}
+"""What leaves signals out."""
+
+
+def _ours_in_part(variant: Variant, target: str | None) -> Instruments:
+    os.environ |= _OFF[variant.stack]  # of a process that builds nothing else
+    return _ours(variant, target)
+
+
+def _ours_with_nothing(_variant: Variant, _target: str | None) -> Instruments:
+    return Instruments([ServerInterceptor(LifecycleObserver())])
+
+
 def _ours_metrics(variant: Variant, _target: str | None) -> Instruments:
     registry = CollectorRegistry()
     interceptor = ServerInterceptor(measure_calls(registry, services=[SERVICE]))
@@ -149,6 +167,8 @@ _BUILDERS: dict[str, Callable[[Variant, str | None], Instruments]] = {
     "official": _official,
     "assembled": _assembled,
     "grpcio-observability": _grpcio_observability,
+    "ours-nothing": _ours_with_nothing,
+    **dict.fromkeys(_OFF, _ours_in_part),
 }
 
 

@@ -7,7 +7,18 @@ from typing import Final, Literal
 
 Side = Literal["server", "client"]
 Style = Literal["sync", "aio"]
-Stack = Literal["bare", "ours", "official", "assembled", "ours-metrics", "grpcio-observability"]
+Stack = Literal[
+    "bare",
+    "ours",
+    "official",
+    "assembled",
+    "ours-metrics",
+    "grpcio-observability",
+    "ours-nothing",
+    "ours-counts",
+    "ours-lines",
+    "ours-spans",
+]
 Signal = Literal["lines", "handled", "spans"]
 Caller = Literal["sampled", "unsampled", "untraced"]
 """Whether the caller's traceparent says that its trace is sampled, or that it is not, or it sends none."""
@@ -19,6 +30,10 @@ TITLES: Final[dict[Stack, str]] = {
     "assembled": "OpenTelemetry's, py-grpc-prometheus, structlog",
     "ours-metrics": "ours: metrics alone",
     "grpcio-observability": "gRPC's own plugin: metrics alone",
+    "ours-nothing": "ours, with nothing to report to",
+    "ours-counts": "ours: metrics, without lines and spans",
+    "ours-lines": "ours: lines and metrics, without spans",
+    "ours-spans": "ours: spans and metrics, without lines",
 }
 
 SIGNALS: Final[dict[Stack, frozenset[Signal]]] = {
@@ -28,8 +43,16 @@ SIGNALS: Final[dict[Stack, frozenset[Signal]]] = {
     "assembled": frozenset({"lines", "handled", "spans"}),
     "ours-metrics": frozenset({"handled"}),
     "grpcio-observability": frozenset({"handled"}),
+    "ours-nothing": frozenset(),
+    "ours-counts": frozenset({"handled"}),
+    "ours-lines": frozenset({"lines", "handled"}),
+    "ours-spans": frozenset({"spans", "handled"}),
 }
 """What each stack reports of a call: so much of it is counted."""
+
+
+PARTS: Final[tuple[Stack, ...]] = ("ours-nothing", "ours-counts", "ours-lines", "ours-spans")
+"""Ours with some of its signals off: what the others have in addition is what the signal costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +93,7 @@ UNARY: Final[dict[str, tuple[Variant, ...]]] = {
         Variant("server", "sync", "assembled"),
         Variant("server", "sync", "ours-metrics"),
         Variant("server", "sync", "grpcio-observability"),
+        *(Variant("server", "sync", stack) for stack in PARTS),
         *(Variant("server", "sync", stack, "unsampled") for stack in ("ours", "official", "assembled")),
         *(Variant("server", "sync", stack, "untraced") for stack in ("ours", "official", "assembled")),
     ),

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from math import ceil
+from statistics import median
 from typing import TYPE_CHECKING
 
 from .plan import STREAM_MESSAGES
@@ -47,12 +48,21 @@ def calls(laboratory: Laboratory, plan: Plan) -> Calls:
             with laboratory.measure(shuffled(variants, repetition)) as measured:
                 for one in measured:
                     one.unary(laboratory.loader, plan.warm_up)
+                for key, microseconds in _turns(laboratory, plan, measured).items():
+                    found.costs[key].append(median(microseconds))
                 for one in measured:
-                    trial = one.unary(laboratory.loader, plan.calls)
-                    found.costs[one.variant.key].append(trial.microseconds)
                     found.reported[one.variant.key] += one.reported
-                    laboratory.advance()
                 _streams(laboratory, plan, [one for one in measured if one.variant in STREAMING], found.throughput)
+    return found
+
+
+def _turns(laboratory: Laboratory, plan: Plan, measured: Sequence[Measured]) -> Costs:
+    """Measure what a unary call costs each, turn by turn."""
+    found: Costs = defaultdict(list)
+    for _ in range(plan.turns):
+        for one in measured:
+            found[one.variant.key].append(one.unary(laboratory.loader, plan.calls).microseconds)
+            laboratory.advance()
     return found
 
 
@@ -85,8 +95,8 @@ def latencies(laboratory: Laboratory, plan: Plan) -> Costs:
             laboratory.measure([_BARE, _OURS, _OFFICIAL]) as (bare, live, official),
             laboratory.measure([_OURS], hung=True) as (hung,),
         ):
-            trial = live.unary(laboratory.loader, plan.calls)
-            per_second = plan.calls / trial.seconds / 2
+            full = plan.turns * plan.calls
+            per_second = full / live.unary(laboratory.loader, full).seconds / 2
             for name, one in (("bare", bare), ("live", live), ("hung", hung), ("official", official)):
                 calls = int(per_second * plan.latency_seconds)
                 one.latencies(laboratory.loader, plan.warm_up, per_second)
@@ -100,7 +110,7 @@ def steps(plan: Plan) -> int:
     """Count how often a plan's experiments here advance."""
     few, many = plan.memory
     return (
-        plan.repetitions * (len(VARIANTS) + len(STREAMING))
+        plan.repetitions * (plan.turns * len(VARIANTS) + len(STREAMING))
         + plan.latency_repetitions * 4
         + 2
         + ceil((many - few) / (few // 2))

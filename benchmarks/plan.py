@@ -13,8 +13,10 @@ class Plan:
     """Interleaved rounds of every variant. A ratio is formed within each of them."""
     warm_up: int
     """Calls before each process is measured for the first time."""
+    turns: int
+    """In how many turns of a repetition each variant is measured; the median is not of one that others disturbed."""
     calls: int
-    """Calls measured per variant and repetition."""
+    """Calls measured per variant and turn."""
     streams: int
     """Streams of 10,000 messages measured per side, style and repetition."""
     memory: tuple[int, int]
@@ -40,7 +42,8 @@ STREAM_BYTES = 100
 FULL = Plan(
     repetitions=5,
     warm_up=1_000,
-    calls=3_000,
+    turns=5,
+    calls=800,
     streams=3,
     memory=(10_000, 100_000),
     latency_repetitions=3,
@@ -59,7 +62,8 @@ FULL = Plan(
 QUICK = Plan(
     repetitions=5,
     warm_up=200,
-    calls=700,
+    turns=3,
+    calls=300,
     streams=1,
     memory=(2_000, 20_000),
     latency_repetitions=1,

@@ -84,14 +84,21 @@ class BatchWorker(Generic[Item]):
         if self._items:
             self.flush(_EXIT_SECONDS)
 
+    def _wait_for_first(self, *, closed: bool) -> None:
+        """Wait for an item. Those that come from then on until none is left wake no thread, which costs most of all."""
+        self._waiting.clear()
+        if not self._items:
+            self._waiting.wait(self._delay if closed else None)
+        self._waiting.set()
+
     def _run(self) -> None:
         closed = False
         while not closed:
             closed = self._closed  # and once more around: somebody may just have queued the last item
-            self._waiting.wait(self._delay if closed else None)
+            if not self._items:
+                self._wait_for_first(closed=closed)
             self._urgent.wait(self._delay)
             self._urgent.clear()
-            self._waiting.clear()
             with self._processing:
                 items = [self._items.popleft() for _ in range(len(self._items))]
                 self._process([item for item in items if not isinstance(item, threading.Event)])

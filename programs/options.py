@@ -1,6 +1,7 @@
 """Command lines: options are variables too, and an invalid value is reported in one line that says what is allowed."""
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from observability import ListenError, SettingError
+from observability.address import bare_host
 from programs import streams
 
 INTERRUPTED = 130  # as shells report a program that Ctrl-C ended
@@ -77,10 +79,45 @@ class PeerAddress(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the address as it was given."""
-        match = self.pattern.fullmatch(value)
-        if match is None or not 1 <= int(match[1]) <= PORT.maximum:
+        if not self.is_host_port(value):
             self.fail(f"{value!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080", param, ctx)
         return str(value)
+
+    def is_host_port(self, value: str) -> bool:
+        """Return whether this is a host and a port of 1 to 65,535."""
+        match = self.pattern.fullmatch(value)
+        return match is not None and 1 <= int(match[1]) <= PORT.maximum
+
+
+class GrpcTarget(PeerAddress):
+    """Where the copies of another program listen: a gRPC target, of a name or of one or more addresses."""
+
+    name = "target"
+    named = re.compile(r"dns:(?://[\w.:\[\]-]*/)?(.+)", re.ASCII)
+    listed = re.compile(r"ipv([46]):(.+)", re.ASCII)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the target as it was given."""
+        if match := self.named.fullmatch(value):
+            addresses = [match[1]]
+        elif match := self.listed.fullmatch(value):
+            addresses = match[2].split(",")
+            if any(not is_address(address, int(match[1])) for address in addresses):
+                addresses = [""]
+        else:
+            addresses = [value]
+        if any(not self.is_host_port(address) for address in addresses):
+            allowed = "HOST:PORT, dns:///HOST:PORT, or several addresses, such as ipv4:127.0.0.1:8080,127.0.0.1:8082"
+            self.fail(f"{value!r} is not {allowed}", param, ctx)
+        return str(value)
+
+
+def is_address(host_port: str, version: int) -> bool:
+    """Return whether this is the address of a host, of this version of IP, with a port, and no name."""
+    host, _, _ = host_port.rpartition(":")
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(bare_host(host)).version == version
+    return False
 
 
 class Url(click.ParamType[str]):

@@ -1,59 +1,86 @@
-"""A channel that is made anew when its certificates change: grpc's keeps those with which it was made."""
+"""
+A channel that is made anew when its certificates change, or the addresses behind its name.
+
+grpc's keeps the certificates with which it was made, and looks its name up again only when a connection ends.
+"""
 
 import contextlib
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import grpc
 
 from observability import Certificates
+from observability.certificates import Pems
+from programs.addresses import Addresses
 
 LOOK_SECONDS = 1.0
-"""How often the files are looked at, and how long a new channel may take to connect before they are again."""
+"""How often one looks for changes, and how long a new channel may take to connect before one does again."""
 WATCHED_SECONDS = 0.5
 """How long grpc may go on looking at a channel that is connected, during which it must not be closed."""
+
+_Current: TypeAlias = tuple[Pems | None, frozenset[str] | None]
 
 
 class RenewedChannel(grpc.Channel):
     """
-    Passes calls on to a channel that `make` returns, and to a new one once the certificates have changed.
+    Passes calls on to a channel that `make` returns, and to a new one once the certificates or addresses have changed.
 
     The new one takes over when it is connected: certificates with which the server and we do not agree, or not yet,
-    end no call for as long as the connection lasts that there is. Calls that go on end where they began.
+    end no call for as long as the connection lasts that there is. Calls that go on end where they began. Where the
+    certificates are the same the two share their connections, as all of grpc's channels of the same options do.
     """
 
-    def __init__(self, certificates: Certificates, make: Callable[[], grpc.Channel]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], grpc.Channel],
+        *,
+        certificates: Certificates | None = None,
+        addresses: Addresses | None = None,
+    ) -> None:
         self._certificates = certificates
+        self._addresses = addresses
         self._make = make
-        self._used = certificates.current()
+        pems = self._pems()
         self._channel = make()
         self._callables: weakref.WeakSet[_Callable] = weakref.WeakSet()
         self._changing = threading.Lock()
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="certificates", daemon=True)
+        self._thread = threading.Thread(target=self._renew, args=[pems], name="channel-renewal", daemon=True)
         self._thread.start()
 
-    def _renew(self) -> None:
+    def _pems(self) -> Pems | None:
+        return None if self._certificates is None else self._certificates.current()
+
+    def _found(self) -> frozenset[str] | None:
+        """Look the name up, which may take seconds."""
+        return None if self._addresses is None else self._addresses.current()
+
+    def _current(self) -> _Current:
+        """Return what a channel is to be made of."""
+        return self._pems(), self._found()
+
+    def _renew(self, pems: Pems | None) -> None:
+        used: _Current = pems, self._found()
         while not self._closed.wait(LOOK_SECONDS):
-            if (pems := self._certificates.current()) is self._used:
+            if (current := self._current()) == used:
                 continue
             channel = self._make()
-            if self._connects(channel):
+            if self._connects(channel, current):
                 self._use(channel)
-                self._used = pems
+                used = current
                 time.sleep(WATCHED_SECONDS)
             else:
                 time.sleep(WATCHED_SECONDS)
                 channel.close()
 
-    def _connects(self, channel: grpc.Channel) -> bool:
-        """Wait until the channel is connected; return False once the certificates have changed again."""
-        pems = self._certificates.current()
+    def _connects(self, channel: grpc.Channel, current: _Current) -> bool:
+        """Wait until the channel is connected; return False once there has been another change."""
         ready = grpc.channel_ready_future(channel)
-        while pems is self._certificates.current() and not self._closed.is_set():
+        while current == self._current() and not self._closed.is_set():
             with contextlib.suppress(grpc.FutureTimeoutError):
                 ready.result(LOOK_SECONDS)
                 return True

@@ -179,6 +179,8 @@ def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[
             ("grpc.server_handshake_timeout_ms", 10_000),
             *options.ages(),
             ("grpc.max_receive_message_length", options.max_request_bytes),
+            # B asks an idle connection twice a second whether somebody is there; gRPC minds that unless it is allowed.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
         ],
     )
     echo_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(), server)

@@ -9,6 +9,7 @@ import grpc
 
 from observability import CertificateError, Certificates
 from observability.certificates import Role
+from programs.addresses import Addresses
 from programs.handshake import failure_of_handshake
 from programs.options import PeerAddress, ReadableFile, Text, option
 from programs.renewed_channel import RenewedChannel
@@ -55,16 +56,25 @@ class Target:
         self._server_name = server_name
         self._certificates = _read(files, CA, needed=CA) if files else None
 
-    def channel(self, options: Sequence[tuple[str, Any]] = ()) -> grpc.Channel:
-        """Return a channel with these options; it goes on with new certificates once there are some."""
+    def channel(self, options: Sequence[tuple[str, Any]] = (), *, follow: bool = False) -> grpc.Channel:
+        """
+        Return a channel with these options; it goes on with new certificates once there are some.
+
+        To `follow` a name is to find what is new behind it within two seconds.
+        """
         certificates = self._certificates
-        if certificates is None:
-            return grpc.insecure_channel(self.address, options)
+        addresses = Addresses.behind(self.address) if follow else None
         if self._server_name is not None:
             options = [*options, ("grpc.ssl_target_name_override", self._server_name)]
-        return RenewedChannel(
-            certificates, lambda: grpc.secure_channel(self.address, certificates.channel_credentials(), options)
-        )
+
+        def make() -> grpc.Channel:
+            if certificates is None:
+                return grpc.insecure_channel(self.address, options)
+            return grpc.secure_channel(self.address, certificates.channel_credentials(), options)
+
+        if certificates is None and addresses is None:
+            return make()
+        return RenewedChannel(make, certificates=certificates, addresses=addresses)
 
     def failure_of_handshake(self) -> str | None:
         """Try, and return why the two do not agree on TLS, or None where they do or nobody is there."""

@@ -9,9 +9,11 @@ if __name__ == "__main__":
     silence_core()
 
 import contextlib
+import json
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeAlias
 
@@ -21,7 +23,8 @@ from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo  # type: ignore[import-untyped]  # it has no stubs
 
 from observability import Telemetry, __version__, current_call
-from programs.options import TIMEOUT, PeerAddress, option, run
+from programs.addresses import is_one_address
+from programs.options import TIMEOUT, GrpcTarget, option, run
 from programs.server import ServerOptions, new_server, server_options
 from programs.status import details_of, refuse
 from programs.tls import CA, Target, server_name_option, tls_files, tls_option
@@ -47,19 +50,40 @@ CHANNEL_OPTIONS = (
     # The time that an attempt to connect may take, so that one into the void makes way for the next.
     ("grpc.min_reconnect_backoff_ms", 500),
     # A connection on which nothing arrives any more is given up after a second: Linux is asked for that
-    # (TCP_USER_TIMEOUT) when there is a keepalive time, here one so long that no server minds the pings.
-    ("grpc.keepalive_time_ms", 600_000),
+    # (TCP_USER_TIMEOUT) when there is a keepalive time.
     ("grpc.keepalive_timeout_ms", 1_000),
     # A new address behind A's name is looked up at once, not after 30 seconds.
     ("grpc.dns_min_time_between_resolutions_ms", 500),
     # A call that a connection did not take is not tried on the next one: where A lets each go at once, that never ends.
     ("grpc.enable_retries", 0),
     # A connection takes no more calls than A lets it have; B opens another one for more.
-    ("grpc.service_config", '{"connectionScaling": {"maxConnectionsPerSubchannel": 100}}'),
     ("grpc.max_connections_per_subchannel_cap", 100),
     # A is an inner address: no proxy stands in between.
     ("grpc.enable_http_proxy", 0),
 )
+CONNECTION_SCALING = {"connectionScaling": {"maxConnectionsPerSubchannel": 100}}
+ONE_COPY = (
+    # So long that no server minds the pings.
+    ("grpc.keepalive_time_ms", 600_000),
+    ("grpc.service_config", json.dumps(CONNECTION_SCALING)),
+)
+COPIES = (
+    # A copy is asked whether it is there when nothing has come from it for half a second, and is left if it does not
+    # answer within a second: a frozen one does not, though its machine acknowledges what it is sent.
+    ("grpc.keepalive_time_ms", 500),
+    ("grpc.http2.ping_timeout_ms", 1_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Each gets the same share of the calls, but for those that say that they are not serving.
+    (
+        "grpc.service_config",
+        json.dumps(
+            CONNECTION_SCALING
+            | {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": A_SERVICES[0]}}
+        ),
+    ),
+)
+# How gRPC says that no copy is connected: there is none that another try could reach.
+NO_COPY = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 # These codes mean that A did not answer. The caller reads so in fixed words: grpc's name inner addresses.
 NO_ANSWER = {
     grpc.StatusCode.UNAVAILABLE: "failed to connect to all addresses",
@@ -74,20 +98,26 @@ Due: TypeAlias = "queue.SimpleQueue[CallEchoRequest | None]"
 class CallEchoService(CallEchoServiceServicer):
     """Relays to Service A, and ends its calls there when its own callers leave."""
 
-    def __init__(self, channel: grpc.Channel, *, timeout: float) -> None:
+    def __init__(self, channel: grpc.Channel, *, timeout: float, tries: int = 1) -> None:
         self._echo = EchoServiceStub(channel)
         self._timeout = timeout
+        self._tries = tries
 
     def CallEcho(self, request: CallEchoRequest, context: grpc.ServicerContext) -> CallEchoResponse:
-        """Answer with A's Echo."""
-        answer = self._echo.Echo.future(EchoRequest(msg=request.msg), timeout=self._budget(context))
-        at_end(context, answer.cancel)
-        try:
-            response = answer.result()
-        except grpc.FutureCancelledError:
-            context.abort(grpc.StatusCode.CANCELLED, "the caller left")
-        except grpc.RpcError as error:
-            pass_on(error, context)
+        """Answer with A's Echo, within its time, by another copy where the first one was not reached."""
+        until = time.monotonic() + self._budget(context)
+        for left in reversed(range(self._tries)):
+            answer = self._echo.Echo.future(EchoRequest(msg=request.msg), timeout=until - time.monotonic())
+            at_end(context, answer.cancel)
+            try:
+                response = answer.result()
+                break
+            except grpc.FutureCancelledError:
+                context.abort(grpc.StatusCode.CANCELLED, "the caller left")
+            except grpc.RpcError as error:
+                forget_frames(error)
+                if not left or not may_reach_another(error) or time.monotonic() > until:
+                    pass_on(error, context)
         if response is None:  # what grpc gives of an answer that is OK and has no message
             fail(context, grpc.StatusCode.INTERNAL)
         return CallEchoResponse(service_b="ok", service_a=response)
@@ -106,6 +136,7 @@ class CallEchoService(CallEchoServiceServicer):
             for answer in when_due(answers, due):
                 yield CallEchoResponse(service_b="ok", service_a=answer)
         except grpc.RpcError as error:
+            forget_frames(error)
             pass_on(error, context)
 
     def _budget(self, context: grpc.ServicerContext) -> float:
@@ -154,11 +185,27 @@ def when_due(answers: Iterator[EchoResponse], due: Due) -> Iterator[EchoResponse
     yield from answers
 
 
+def may_reach_another(error: grpc.RpcError) -> bool:
+    """
+    Return whether another copy of A may answer where this one has not.
+
+    It may have been reached, and lost: to echo twice does no harm.
+    """
+    return error.code() is grpc.StatusCode.UNAVAILABLE and not (error.details() or "").startswith(NO_COPY)
+
+
+def forget_frames(error: grpc.RpcError) -> None:
+    """
+    Let an error that a handler has caught forget where that was.
+
+    It is A's call itself, which the handler's frame keeps. Through its traceback it would keep that frame, and so the
+    caller's stream open, until the garbage collector runs; of too many streams grpc refuses those that follow.
+    """
+    error.__traceback__ = None
+
+
 def pass_on(error: grpc.RpcError, context: grpc.ServicerContext) -> NoReturn:
     """End the call with what happened to A, and nothing that only the inside should know."""
-    # The error is A's call itself, which the handler's frame keeps. Through its traceback it would keep that frame, and
-    # so the caller's stream open, until the garbage collector runs; of too many streams grpc refuses those that follow.
-    error.__traceback__ = None
     code = error.code()
     if code is grpc.StatusCode.CANCELLED and context.is_active():
         # Nobody here has cancelled: a server answers so while it stops, or has too many calls.
@@ -196,7 +243,13 @@ def refusal_of(error: grpc.RpcError) -> list[Message]:
 
 @click.command()
 @server_options("SERVICE_B", port=8081)
-@option("--service-a", "SERVICE_A_ADDRESS", PeerAddress(), "127.0.0.1:8080", "Where Service A listens.")
+@option(
+    "--service-a",
+    "SERVICE_A_ADDRESS",
+    GrpcTarget(),
+    "127.0.0.1:8080",
+    "Where Service A listens: HOST:PORT, or a gRPC target of several copies.",
+)
 @option("--service-a-timeout", "SERVICE_A_TIMEOUT", TIMEOUT, 1.0, "How long A may take to answer, at most.")
 @tls_option(CA, "SERVICE_B_TLS_CA", "File of the authority whose certificate Service A has; calls to it have TLS then.")
 @server_name_option("SERVICE_B")
@@ -218,9 +271,13 @@ def main(
         services=SERVICES,
         client_services=A_SERVICES,
     ) as telemetry:
-        channel = telemetry.intercept_channel(target.channel(CHANNEL_OPTIONS), target=service_a)
+        is_one = is_one_address(service_a)
+        channel = target.channel([*CHANNEL_OPTIONS, *(ONE_COPY if is_one else COPIES)], follow=True)
         server = new_server(options, telemetry, SERVICES)
-        add_CallEchoServiceServicer_to_server(CallEchoService(channel, timeout=service_a_timeout), server)
+        call_echo = CallEchoService(
+            telemetry.intercept_channel(channel, target=service_a), timeout=service_a_timeout, tries=1 if is_one else 2
+        )
+        add_CallEchoServiceServicer_to_server(call_echo, server)
         return options.serve(server, telemetry, credentials)
 
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,8 +24,9 @@ class GoodClient:
     """
     Calls Service A's Echo, or Service B's CallEcho, at a steady rate over one connection, from `with` to its end.
 
-    A call is late if it takes longer than `timeout` seconds. At the end every call has its code and its seconds.
-    The channel is in plain text unless `open_channel` opens another.
+    A call is late if it takes longer than `timeout` seconds. At the end every call has its code and its seconds, and
+    those that have failed when they began, by time.monotonic, and why. The channel is in plain text unless
+    `open_channel` opens another.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class GoodClient:
     ) -> None:
         self.codes: Counter[str] = Counter()
         self.seconds: list[float] = []
+        self.failed: list[tuple[float, str]] = []
         self._service = service
         self._open_channel = open_channel or (
             lambda: grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
@@ -95,11 +98,14 @@ class GoodClient:
         while not self._over.wait(max(0.0, due - time.monotonic())):
             self._begun += 1
             answer = call.future(request, timeout=self._timeout)
-            answer.add_done_callback(lambda answer, due=due: self._ended(answer, time.monotonic() - due))
+            answer.add_done_callback(partial(self._ended, due, time.monotonic()))
             due += self._pause
 
-    def _ended(self, answer: Any, seconds: float) -> None:
+    def _ended(self, due: float, begun: float, answer: Any) -> None:
+        seconds, code = time.monotonic() - due, answer.code()
         with self._changed:
-            self.codes[answer.code().name] += 1
+            self.codes[code.name] += 1
             self.seconds.append(seconds)
+            if code is not grpc.StatusCode.OK:
+                self.failed.append((begun, f"{code.name}: {answer.details()}"))
             self._changed.notify_all()

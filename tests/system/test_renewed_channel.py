@@ -67,7 +67,7 @@ def connected(server: Side, client: Side) -> Iterator[grpc.Channel]:
     with (
         serving(credentials=server.certificates.server_credentials(), **BEHAVIORS) as address,
         RenewedChannel(
-            certificates, lambda: grpc.secure_channel(address, certificates.channel_credentials())
+            lambda: grpc.secure_channel(address, certificates.channel_credentials()), certificates=certificates
         ) as channel,
     ):
         yield channel

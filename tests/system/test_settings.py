@@ -15,7 +15,7 @@ from client.lines import fields
 from client.load import Duration, Share
 from client.processes import ROOT
 from observability import settings
-from programs.options import ListenHost, NewFile, Number, PeerAddress, ReadableFile, Text, Url
+from programs.options import GrpcTarget, ListenHost, NewFile, Number, PeerAddress, ReadableFile, Text, Url
 from tests.support import python
 from tests.support.invalid_values import NEVER_SHOWN, OURS, STANDARD, complaint
 from tests.support.process import Service
@@ -28,6 +28,10 @@ OF_SERVICES = {name: bad for name, bad in STANDARD.items() if name != "OTEL_EXPO
 BAD = {
     ListenHost: ("no.such.host.invalid", "an address of this machine, such as 127.0.0.1, 0.0.0.0 or [::]"),
     PeerAddress: ("nowhere", "HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"),
+    GrpcTarget: (
+        "ipv4:nowhere:1",
+        "HOST:PORT, dns:///HOST:PORT, or several addresses, such as ipv4:127.0.0.1:8080,127.0.0.1:8082",
+    ),
     Url: ("nowhere", "a URL such as http://localhost:16686"),
     Duration: ("soon", "a duration such as 500ms, 30s, 5m or 1h"),
     Share: ("101%", "a share from 0% to 100%"),

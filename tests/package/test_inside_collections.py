@@ -143,7 +143,9 @@ def test_generator_ends_where_it_is_dropped(way: str, arity: str) -> None:
 
 
 KEEPING: Final = """
+import faulthandler
 import sys
+faulthandler.dump_traceback_later(20, exit=True)
 import grpc
 from tests.support.programs.dropping import WAYS, observers
 from prometheus_client import CollectorRegistry
@@ -158,9 +160,12 @@ sys.kept = [channel.unary_stream("/test.v1.Words/ServerStream")(b"a")]
 """
 
 
-@pytest.mark.parametrize("way", ["bare", "interceptor", "channel"])
-def test_calls_kept_to_the_end_of_the_process(way: str) -> None:
-    """Calls that nobody has dropped when the process ends are dropped by it without an error."""
+def keep(way: str) -> tuple[int, str, str]:
+    """
+    Run the program above to its end; return its exit status, stdout and stderr.
+
+    Where it hangs for 20 s it ends with status 1, and its threads' stacks on stderr, the main thread's last.
+    """
     leave = threading.Event()
     with serving(**behaviors("cancelled", leave)) as address:
         process = subprocess.run(
@@ -173,8 +178,32 @@ def test_calls_kept_to_the_end_of_the_process(way: str) -> None:
             encoding="utf-8",
         )
         leave.set()
+    return process.returncode, process.stdout, process.stderr
 
-    assert (0, "b'first'\n", "") == (process.returncode, process.stdout, process.stderr)
+
+FINE: Final = (0, "b'first'\n", "")
+
+
+def hangs_without_us(ended: tuple[int, str, str]) -> bool:
+    """Return whether such a program hung when all was done, and its main thread is in no line of the package."""
+    _, stdout, stderr = ended
+    is_hanging = FINE[1] == stdout and stderr.startswith("Timeout (")
+    return is_hanging and str(ROOT / "observability") not in stderr.rpartition("Thread 0x")[2]
+
+
+@pytest.mark.parametrize("way", ["bare", "interceptor", "channel"])
+def test_calls_kept_to_the_end_of_the_process(way: str) -> None:
+    """
+    Calls that nobody has dropped when the process ends are dropped by it without an error.
+
+    grpc itself hangs there once in 50 to 100 starts, on a bare channel as well, in no line of the package. Such a
+    program is started again, twice, and must not hang once more.
+    """
+    ended = [keep(way)]
+    if hangs_without_us(ended[0]):
+        ended = [keep(way), keep(way)]
+
+    assert {FINE} == set(ended)
 
 
 @OURS

@@ -25,17 +25,40 @@ _LAST: Final = -1_000_000
 """The priority of a finalizer that runs after all others, and after the process's own children have ended."""
 
 
-class _Forks:
-    """The methods that are called at each fork, as long as their objects live."""
+class _Methods:
+    """Methods that are called together, as long as their objects live."""
 
     def __init__(self) -> None:
-        self._before: list[WeakMethod[Action]] = []
-        self._after_in_parent: list[WeakMethod[Action]] = []
-        self._after_in_child: list[WeakMethod[Action]] = []
+        self._references: list[WeakMethod[Action]] = []
+        self._most = 0
+        """How many there may be before those of dead objects are looked for: to do so each time takes ever longer."""
+
+    def add(self, method: Action) -> None:
+        """Add a method; of its object it keeps a weak reference only."""
+        if len(self._references) >= self._most:
+            self._references[:] = [known for known in self._references if known() is not None]
+            self._most = 2 * len(self._references) + 10
+        self._references.append(WeakMethod(method))
+
+    def call(self, step: int = 1) -> None:
+        """Call them in the order in which they were added, or in the opposite one, with -1."""
+        for reference in self._references[::step]:
+            method = reference()
+            if method is not None:
+                method()
+
+
+class _Forks:
+    """The methods that are called at each fork."""
+
+    def __init__(self) -> None:
+        self._before = _Methods()
+        self._after_in_parent = _Methods()
+        self._after_in_child = _Methods()
         os.register_at_fork(
-            before=lambda: self._call(self._before[::-1]),
-            after_in_parent=lambda: self._call(self._after_in_parent),
-            after_in_child=lambda: self._call(self._after_in_child),
+            before=lambda: self._before.call(-1),
+            after_in_parent=self._after_in_parent.call,
+            after_in_child=self._after_in_child.call,
         )
 
     def add(
@@ -56,15 +79,7 @@ class _Forks:
             (self._after_in_child, after_in_child),
         ):
             if method is not None:
-                methods[:] = [known for known in methods if known() is not None]
-                methods.append(WeakMethod(method))
-
-    @staticmethod
-    def _call(methods: list[WeakMethod[Action]]) -> None:
-        for reference in methods[:]:
-            method = reference()
-            if method is not None:
-                method()
+                methods.add(method)
 
 
 class _Exits:

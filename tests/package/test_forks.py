@@ -15,6 +15,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from client.lines import fields
 from client.spans import Span, spans_of
+from observability.threads.process import _Methods
 from tests.support import python
 from tests.support.process import sending
 from tests.support.programs.forking import OWN, WAYS
@@ -444,3 +445,30 @@ def test_forks_while_spans_are_sent() -> None:
     """
     with Receiver() as receiver:
         assert ["0"] == script(EXPORTING, GRPC_ENABLE_FORK_SUPPORT="1", **sending(receiver.endpoint))
+
+
+class Counting:
+    """Counts how often its method is called."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def count(self) -> None:
+        """Count."""
+        self.calls += 1
+
+
+def test_objects_that_are_gone_are_forgotten() -> None:
+    """
+    Of objects that live no more no methods are kept for the next fork, but for a few; those of others are all called.
+    """
+    methods, lasting = _Methods(), [Counting() for _ in range(3)]
+    for counting in lasting:
+        methods.add(counting.count)
+    for _ in range(1_000):
+        methods.add(Counting().count)
+
+    methods.call()
+
+    assert [1] * 3 == [counting.calls for counting in lasting]
+    assert 20 > len(methods._references)

@@ -14,10 +14,10 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo certs quick test coverage check format lint types protos protos-check fault-test stack-test compose-test install-test check-lowest .venv-bench bench clean
+.PHONY: help .venv demo certs quick test coverage check format lint types protos protos-check fault-test stack-test compose-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
-TOOLS = $(BIN)/python tools/install.py; case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
+TOOLS = $(BIN)/python tools/install.py $(1); case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z.-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,11 +58,13 @@ test: .venv ## Every test
 coverage: .venv ## Every test, and which lines and branches of observability/ they miss
 	$(PYTEST_ALL) --cov
 
-check: .venv lint types protos-check coverage ## Format, lint, types, stubs, tests: what CI runs
+check: .venv lint types protos-check workflows coverage ## Format, lint, types, stubs, workflows, tests: what CI runs
 
-lint: .venv
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+lint: .venv ## What a commit is checked for, on all files; what can be mended, is
+	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+workflows: .venv ## The GitHub workflows, by actionlint (needs Go)
+	@$(call TOOLS,actionlint); .tools/actionlint -shellcheck= -pyflakes= && echo "the workflows pass actionlint"
 
 format: .venv ## Format the code and fix what ruff can
 	$(BIN)/ruff check --fix .
@@ -70,7 +72,7 @@ format: .venv ## Format the code and fix what ruff can
 
 # Two programs are called app.py, so each service has its own run.
 types: .venv
-	$(BIN)/mypy observability programs protos tests examples benchmarks tools/certs.py tools/install.py tools/lowest.py deploy/healthcheck.py
+	$(BIN)/mypy observability programs protos tests examples benchmarks tools/*.py deploy/healthcheck.py
 	$(BIN)/mypy service-a/app.py
 	$(BIN)/mypy service-b/app.py
 	$(BIN)/mypy client
@@ -93,21 +95,33 @@ install-test: .venv ## The package in a fresh environment, with what it says it 
 		"$(CURDIR)/$(BIN)/mypy" --strict --python-executable venv/bin/python -c \
 			'from typing import assert_type; from observability import Call, current_call; assert_type(current_call(), Call | None)'
 
-# Made anew each time: what could be installed yesterday may not be today. The stubs are those of the lowest generator,
-# since newer ones refuse older packages; nothing else of this folder may come before them. Warnings that an older
-# package gives are not ours to fix.
+dist: .venv ## The sdist and the wheel, in dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+check-all: ## The package's tests on each Python that is here, with the lowest and the newest dependencies
+	@$(PYTHON) tools/check_all.py
+
 check-lowest: ## The package's tests with the lowest of what it says it depends on
-	$(PYTHON) -m venv --clear .venv-lowest
-	$(PYTHON) tools/lowest.py > .venv-lowest/requirements.txt
-	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt
-	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	.venv-lowest/bin/pip check --disable-pip-version-check
-	mkdir -p .venv-lowest/stubs/protos && cp protos/__init__.py .venv-lowest/stubs/protos
-	.venv-lowest/bin/python -m grpc_tools.protoc -I. --python_out=.venv-lowest/stubs \
-		--grpc_python_out=.venv-lowest/stubs protos/echo.proto
-	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/.venv-lowest/stubs" .venv-lowest/bin/pytest -n 4 --dist worksteal \
-		-W ignore::DeprecationWarning -W ignore::FutureWarning \
-		-W ignore::pytest.PytestUnraisableExceptionWarning tests/package
+check-newest: ## The same, with the newest that there is
+
+# Warnings that an older package gives are not ours to fix.
+check-lowest: WARNINGS = -W ignore::DeprecationWarning -W ignore::FutureWarning -W ignore::pytest.PytestUnraisableExceptionWarning
+
+# Made anew each time: what could be installed yesterday may not be today. The stubs are those of this generator, since
+# newer ones refuse older packages; nothing else of this folder may come before them.
+check-lowest check-newest: check-%:
+	$(PYTHON) -m venv --clear .venv-$*
+	$(PYTHON) tools/requirements.py $* > .venv-$*/requirements.txt
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -r .venv-$*/requirements.txt
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	.venv-$*/bin/pip check --disable-pip-version-check
+	.venv-$*/bin/pip freeze --exclude-editable
+	mkdir -p .venv-$*/stubs/protos && cp protos/__init__.py .venv-$*/stubs/protos
+	.venv-$*/bin/python -m grpc_tools.protoc -I. --python_out=.venv-$*/stubs --grpc_python_out=.venv-$*/stubs \
+		protos/echo.proto
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/.venv-$*/stubs" .venv-$*/bin/pytest -n 4 --dist worksteal $(WARNINGS) \
+		tests/package
 
 # A separate environment: one of the peers works with the grpcio of exactly its own version alone.
 .venv-bench: .venv-bench/made
@@ -128,4 +142,4 @@ protos-check: protos
 	@git diff --exit-code --stat protos || { echo "protos/ does not match echo.proto: run make protos, and commit" >&2; exit 1; }
 
 clean: ## Remove what was built
-	rm -rf .venv .venv-bench .venv-lowest certs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench .venv-lowest .venv-newest certs dist .mypy_cache .ruff_cache .pytest_cache

@@ -20,7 +20,7 @@ with standard_settings(TRACING, warn=False):
     from .telemetry import Telemetry
     from .traces.observer import trace_calls
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "AioHideExceptions",

@@ -1,5 +1,5 @@
 """
-Installs the programs that the stack is proven with into `.tools/`.
+Installs the programs that the stack is proven with, and the workflows checked, into `.tools/`.
 
 Each is built once from its Go module at an exact version, and kept under the home directory; a later run,
 and another checkout, only link to it. Nothing but Python and Go is needed. Exit status: 0 when all is there,
@@ -106,6 +106,14 @@ PROGRAMS = [
         "v0.121.0",
         "./cmd/ghz",
         variables={"main.version": "0.121.0"},
+    ),
+    Program(
+        "actionlint",
+        "1.7.12",
+        "github.com/rhysd/actionlint",
+        "v1.7.12",
+        "./cmd/actionlint",
+        variables={"github.com/rhysd/actionlint.version": "1.7.12"},
     ),
     Program("buf", "1.72.0", "github.com/bufbuild/buf", "v1.72.0", "./cmd/buf"),
     _prometheus("promtool"),

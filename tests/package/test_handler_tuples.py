@@ -287,7 +287,7 @@ class Custom(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in the
 
 @STACKS
 @pytest.mark.parametrize("kind", ["observing", "hiding"])
-def test_attributes_of_another_librarys_handler(stack: str, kind: str) -> None:
+def test_attributes_of_a_handler_of_another_library(stack: str, kind: str) -> None:
     """It finds what a handler of another library's class has as well."""
     recorder, seen = Recorder(), []
 

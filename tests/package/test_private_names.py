@@ -1,12 +1,16 @@
 """The private names of other packages that the package uses: a test names each that an installed version lacks."""
 
+import ast
 import asyncio
+import importlib
 import inspect
+import multiprocessing.process
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import billiard.process  # type: ignore[import-untyped]  # it has no stubs
 import grpc
 import pytest
 from grpc.aio import _call, _channel
@@ -16,10 +20,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanContext, TraceFlags
 from prometheus_client import values
 
-from observability.traces.start import SpanStarter
+import observability
+from observability.traces.start import _OF_END, _OF_START, SpanStarter
 from tests.support.rpc import OLD_AIO, aio_connected, connected, method
 
 PAGE = Path(__file__).parents[2] / "docs" / "decisions.md"
+PACKAGE = Path(observability.__file__).parent
+PRIVATE = re.compile(r"_[A-Za-z]\w*")
 
 
 async def name_of_task() -> str:
@@ -58,6 +65,13 @@ NAMES: dict[str, Callable[[], Any]] = {
     "WeakSet": lambda: re.search(r"self\._calls\b|WeakSet", inspect.getsource(_channel))[0],  # type: ignore[index]
     "HandleExceptions[": lambda: asyncio.run(name_of_task()).startswith("HandleExceptions["),
     "grpc._server": lambda: module_of_requests() == "grpc._server",
+    "multiprocessing.process._MainProcess": lambda: (
+        type(multiprocessing.process.current_process()).__name__ == "_MainProcess"
+        or multiprocessing.process.parent_process()
+    ),
+    "billiard.process.BaseProcess._target": lambda: (
+        vars(billiard.process.BaseProcess(target=print))["_target"] is print
+    ),
     "grpc.unary_unary_rpc_method_handler": lambda: type(grpc.unary_unary_rpc_method_handler(None))._fields,  # type: ignore[arg-type, attr-defined]
 }
 """Each name of the page, and how it is found."""
@@ -87,3 +101,50 @@ def test_names_are_those_of_the_page() -> None:
 
     assert len(NAMES) == len(rows[1:])
     assert all(any(name in row for row in rows) for name in NAMES)
+
+
+def names_of_others() -> set[str]:
+    """Return the private names that the package's source asks others for, by attribute, by getattr or by comparison."""
+    read: set[Any] = set()
+    asked: set[str] = set()
+    own: set[str] = {*_OF_START, *_OF_END, "_exit", "_OTHER"}  # os._exit is public, the other OpenTelemetry's word
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                    own.add(name)
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                    own.add(name)
+                case ast.Attribute(attr=name) | ast.alias(name=name):
+                    read.add(name)
+                case ast.Call(func=ast.Name(id="getattr" | "hasattr"), args=[_, ast.Constant(value=str(name)), *_]):
+                    asked.add(name)
+                case ast.Compare():
+                    read |= {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+    return {name for name in asked | (read - own) if isinstance(name, str) and PRIVATE.fullmatch(name)}
+
+
+def overridden_names() -> set[str]:
+    """Return the private names of others that the package's classes have in another way, unless they are asked to."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for class_ in vars(importlib.import_module(name)).values():
+            if isinstance(class_, type) and class_.__module__ == name:
+                others = [base for base in class_.__mro__ if not base.__module__.startswith("observability")]
+                found |= {
+                    name
+                    for base in others
+                    for name in vars(base).keys() & vars(class_).keys()
+                    if PRIVATE.fullmatch(name) and not getattr(vars(base)[name], "__isabstractmethod__", False)
+                }
+    return found - {"_abc_impl", "_instrument"}  # Python's; and what an instrumentor is to have
+
+
+def test_page_has_every_name() -> None:
+    """
+    Whatever private name of others the package uses, or has in another way, stands on the page.
+    """
+    page = PAGE.read_text("utf-8").partition("## Names that are not public")[2]
+
+    assert set() == {name for name in names_of_others() | overridden_names() if not re.search(rf"\b{name}\b", page)}

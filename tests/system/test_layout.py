@@ -2,19 +2,23 @@
 
 import ast
 import contextlib
+import email.message
 import importlib.util
 import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+import trove_classifiers
 
 from client.processes import ROOT
+from observability import __version__
 
 TELEMETRY = {"structlog", "prometheus_client", "opentelemetry"}
 PROGRAMS = ["service-a/app.py", "service-b/app.py", *(str(p.relative_to(ROOT)) for p in ROOT.glob("programs/*.py"))]
@@ -34,12 +38,31 @@ def test_services_hold_business_code_only(program: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the wheel, built as others build it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip(sys.executable, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT))
-    (built,) = folder.glob("*.whl")
-    return built
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with the sdist and the wheel, built as `make dist` does."""
+    folder = tmp_path_factory.mktemp("built")
+    build(ROOT, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """Give the wheel."""
+    (wheel,) = built.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> Path:
+    """Give the sdist."""
+    (sdist,) = built.glob("*.tar.gz")
+    return sdist
+
+
+def build(project: Path, folder: Path, *options: str) -> None:
+    """Build the project there."""
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder), *options]
+    subprocess.run(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True, timeout=120)
 
 
 def pip(python: str, *arguments: str) -> None:
@@ -48,13 +71,54 @@ def pip(python: str, *arguments: str) -> None:
     subprocess.run(command, check=True, timeout=120)
 
 
-def test_wheel_holds_the_package_alone(wheel: Path) -> None:
-    """The wheel holds `observability`, typed, and nothing else."""
-    names = zipfile.ZipFile(wheel).namelist()
+def modules() -> set[str]:
+    """Return the files that the package consists of."""
+    files = (ROOT / "observability").rglob("*")
+    return {str(path.relative_to(ROOT)) for path in files if path.suffix == ".py" or path.name == "py.typed"}
 
-    assert wheel.name.startswith("grpc_observability_kit-")
-    assert "observability/py.typed" in names
-    assert {"observability"} == {name.split("/")[0] for name in names if ".dist-info/" not in name}
+
+def test_contents_of_the_wheel(wheel: Path) -> None:
+    """The wheel holds the package, the sign that it has types, and what is said of it, and nothing else."""
+    said = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
+    expected = modules() | {f"grpc_observability_kit-{__version__}.dist-info/{name}" for name in said}
+
+    assert f"grpc_observability_kit-{__version__}-py3-none-any.whl" == wheel.name
+    assert "observability/py.typed" in expected
+    assert sorted(expected) == sorted(zipfile.ZipFile(wheel).namelist())
+
+
+def test_contents_of_the_sdist(sdist: Path) -> None:
+    """The sdist holds the package, what is said of it, and what builds the wheel, and nothing else."""
+    beside = {".gitignore", "CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml"}
+    folder = f"grpc_observability_kit-{__version__}"
+    with tarfile.open(sdist) as archive:
+        names = [member.name for member in archive.getmembers() if member.isfile()]
+
+    assert f"{folder}.tar.gz" == sdist.name
+    assert sorted(f"{folder}/{name}" for name in modules() | beside) == sorted(names)
+
+
+def test_wheel_of_the_sdist(wheel: Path, sdist: Path, tmp_path: Path) -> None:
+    """The wheel that is built from the sdist is the same, byte by byte."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    build(tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path, "--target", "wheel")
+
+    assert wheel.read_bytes() == (tmp_path / wheel.name).read_bytes()
+
+
+def test_metadata(wheel: Path) -> None:
+    """The wheel's version is the package's, and its classifiers are known."""
+    said = metadata(wheel)
+
+    assert __version__ == said["Version"]
+    assert set() == set(said.get_all("Classifier", [])) - trove_classifiers.classifiers
+
+
+def metadata(wheel: Path) -> email.message.Message:
+    """Return what the wheel says of itself."""
+    name = f"grpc_observability_kit-{__version__}.dist-info/METADATA"
+    return email.message_from_bytes(zipfile.ZipFile(wheel).read(name))
 
 
 def imported_modules() -> set[str]:
@@ -71,10 +135,7 @@ def imported_modules() -> set[str]:
 
 def test_wheel_depends_on_what_it_imports(wheel: Path) -> None:
     """The wheel's metadata names every distribution from which the package imports, and no other."""
-    names = zipfile.ZipFile(wheel).namelist()
-    (metadata,) = [name for name in names if name.endswith(".dist-info/METADATA")]
-    text = zipfile.ZipFile(wheel).read(metadata).decode()
-    required = set(re.findall(r"^Requires-Dist: ([\w-]+)", text, re.MULTILINE))
+    required = {re.split(r"[^\w-]", name)[0] for name in metadata(wheel).get_all("Requires-Dist", [])}
     owners = {
         str(distribution.locate_file(file)): canonical(distribution.name)
         for distribution in distributions()

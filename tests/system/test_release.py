@@ -13,9 +13,10 @@ import yaml
 
 from client.processes import ROOT
 from observability import __version__
+from tests.support.rpc import ARITIES
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-WORKFLOWS = ROOT / ".github" / "workflows"
+GITHUB = ROOT / ".github"
 CHANGELOG = """# Changelog
 
 ## [Unreleased]
@@ -80,10 +81,10 @@ def test_this_version_can_be_released() -> None:
     assert "- " in notes
 
 
-def workflow(name: str) -> dict[Any, Any]:
-    """Return a workflow."""
-    loaded: dict[Any, Any] = yaml.safe_load((WORKFLOWS / name).read_text("utf-8"))
-    return loaded
+def loaded(path: str) -> dict[Any, Any]:
+    """Return what a file for GitHub says."""
+    said: dict[Any, Any] = yaml.safe_load((GITHUB / path).read_text("utf-8"))
+    return said
 
 
 def versions() -> list[str]:
@@ -97,7 +98,7 @@ def versions() -> list[str]:
 
 def test_the_workflow_runs_each_python() -> None:
     """The workflow runs the tests on each Python of the classifiers, with the lowest and the newest dependencies."""
-    matrix = workflow("ci.yml")["jobs"]["versions"]["strategy"]["matrix"]
+    matrix = loaded("workflows/ci.yml")["jobs"]["versions"]["strategy"]["matrix"]
 
     assert {"python": versions(), "dependencies": ["lowest", "newest"]} == matrix
 
@@ -113,6 +114,17 @@ def test_first_python() -> None:
 
 def test_what_the_workflow_runs_is_ci() -> None:
     """The workflow's other job runs .ci/run, as CI elsewhere does."""
-    [*_, step] = workflow("ci.yml")["jobs"]["all"]["steps"]
+    [*_, step] = loaded("workflows/ci.yml")["jobs"]["all"]["steps"]
 
     assert step["run"].endswith("bash .ci/run")
+
+
+def test_form_for_calls() -> None:
+    """The form for a call that is reported wrongly asks for stack, side, arity, and the codes expected and observed."""
+    fields = {field.get("id"): field for field in loaded("ISSUE_TEMPLATE/call.yml")["body"]}
+    arities = [option.partition(" ")[0] for option in fields["arity"]["attributes"]["options"]]
+
+    assert list(ARITIES) == arities
+    assert all(
+        fields[name]["validations"]["required"] for name in ("stack", "side", "arity", "expected", "observed", "how")
+    )

@@ -24,6 +24,7 @@ from .metrics.collectors import check_multiprocess
 from .metrics.endpoint import MetricsEndpoint
 from .metrics.observer import add_pre_scrape_hook, measure_calls
 from .metrics.self_metrics import report_losses
+from .metrics.workers import measure_workers
 from .server.interceptors import AioServerInterceptor, ServerInterceptor
 from .settings import (
     STANDARD,
@@ -35,6 +36,7 @@ from .settings import (
     metrics_certificates,
     standard_settings,
 )
+from .threads.pool import WorkerPool
 from .threads.process import at_fork, before_exit
 from .traces.contrib import Contrib, adopt_current_span
 from .traces.observer import default_filter, trace_calls, without_services
@@ -182,6 +184,16 @@ class Telemetry:
         """Return what reports the calls of a grpc.aio.server; put AioHideExceptions before it."""
         ours = AioServerInterceptor(self.reporter)
         return [self._contrib.aio_server(), ours] if self._contrib else [ours]
+
+    def worker_pool(self, max_workers: int, name: str = "calls") -> WorkerPool:
+        """
+        Return a pool of threads for a grpc.server, or as migration_thread_pool for a grpc.aio.server.
+
+        How many of its threads are busy is in `grpc_server_busy_workers` under this name, until close.
+        """
+        pool = WorkerPool(max_workers, name)
+        self._on_close.callback(measure_workers(self.registry, name, pool))
+        return pool
 
     @overload
     def intercept_channel(self, channel: grpc.Channel, *, target: str | None = None) -> grpc.Channel: ...

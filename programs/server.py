@@ -15,6 +15,7 @@ from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from observability import HideExceptions, Telemetry, serve
+from observability.serving.health import in_pool
 from programs.options import AGE, BYTES, COUNT, PORT, SECONDS, ListenHost, option
 from programs.tls import CERTIFICATE, CLIENT_CA, KEY, server_certificates, tls_files, tls_option
 from protos import echo_pb2, echo_pb2_grpc
@@ -167,7 +168,7 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
 def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[str]) -> grpc.Server:
     """Return a server within its limits that reports every call, and answers `echo.v1.HealthService`."""
     server = grpc.server(
-        ThreadPoolExecutor(options.max_workers),
+        telemetry.worker_pool(options.max_workers),
         interceptors=[HideExceptions(), *telemetry.server_interceptors()],
         maximum_concurrent_rpcs=options.max_concurrent_rpcs,
         options=[
@@ -183,7 +184,8 @@ def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
         ],
     )
-    echo_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(), server)
+    health_workers = telemetry.worker_pool(options.max_concurrent_rpcs, "health")
+    echo_pb2_grpc.add_HealthServiceServicer_to_server(HealthService(health_workers), server)
     if options.reflection:
         add_reflection([*services, health.SERVICE_NAME], server)
     return server
@@ -210,7 +212,10 @@ def add_reflection(services: Sequence[str], server: grpc.Server) -> None:
 
 
 class HealthService(echo_pb2_grpc.HealthServiceServicer):
-    """Reports that the service answers."""
+    """Reports that the service answers, in threads of its own: it does so though calls hold all others."""
+
+    def __init__(self, workers: ThreadPoolExecutor) -> None:
+        self.Check = in_pool(workers, self.Check)  # type: ignore[method-assign]  # grpc asks the object
 
     def Check(
         self, _request: echo_pb2.HealthCheckRequest, _context: grpc.ServicerContext

@@ -22,6 +22,8 @@ TESTING = (
     "billiard",
     "click",
     "grpc-interceptor",
+    "hpack",
+    "hyperframe",
     "hypothesis",
     "psutil",
     "py-grpc-prometheus",

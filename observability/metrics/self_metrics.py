@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import CounterMetricFamily
 
 from ..calls.errors import observer_errors
 from ..calls.values import truncations
+from .shared import SharedCollector, add_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,11 +39,8 @@ if TYPE_CHECKING:
             """How many, since the process started."""
 
 
-class Losses:
+class Losses(SharedCollector["tuple[Drops | None, Exports | None, Drops | None, Counts | None]"]):
     """A collector of `observability_…_total`: the sums of what its sources count."""
-
-    def __init__(self) -> None:
-        self.sources: list[tuple[Drops | None, Exports | None, Drops | None, Counts | None]] = []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the counters, as they are now; Prometheus's client calls this at a scrape."""
@@ -80,10 +76,6 @@ class Losses:
             yield CounterMetricFamily(f"observability_{name}", text, value=value)
 
 
-_registries: Final[weakref.WeakKeyDictionary[CollectorRegistry, Losses]] = weakref.WeakKeyDictionary()
-_lock: Final = threading.Lock()
-
-
 def report_losses(
     registry: CollectorRegistry,
     spans: Drops | None,
@@ -96,19 +88,4 @@ def report_losses(
 
     What is None counts nothing.
     """
-    source = (spans, exports, lines, limited)
-    with _lock:
-        losses = _registries.get(registry)
-        if losses is None:
-            losses = _registries[registry] = Losses()
-            registry.register(losses)
-        losses.sources.append(source)
-
-    def end() -> None:
-        with _lock:
-            losses.sources.remove(source)
-            if not losses.sources:
-                registry.unregister(losses)
-                del _registries[registry]
-
-    return end
+    return add_source(registry, Losses, (spans, exports, lines, limited))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent import futures
+import threading
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from grpc_health.v1 import health, health_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import ThreadPoolExecutor
 
 LIVENESS: Final = "liveness"
 """The name of the check that is SERVING for as long as the server responds; no other is once it drains."""
@@ -17,6 +20,16 @@ GENERAL: Final = ("", "readiness", LIVENESS)
 """The names that every server has: the server as a whole, and what an orchestrator asks for."""
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+MAX_WORKERS: Final = 2_500
+"""How many health checks may be held, by requests that do not come and watchers that read nothing."""
+
+
+def in_pool(workers: ThreadPoolExecutor, method: Callable[..., Any], *, non_blocking: bool = False) -> Any:
+    """Return this method of a servicer as what grpc.server runs in this pool, and not in its own."""
+    run: Any = partial(method)
+    run.experimental_thread_pool = workers
+    run.experimental_non_blocking = non_blocking
+    return run
 
 
 def _listed(statuses: Mapping[str, Any]) -> Any:
@@ -30,17 +43,20 @@ def _listed(statuses: Mapping[str, Any]) -> Any:
 
 class Health(health.HealthServicer):
     """
-    grpc.health.v1.Health for grpc.server; a Watch holds no thread of the server's pool.
+    grpc.health.v1.Health for grpc.server, in a pool of its own: it responds though calls hold all other threads.
 
-    Its statuses are sent by a thread of their own: grpc_health's servicer sends under a lock that grpc's serving
-    thread takes when a watcher leaves, and the two wait for each other for ever.
+    A Watch holds a thread while its request is awaited, and while a status is on its way to it. Each is sent its
+    statuses apart from all others: grpc_health's servicer sends under a lock, which a watcher that reads nothing would
+    hold for ever.
     """
 
-    def __init__(self) -> None:
-        self._sender = futures.ThreadPoolExecutor(1, "health")
-        super().__init__(experimental_non_blocking=True, experimental_thread_pool=self._sender)
-        self._watches: set[Callable[[Any], Any]] = set()
+    def __init__(self, workers: ThreadPoolExecutor) -> None:
+        super().__init__(experimental_non_blocking=True)
+        self._workers = workers
+        self._watchers: set[_Watcher] = set()
         self._statuses: dict[str, Any] = {}
+        for method in (self.Check, self.List, self.Watch):
+            setattr(self, method.__name__, in_pool(workers, method, non_blocking=method == self.Watch))
 
     def set(self, service: str, status: Any) -> None:
         """Set the status of a service, which is sent to those who watch it."""
@@ -62,25 +78,55 @@ class Health(health.HealthServicer):
         """Send a service's status whenever it changes."""
         if send_response_callback is None:
             return super().Watch(request, context)
-
-        def send(response: Any) -> None:
-            self._sender.submit(send_response_callback, response)
-
-        self._watches.add(send)
-        context.add_callback(lambda: self._watches.discard(send))
-        return super().Watch(request, context, send)
+        watcher = _Watcher(self._workers, send_response_callback)
+        self._watchers.add(watcher)
+        if not context.add_callback(lambda: self._watchers.discard(watcher)):  # its caller has left
+            self._watchers.discard(watcher)
+        return super().Watch(request, context, watcher)
 
     def end_watches(self) -> None:
         """End every Watch with OK, after what was sent."""
-        for send in list(self._watches):
-            send(None)
+        for watcher in list(self._watchers):
+            watcher(None)
+
+
+class _Watcher:
+    """Sends one watcher its statuses, one after another, with a thread of the pool for as long as that takes."""
+
+    def __init__(self, workers: ThreadPoolExecutor, send: Callable[[Any], None]) -> None:
+        self._workers = workers
+        self._send = send
+        self._lock = threading.Lock()
+        self._unsent: deque[Any] = deque()
+
+    def __call__(self, response: Any) -> None:
+        """Have this sent, or the end of the stream for None."""
+        with self._lock:
+            self._unsent.append(response)
+            is_first = len(self._unsent) == 1
+        if is_first:
+            self._workers.submit(self._send_all)
+
+    def _send_all(self) -> None:
+        is_left = True
+        while is_left:
+            self._send(self._unsent[0])
+            with self._lock:
+                self._unsent.popleft()
+                is_left = bool(self._unsent)
 
 
 class AioHealth(health.aio.HealthServicer):
-    """grpc.health.v1.Health for grpc.aio.server."""
+    """
+    grpc.health.v1.Health for grpc.aio.server.
+
+    Each Watch sends apart from all others: grpc_health's servicer sends under a lock that all who watch a service, and
+    who sets its status, wait for, and which a watcher that reads nothing would hold for ever.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._changed = asyncio.Event()
         self._watches: set[asyncio.Task[None]] = set()
         self._statuses: dict[str, Any] = {}
 
@@ -88,6 +134,8 @@ class AioHealth(health.aio.HealthServicer):
         """Set the status of a service, which is sent to those who watch it."""
         self._statuses[service] = status
         await super().set(service, status)
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def enter_graceful_shutdown(self) -> None:
         """Set all but liveness NOT_SERVING."""
@@ -100,7 +148,7 @@ class AioHealth(health.aio.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the RPC's name
         """Send a service's status whenever it changes."""
-        watch = asyncio.create_task(super().Watch(request, context))
+        watch = asyncio.create_task(self._send_statuses(request.service, context))
         self._watches.add(watch)
         try:
             await asyncio.wait([watch])
@@ -109,6 +157,16 @@ class AioHealth(health.aio.HealthServicer):
             self._watches.discard(watch)
         if not watch.cancelled():
             watch.result()
+
+    async def _send_statuses(self, service: str, context: Any) -> None:
+        sent = None
+        while True:
+            changed = self._changed
+            status = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != sent:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                sent = status
+            await changed.wait()
 
     def end_watches(self) -> None:
         """End every Watch with OK, after what was sent."""

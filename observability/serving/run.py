@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grpc_health.v1 import health_pb2_grpc
 
 from ..address import ListenError, check_address, is_reachable
-from .health import GENERAL, SERVING, AioHealth, Health
+from .health import GENERAL, MAX_WORKERS, SERVING, AioHealth, Health
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,14 +52,14 @@ def serve(  # noqa: PLR0913 - each by name
     Serve on HOST:PORT until SIGTERM or SIGINT, and return the exit status.
 
     Adds the standard health service, unless given one, with `readiness`, `liveness` and every service of the
-    telemetry's SERVING. On the signal all but `liveness` are NOT_SERVING; it waits `drain_delay` seconds for callers
-    to notice, takes no new calls, lets those going on end for `grace` seconds, and closes the telemetry. A second
-    signal ends the process at once. Call it from the main thread; a handler that runs on after the grace keeps an
-    ordinary exit waiting, hence os._exit in a main. Raises ListenError where the address cannot be had: a Unix
-    socket that somebody serves is left alone.
+    telemetry's SERVING; it has threads of its own. On the signal all but `liveness` are NOT_SERVING; it waits
+    `drain_delay` seconds for callers to notice, takes no new calls, lets those going on end for `grace` seconds, and
+    closes the telemetry. A second signal ends the process at once. Call it from the main thread; a handler that runs on
+    after the grace keeps an ordinary exit waiting, hence os._exit in a main. Raises ListenError where the address
+    cannot be had: a Unix socket that somebody serves is left alone.
     """
     if health is None:
-        health = Health()
+        health = Health(telemetry.worker_pool(MAX_WORKERS, "health"))
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in (*GENERAL, *telemetry.services):
             health.set(name, SERVING)

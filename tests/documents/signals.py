@@ -18,6 +18,8 @@ from observability.calls.method import Type
 from observability.logs.render import LINE_KEYS
 from observability.metrics.collectors import BUCKETS, LIKELY_CODES
 from observability.metrics.self_metrics import report_losses
+from observability.metrics.workers import measure_workers
+from observability.threads.pool import WorkerPool
 from observability.traces import attributes
 from observability.traces.provider import service_attributes
 from protos import echo_pb2
@@ -57,6 +59,7 @@ LABELS = {
     "grpc_method": "name of the method; `unknown` as above",
     "grpc_code": "name of the final status code: " + ", ".join(f"`{code.name}`" for code in grpc.StatusCode),
     "le": "a bucket's inclusive upper bound in seconds: " + ", ".join(f"{bound:g}" for bound in BUCKETS) + ", +Inf",
+    "pool": "`calls`, or what `Telemetry.worker_pool` was given; `health` of health checks, which have their own",
     "service_name": "of the process: `OTEL_SERVICE_NAME`, or what `Telemetry.start` was given",
     "service_version": "likewise its version: `service.version` of `OTEL_RESOURCE_ATTRIBUTES`",
 }
@@ -110,6 +113,8 @@ def registered() -> Iterator[Metric]:
     """Yield every metric that a process has of calls and of telemetry itself, at zero."""
     registry = CollectorRegistry()
     measure_calls(registry, [SERVICE], client_services=[SERVICE])
+    with WorkerPool(1) as pool:
+        measure_workers(registry, "calls", pool)
     report_losses(registry, None, None, None, None)
     described = {key.replace(".", "_"): value for key, value in service_attributes("a", "1").items()}
     registry.set_target_info(described)

@@ -3,6 +3,7 @@
 import re
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import psutil
 
@@ -54,6 +55,13 @@ class Target:
                 found += float(sample[3])
         return round(found)
 
+    def busy_workers(self, enough: Callable[[int], bool], patience: float = 15.0) -> int:
+        """Wait until as many threads are held by calls as is enough; return how many are."""
+        deadline = time.monotonic() + patience
+        while not enough(found := self.total("grpc_server_busy_workers", pool="calls")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
     def lines(self, kind: str = "server") -> list[str]:
         """Return the lines of calls so far, served or made."""
         return self.service.stdout.lines(" endpoint=", f" kind={kind} ")
@@ -63,14 +71,18 @@ class Target:
         deadline = time.monotonic() + patience
         while True:
             counts = {
-                "started": self.total(f"grpc_{kind}_started_total"),
-                "handled": self.total(f"grpc_{kind}_handled_total"),
-                "timed": self.total(f"grpc_{kind}_handling_seconds_count"),
+                "started": self._logged(f"grpc_{kind}_started_total"),
+                "handled": self._logged(f"grpc_{kind}_handled_total"),
+                "timed": self._logged(f"grpc_{kind}_handling_seconds_count"),
                 "lines": self.codes(kind).total(),
             }
             if len({*counts.values()}) == 1 or time.monotonic() > deadline:
                 return counts
             time.sleep(0.05)
+
+    def _logged(self, metric: str) -> int:
+        """Return the sum of a metric over the services whose calls have lines: health checks have none."""
+        return self.total(metric) - self.total(metric, grpc_service="grpc.health.v1.Health")
 
     def codes(self, kind: str = "server") -> Counter[str]:
         """Return how many calls the log has of each code: one a line, but for lines that have a number of calls."""
@@ -82,7 +94,7 @@ class Target:
     def complaints(self) -> list[str]:
         """Return the errors of its own that it has logged, and what nobody has caught, since it was asked last."""
         lines = [line for line in self.service.stdout.lines() if " service=" not in line]
-        lines += self.service.stdout.lines("level=error", " event=")
+        lines += [line for line in self.service.stdout.lines("level=error", " event=") if " calls=" not in line]
         # gRPC's core writes there too, and with it bytes of a peer's, ends of lines among them.
         lines += [line for line in self.service.stderr.lines() if RAISED.search(line)]
         new = Counter(lines) - self._seen

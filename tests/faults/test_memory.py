@@ -3,12 +3,14 @@
 import json
 import time
 
+import pytest
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from client.processes import Service
 from tests.faults.conftest import Figure
 from tests.faults.good_client import GoodClient
-from tests.faults.targets import service_b
+from tests.faults.holders import holding
+from tests.faults.targets import service_a, service_b
 from tests.support.h2 import PREFACE, Peer, Wire
 from tests.system.conftest import run_client
 
@@ -59,3 +61,32 @@ def test_client_of_one_that_leaves_at_once_and_stays(figure: Figure) -> None:
     figure("client", answer["error"], "UNAVAILABLE")
     assert ("unavailable", 1) == (answer["service_a"], result.returncode)
     assert "StatusCode.UNAVAILABLE" in answer["error"]
+
+
+@pytest.mark.parametrize("name", ["A", "B"])
+@pytest.mark.parametrize(("kind", "grown"), [("half a message", 80), ("a part of 4 MB", 20)])
+def test_unfinished_messages(name: str, kind: str, grown: int, figure: Figure) -> None:
+    """400 messages on four connections that are never whole take little memory, and most of it is free afterwards."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    with (
+        Service("service-a", **variables) as a,
+        Service("service-b", "--service-a", a.address, **variables) as b,
+    ):
+        target = service_a(a) if name == "A" else service_b(b)
+        with GoodClient(name, target.address) as client:
+            client.wait_for(20)
+            before = target.megabytes
+            with holding(kind, target.address, target.unary, 4):
+                client.wait_for(60)
+                during = target.megabytes - before
+            target.busy_workers(lambda busy: busy == 0)
+            after = target.megabytes - before
+        assert [] == target.complaints()
+
+    figure(
+        f"{name}, 400 unfinished messages: {kind}",
+        f"{during:+.0f} MB, {after:+.0f} MB afterwards; {client}",
+        f"≤ +{grown} MB",
+    )
+    assert during <= grown
+    assert client.succeeded >= 0.99

@@ -19,11 +19,13 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2
+from hyperframe.frame import PingFrame, SettingsFrame
 
 from client.lines import fields
 from client.processes import ROOT, Output, environment
 from observability import ListenError
 from observability.address import check_address, is_reachable
+from tests.support.h2 import dial
 from tests.support.process import NOWHERE, sending
 from tests.support.python import Popen
 from tests.support.receiver import Receiver
@@ -225,6 +227,51 @@ def test_health_of_what_is_not_known(stack: str) -> None:
         check(channel, "alive")
 
     assert grpc.StatusCode.NOT_FOUND is cast("Any", caught.value).code()
+
+
+@STACKS
+def test_health_beside_calls_that_hold_all_threads(stack: str) -> None:
+    """While calls hold every thread of the server's pool, the health service answers, and sends changes."""
+    with Served(stack, grace=0.2, drain_delay=0.5) as served, served.channel() as channel:
+        held = [method(channel, "unary").future(b"30") for _ in range(8)]
+        health = Health(channel)
+        checked = check(channel)
+        states = [health.next()]
+        served.signal(signal.SIGTERM)
+        states.append(health.next())
+        served.wait()
+
+    assert SERVING == checked
+    assert [SERVING, NOT_SERVING] == states
+    assert [False] * 8 == [call.code() is grpc.StatusCode.OK for call in held]
+
+
+@STACKS
+def test_health_beside_checks_that_are_held(stack: str) -> None:
+    """Health calls whose request never comes, and watchers that read nothing, keep no other from its answer."""
+    unread = {SettingsFrame.INITIAL_WINDOW_SIZE: 0}
+    with (
+        Served(stack, drain_delay=0.5, grace=0.2) as served,
+        dial(served.address) as bodiless,
+        dial(served.address, unread) as reads_nothing,
+        served.channel() as channel,
+    ):
+        for name in ("Check", "Watch", "List") * 10:
+            bodiless.call(f"/grpc.health.v1.Health/{name}", message=None, end=False)
+            reads_nothing.call(f"/grpc.health.v1.Health/{name}")
+        for wire in (bodiless, reads_nothing):
+            wire.send(PingFrame(0, b"all sent"))
+            wire.wait_for(lambda wire=wire: wire.pongs > 0)  # type: ignore[misc]  # what it is bound to is known
+        checked = check(channel)
+        health = Health(channel)
+        states = [health.next()]
+        served.signal(signal.SIGTERM)
+        states.append(health.next())
+        status = served.wait()
+
+    assert SERVING == checked
+    assert [SERVING, NOT_SERVING] == states
+    assert 0 == status
 
 
 @STACKS

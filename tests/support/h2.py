@@ -38,6 +38,7 @@ from hyperframe.frame import (
     PingFrame,
     RstStreamFrame,
     SettingsFrame,
+    WindowUpdateFrame,
 )
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -73,7 +74,8 @@ class Wire:
     """
     One end of a connection. It sends what it is given, without a look at the protocol, and keeps what it receives.
 
-    While it waits it acknowledges settings and answers pings, unless it is not `polite`.
+    While it waits it acknowledges settings and answers pings, unless it is not `polite`. `window` is how many bytes of
+    data the connection takes, if all are sent by `send_in_window`.
     """
 
     def __init__(self, connection: socket.socket, *, over: threading.Event | None = None) -> None:
@@ -83,6 +85,7 @@ class Wire:
         self.goaways: list[GoAwayFrame] = []
         self.pongs = 0
         self.settings: dict[int, int] = {}
+        self.window = 65_535
         self.streams: defaultdict[int, Stream] = defaultdict(Stream)
         self._decoder = Decoder(max_header_list_size=2**24)
         self._over = over or threading.Event()
@@ -95,6 +98,13 @@ class Wire:
         if self._over.is_set():
             raise ClosedError("the test is over")
         self.socket.sendall(b"".join(part if isinstance(part, bytes) else part.serialize() for part in frames))
+
+    def send_in_window(self, frame: Frame) -> None:
+        """Send a frame once the connection has room for it, if it is one of data."""
+        if isinstance(frame, DataFrame):
+            self.wait_for(lambda: self.window >= len(frame.data))
+            self.window -= len(frame.data)
+        self.send(frame)
 
     def send_settings(self, settings: Mapping[int, int] = {}) -> None:
         """Send a SETTINGS frame."""
@@ -229,6 +239,8 @@ class Wire:
                 self.send(PingFrame(0, received.opaque_data, flags=["ACK"]))
         elif isinstance(received, GoAwayFrame):
             self.goaways.append(received)
+        elif isinstance(received, WindowUpdateFrame):
+            self.window += received.window_increment
 
     def _keep_of_stream(self, received: Frame, stream: Stream) -> None:
         if isinstance(received, HeadersFrame | ContinuationFrame):

@@ -117,6 +117,7 @@ def serving(  # noqa: PLR0913 - each by name
     *interceptors: grpc.ServerInterceptor,
     address: str = LOCAL,
     workers: int = 4,
+    pool: ThreadPoolExecutor | None = None,
     handlers: Sequence[Any] = (),
     limit: int | None = None,
     options: Sequence[tuple[str, int]] = (),
@@ -124,9 +125,9 @@ def serving(  # noqa: PLR0913 - each by name
     **behaviors: Any,
 ) -> Iterator[str]:
     """Serve these behaviours behind these interceptors; gives the address, with the port that it got."""
-    with ThreadPoolExecutor(workers) as pool:
+    with pool or ThreadPoolExecutor(workers) as threads:
         server = grpc.server(
-            pool, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
+            threads, [service(**behaviors), *handlers], list(interceptors), options, maximum_concurrent_rpcs=limit
         )
         port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
         address = address.removesuffix(":0") + f":{port}" * address.endswith(":0")

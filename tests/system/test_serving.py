@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from grpc_status import rpc_status
+from hyperframe.frame import PingFrame
 
 from client.lines import fields
 from client.processes import ROOT, environment
@@ -25,6 +26,7 @@ from client.web import metrics
 from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest, EchoResponse, HealthCheckRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
 from tests.support import python
+from tests.support.h2 import dial
 from tests.support.process import Service
 from tests.support.receiver import HungReceiver, Receiver
 from tests.system.conftest import System
@@ -190,6 +192,25 @@ def test_watchers_hold_no_threads(folder: str) -> None:
     with Service(folder, "--max-workers", "2") as service, channel_to(service) as channel:
         watches = [watch(channel) for _ in range(4)]
         assert [SERVING] * 4 == [next(statuses) for statuses in watches]
+
+        assert SERVING == check(channel)
+        assert "ok" == HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=2).status
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"), [("service-a", "/echo.v1.EchoService/Echo"), ("service-b", "/echo.v1.CallEchoService/CallEcho")]
+)
+def test_health_beside_calls_that_hold_all_threads(folder: str, path: str) -> None:
+    """While calls whose request never comes hold every thread, both health services answer."""
+    with (
+        Service(folder, "--max-workers", "2") as service,
+        dial(service.address) as wire,
+        channel_to(service) as channel,
+    ):
+        for _ in range(4):
+            wire.call(path, message=None, end=False)
+        wire.send(PingFrame(0, b"all sent"))
+        wire.wait_for(lambda: wire.pongs > 0)
 
         assert SERVING == check(channel)
         assert "ok" == HealthServiceStub(channel).Check(HealthCheckRequest(), timeout=2).status

@@ -9,13 +9,13 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from .goals import added
-from .variants import PARTS, TITLES, UNARY
+from .variants import CALLERS, PARTS, TITLES, UNARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .results import Results
-    from .variants import Caller, Variant
+    from .variants import Variant
 
 NAMED: Final = ("grpcio", "opentelemetry-sdk", "prometheus_client", "structlog")
 """The packages whose versions stand below the chart."""
@@ -49,13 +49,6 @@ _STYLE: Final = """
 """
 
 
-_CALLERS: Final[dict[Caller, str]] = {
-    "sampled": "",
-    "unsampled": ", calls not sampled",
-    "untraced": ", callers that send no traceparent",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class _Row:
     variant: Variant
@@ -68,7 +61,7 @@ def draw(results: Results) -> str:
     for group, variants in UNARY.items():
         for variant in variants:
             if variant.stack not in ("bare", *PARTS):
-                groups[group + _CALLERS[variant.caller]].append(_Row(variant, added(results, variant.key)))
+                groups[group + CALLERS[variant.caller]].append(_Row(variant, added(results, variant.key)))
     most = max(max(row.added) for rows in groups.values() for row in rows)
     body = list(_groups(groups, _BARS / most))
     height = _HEAD + _ROW * (sum(map(len, groups.values())) + len(groups)) + 10 * len(groups) + _FOOT

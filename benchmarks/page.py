@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from .goals import added, goals
-from .variants import UNARY
+from .variants import CALLERS, TITLES, UNARY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ _MARKED: Final = re.compile(r"(?<=<!-- from results.json -->\n).*?(?=<!-- until 
 def tables(results: Results) -> str:
     """Return what each stack adds to a call, and the ratios that are aimed at, as Markdown."""
     costs = [
-        f"| {group} | {variant.title} | {median(added(results, variant.key)):.0f} |"
+        f"| {group}{CALLERS[variant.caller]} | {TITLES[variant.stack]} | {median(added(results, variant.key)):.0f} |"
         for group, variants in UNARY.items()
         for variant in variants
         if variant.stack != "bare"

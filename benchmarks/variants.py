@@ -23,6 +23,12 @@ Signal = Literal["lines", "handled", "spans"]
 Caller = Literal["sampled", "unsampled", "untraced"]
 """Whether the caller's traceparent says that its trace is sampled, or that it is not, or it sends none."""
 
+CALLERS: Final[dict[Caller, str]] = {
+    "sampled": "",
+    "unsampled": ", calls not sampled",
+    "untraced": ", callers that send no traceparent",
+}
+
 TITLES: Final[dict[Stack, str]] = {
     "bare": "bare grpcio",
     "ours": "ours: logs, metrics, traces",

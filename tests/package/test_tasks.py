@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -62,7 +63,7 @@ class Wrapping(grpc.aio.ServerInterceptor):
         return wrap_handler(self._wrap, await continuation(handler_call_details))
 
     def _wrap(self, behavior: Any) -> Any:
-        if not asyncio.iscoroutinefunction(behavior):
+        if not inspect.iscoroutinefunction(behavior):
             return behavior
 
         async def run(request: Any, context: Any) -> Any:

@@ -35,9 +35,11 @@ def host_port(host: str, port: object) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, *, reuse_port: bool = False) -> None:
     """
     Raise ListenError where nobody could listen on this address of grpc's now: HOST:PORT, or a Unix socket's.
+
+    With `reuse_port` others may listen there as well who share the port, as processes of the same user can.
 
     grpc shares a port with another server, unless so_reuseport is 0, takes a Unix socket over from the one that serves
     it, and says little when it cannot have an address.
@@ -60,7 +62,9 @@ def check_address(address: str) -> None:
         found = socket.getaddrinfo(bare_host(host) or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ListenError(address, error) from error
-    failures = [failure for family, *_, where in found if (failure := bind_failure(family, where))]
+    failures = [
+        failure for family, *_, where in found if (failure := bind_failure(family, where, reuse_port=reuse_port))
+    ]
     for failure in failures:
         # grpc is content with one of several. Those that this machine does not have are no loss, unlike one that
         # somebody else listens on.
@@ -80,13 +84,18 @@ def is_reachable(address: str) -> bool:
     return not all(ipaddress.ip_address(where[0]).is_loopback for *_, where in found)
 
 
-def bind_failure(family: int, where: Any) -> OSError | None:
+def bind_failure(family: int, where: Any, *, reuse_port: bool = False) -> OSError | None:
     """Try to listen there; return what prevents it, or None."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-            probe.listen(1)
+            if reuse_port:
+                # Others may be serving there: to listen would take connections from them.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                probe.bind(where)
+            else:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(where)
+                probe.listen(1)
     except OSError as error:
         return error
     return None

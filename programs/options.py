@@ -183,6 +183,11 @@ def option(
     )
 
 
+def flag(name: str, variable: str, help_: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command a flag that is off, and is a variable too."""
+    return click.option(name, is_flag=True, envvar=variable, show_envvar=True, show_default="off", help=help_)
+
+
 def run(command: click.Command, name: str | None = None) -> NoReturn:
     """
     Run a program, known to its help by `name`, and leave with what it returned: its exit status.

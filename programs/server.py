@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import click
 import grpc
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -16,7 +15,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from observability import HideExceptions, Telemetry, serve
 from observability.serving.health import in_pool
-from programs.options import AGE, BYTES, COUNT, PORT, SECONDS, ListenHost, option
+from programs.options import AGE, BYTES, COUNT, PORT, SECONDS, ListenHost, flag, option
 from programs.tls import CERTIFICATE, CLIENT_CA, KEY, server_certificates, tls_files, tls_option
 from protos import echo_pb2, echo_pb2_grpc
 
@@ -27,6 +26,7 @@ class ServerOptions:
 
     host: str
     port: int
+    reuse_port: bool
     reflection: bool
     grace: float
     drain_delay: float
@@ -64,6 +64,7 @@ class ServerOptions:
             credentials=credentials,
             grace=self.grace,
             drain_delay=self.drain_delay,
+            reuse_port=self.reuse_port,
         )
 
     def credentials(self) -> grpc.ServerCredentials | None:
@@ -83,14 +84,8 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
             "Address to listen on; 0.0.0.0 is every one.",
         ),
         option("--port", f"{prefix}_PORT", PORT, port, "Port to listen on; 0 takes a free one."),
-        click.option(
-            "--reflection",
-            is_flag=True,
-            envvar=f"{prefix}_REFLECTION",
-            show_envvar=True,
-            show_default="off",
-            help="Serve gRPC server reflection.",
-        ),
+        flag("--reuse-port", f"{prefix}_REUSE_PORT", "Share the port with other processes that do."),
+        flag("--reflection", f"{prefix}_REFLECTION", "Serve gRPC server reflection."),
         option(
             "--grace",
             f"{prefix}_GRACE",
@@ -172,8 +167,8 @@ def new_server(options: ServerOptions, telemetry: Telemetry, services: Sequence[
         interceptors=[HideExceptions(), *telemetry.server_interceptors()],
         maximum_concurrent_rpcs=options.max_concurrent_rpcs,
         options=[
-            # Without this a second server on a used port takes half of the calls, silently.
-            ("grpc.so_reuseport", 0),
+            # Unless it is asked for: a second server on a used port takes half of the calls, silently.
+            ("grpc.so_reuseport", int(options.reuse_port)),
             ("grpc.max_concurrent_streams", options.max_concurrent_streams),
             ("grpc.max_allowed_incoming_connections", options.max_connections),
             # One that is taken and says nothing would keep its place for two minutes.

@@ -71,14 +71,14 @@ class Program:
 
 
 def _prometheus(name: str) -> Program:
-    """Prometheus or promtool, without the discovery of clouds' machines, most of what there is to build."""
+    """Prometheus or promtool, which discover targets by DNS alone: the rest of that is most of what is to be built."""
     return Program(
         name,
         "3.16.0",
         "github.com/prometheus/prometheus",
         "v0.316.0",
         f"./cmd/{name}",
-        tags="remove_all_sd",
+        tags="remove_all_sd,enable_dns_sd",
         variables={"github.com/prometheus/common/version.Version": "3.16.0"},
     )
 

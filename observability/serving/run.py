@@ -47,6 +47,7 @@ def serve(  # noqa: PLR0913 - each by name
     credentials: grpc.ServerCredentials | None = None,
     grace: float = GRACE_SECONDS,
     drain_delay: float = 0.0,
+    reuse_port: bool = False,
 ) -> int:
     """
     Serve on HOST:PORT until SIGTERM or SIGINT, and return the exit status.
@@ -56,14 +57,15 @@ def serve(  # noqa: PLR0913 - each by name
     `drain_delay` seconds for callers to notice, takes no new calls, lets those going on end for `grace` seconds, and
     closes the telemetry. A second signal ends the process at once. Call it from the main thread; a handler that runs on
     after the grace keeps an ordinary exit waiting, hence os._exit in a main. Raises ListenError where the address
-    cannot be had: a Unix socket that somebody serves is left alone.
+    cannot be had: a Unix socket that somebody serves is left alone, and so is a port, unless `reuse_port` says that
+    the server has the option grpc.so_reuseport, by which several processes share it.
     """
     if health is None:
         health = Health(telemetry.worker_pool(MAX_WORKERS, "health"))
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in (*GENERAL, *telemetry.services):
             health.set(name, SERVING)
-    address = _listen(server, address, credentials)
+    address = _listen(server, address, credentials, reuse_port=reuse_port)
     stop = threading.Event()
     with _observers(stop.set):
         server.start()
@@ -121,9 +123,9 @@ def _close(telemetry: Telemetry) -> None:
         telemetry.log_writer.flush(_LAST_WORD_SECONDS)
 
 
-def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> str:
+def _listen(server: Any, address: str, credentials: grpc.ServerCredentials | None, *, reuse_port: bool) -> str:
     """Let the server listen there; return the address with the port that it got."""
-    check_address(address)
+    check_address(address, reuse_port=reuse_port)
     try:
         if credentials is None:
             port = server.add_insecure_port(address)
@@ -152,6 +154,7 @@ async def serve_aio(  # noqa: PLR0913 - each by name
     credentials: grpc.ServerCredentials | None = None,
     grace: float = GRACE_SECONDS,
     drain_delay: float = 0.0,
+    reuse_port: bool = False,
 ) -> int:
     """Do for grpc.aio.server what serve does for grpc.server."""
     if health is None:
@@ -159,7 +162,7 @@ async def serve_aio(  # noqa: PLR0913 - each by name
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         for name in (*GENERAL, *telemetry.services):
             await health.set(name, SERVING)
-    address = _listen(server, address, credentials)
+    address = _listen(server, address, credentials, reuse_port=reuse_port)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     with _observers(lambda: loop.call_soon_threadsafe(stop.set)):

@@ -383,6 +383,45 @@ def test_used_port(stack: str) -> None:
 
 
 @STACKS
+def test_shared_port(stack: str) -> None:
+    """With reuse_port two servers listen at one port, and each answers when the other is gone."""
+    with Served("sync", reuse_port=True) as first:
+        address = first.address
+        with Served(stack, address, reuse_port=True) as second:
+            addresses = [first.address, second.address]
+            first.signal(signal.SIGTERM)
+            first.wait()
+            answer = called_anew(address)
+            with Served("sync", address, reuse_port=True) as third:
+                addresses.append(third.address)
+                second.signal(signal.SIGTERM)
+                second.wait()
+                answers = [answer, called_anew(address)]
+
+    assert [address] * 3 == addresses
+    assert [b"0"] * 2 == answers
+
+
+def called_anew(address: str) -> bytes:
+    """Make a call over a connection of its own; return its answer."""
+    with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        return bytes(method(channel, "unary")(b"0", timeout=10))
+
+
+@STACKS
+def test_port_that_another_does_not_share(stack: str) -> None:
+    """With reuse_port a port is taken as ever, if who listens there does not share it; and so is one that is shared."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, Served("sync", reuse_port=True) as sharing:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with Served(stack, address, reuse_port=True) as served, Served(stack, sharing.address) as alone:
+            statuses = [served.wait(), alone.wait()]
+            errors = [*served.stderr.wait_for_end(), *alone.stderr.wait_for_end()]
+
+    assert [1, 1] == statuses
+    assert [f"cannot listen on {used}: address already in use" for used in (address, sharing.address)] == errors
+
+
+@STACKS
 def test_port_used_at_one_of_several_addresses(stack: str) -> None:
     """A port that is taken at one of several addresses is a ListenError: grpc would be content with the others."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -25,9 +25,10 @@ BUILD = "--build" if UPSTREAM else "--no-build"
 
 
 class Project:
-    """What the compose file starts, from `with` to its end."""
+    """What the compose file starts, from `with` to its end, changed by these other files."""
 
-    def __init__(self, engine: Engine, name: str, images: Mapping[str, str]) -> None:
+    def __init__(self, engine: Engine, name: str, images: Mapping[str, str], *changes: str) -> None:
+        self._files = [option for file in (COMPOSE_FILE, *changes) for option in ("-f", ROOT / file)]
         self._engine = engine
         self._name = name
         variables = sorted(set(re.findall(r"\$\{(\w+PORT)", (ROOT / COMPOSE_FILE).read_text())))
@@ -48,7 +49,7 @@ class Project:
 
     def compose(self, *arguments: str) -> str:
         """Run Compose on the project's own file; return its stdout, or fail with all it said."""
-        return said(*COMPOSE, "-p", self._name, "-f", ROOT / COMPOSE_FILE, *arguments, **self._variables)
+        return said(*COMPOSE, "-p", self._name, *self._files, *arguments, **self._variables)
 
     def up(self) -> None:
         """Start the viewers, and wait until every health check is green."""

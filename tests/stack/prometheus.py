@@ -12,6 +12,7 @@ from tests.stack.programs import DEPLOY, Program, run
 from tests.stack.waiting import eventually, get
 
 COMPOSE_FILE = "docker-compose.observability.yml"
+COPIES_FILE = "deploy/copies.yml"
 
 Labels: TypeAlias = frozenset[tuple[str, str]]
 
@@ -42,10 +43,15 @@ class PrometheusApi:
         return [expression for expression in expressions if not eventually(partial(self.query, expression))]
 
     def targets(self, pool: str) -> dict[str, str]:
-        """Return the health of a scrape job's targets by their `job`: `up`, `down`, `unknown`."""
+        """Return the health of a scrape job's targets by their `job`, of which each is one: `up`, `down`, `unknown`."""
+        targets = self.copies(pool)
+        assert len(dict(targets)) == len(targets), targets
+        return dict(targets)
+
+    def copies(self, pool: str) -> list[tuple[str, str]]:
+        """Return the `job` and the health of each of a scrape job's targets, in order."""
         targets = get(f"{self.url}/api/v1/targets", state="active", scrapePool=pool)["data"]["activeTargets"]
-        assert len({target["labels"]["job"] for target in targets}) == len(targets), targets
-        return {target["labels"]["job"]: target["health"] for target in targets}
+        return sorted((target["labels"]["job"], target["health"]) for target in targets)
 
     def exemplars(self, metric: str) -> list[Any]:
         """Return the exemplars of a metric's last ten minutes: labels, value and time."""

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import grpc
 import pytest
 
 from client.processes import ROOT, Service
+from protos.echo_pb2 import CallEchoRequest
+from protos.echo_pb2_grpc import CallEchoServiceStub
 from tests.stack.engine import Engine, engine, said
 from tests.stack.images import images
 from tests.stack.project import SERVICES, VIEWERS, Project
+from tests.stack.prometheus import COPIES_FILE
 from tests.stack.stack import HELLO, WHOLE_TRACE, call_echo
 from tests.stack.waiting import eventually
 
@@ -164,6 +168,31 @@ def test_tls(running_engine: Engine, named_images: Mapping[str, str], everything
         assert "client" in callers[1]
         assert '"service-b,localhost,127.0.0.1,::1"' in callers[0]
         assert UP == eventually(lambda: project.prometheus.targets("services"), lambda health: health == UP)
+
+
+def test_copies(running_engine: Engine, named_images: Mapping[str, str], everything: Project) -> None:
+    """Of three copies of A each answers a third of B's calls and is scraped by Prometheus; none has a port here."""
+    assert everything.states()  # so the images are there
+    up = [("service-a", "up")] * 3 + [("service-b", "up")]
+    with Project(running_engine, f"okit-copies-{os.getpid()}", named_images, COPIES_FILE) as project:
+        options = ("--detach", "--wait", "--no-build", "--scale", "service-a=3")
+        project.compose("--profile", "services", "up", *options, *VIEWERS, *SERVICES)
+        published = project.compose("--profile", "services", "ps", "--format", "{{.Publishers}}", "service-a")
+        assert up == eventually(lambda: project.prometheus.copies("services"), lambda found: found == up)
+        with grpc.insecure_channel(project.service_b) as channel:
+            for _ in range(90):
+                CallEchoServiceStub(channel).CallEcho(CallEchoRequest(msg="hello"), timeout=10)
+        counts = eventually(lambda: echoes(project), lambda counts: sum(counts) >= 90)
+
+        assert "127.0.0.1" not in published
+        assert 90 == sum(counts)
+        assert all(abs(count - 30) <= 5 for count in counts), counts
+
+
+def echoes(project: Project) -> list[float]:
+    """Return how many calls of Echo each of A's copies has answered, as Prometheus knows."""
+    found = project.prometheus.query('sum by (instance) (grpc_server_handled_total{grpc_method="Echo"})')
+    return [float(sample["value"][1]) for sample in found]
 
 
 def with_proxy(proxy: str, folder: Path) -> Path:

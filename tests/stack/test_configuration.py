@@ -1,5 +1,6 @@
 """The files of the viewing stack are valid, fit each other, and are what the documents say."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from client.processes import ROOT
 from tests.stack.dashboards import DASHBOARDS, DATA_SOURCES, titles
 from tests.stack.programs import DEPLOY, run
-from tests.stack.prometheus import COMPOSE_FILE
+from tests.stack.prometheus import COMPOSE_FILE, COPIES_FILE
 
 PROMETHEUS = DEPLOY / "prometheus"
 # What is recorded of each objective, and the share of calls that it allows to fail it.
@@ -34,9 +35,38 @@ def test_compose_file() -> None:
     assert "" == run("docker-compose", "-f", COMPOSE_FILE, "--profile", "*", "config", "--quiet")
 
 
-def test_prometheus_configuration() -> None:
+def test_copies_file(services: dict[str, Any]) -> None:
+    """Compose accepts the file for several copies, which publishes no port of theirs and changes nothing else."""
+    files = ("-f", COMPOSE_FILE, "-f", COPIES_FILE, "--profile", "*")
+    scaled = json.loads(run("docker-compose", *files, "config", "--format", "json"))["services"]
+    expected = copy.deepcopy(services)
+    configuration, *others = expected["prometheus"].pop("command")
+    expected["prometheus"].pop("extra_hosts")
+    expected["service-a"].pop("ports")
+
+    assert "" == run("docker-compose", *files, "config", "--quiet")
+    assert "--config.file=/etc/prometheus/prometheus.yml" == configuration
+    assert ["--config.file=/etc/prometheus/copies.yml", *others] == scaled["prometheus"].pop("command")
+    assert expected == scaled
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "copies.yml"])
+def test_prometheus_configuration(name: str) -> None:
     """Promtool accepts Prometheus's configuration and every file that it names."""
-    assert "FAILED" not in run("promtool", "check", "config", PROMETHEUS / "prometheus.yml")
+    assert "FAILED" not in run("promtool", "check", "config", PROMETHEUS / name)
+
+
+def test_prometheus_configuration_of_copies() -> None:
+    """For several copies all but how the services are found is as ever."""
+    before, after = ((PROMETHEUS / name).read_text() for name in ("prometheus.yml", "copies.yml"))
+
+    assert without_discovery(before) == without_discovery(after)
+
+
+def without_discovery(text: str) -> list[str]:
+    """Return the lines of a configuration without comments, and without how its first job finds its targets."""
+    text = re.sub(r"(?<=job_name: services\n).*?(?= +metric_relabel_configs)", "", text, flags=re.DOTALL)
+    return [line for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
 
 
 def test_rules() -> None:

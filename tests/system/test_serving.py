@@ -1,6 +1,7 @@
 """Both services as servers: their limits, and their end."""
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from hyperframe.frame import PingFrame
 
 from client.lines import fields
 from client.processes import ROOT, environment
-from client.web import metrics
+from client.web import get, metrics
 from protos.echo_pb2 import CallEchoRequest, EchoRepeatRequest, EchoRequest, EchoResponse, HealthCheckRequest
 from protos.echo_pb2_grpc import CallEchoServiceStub, EchoServiceStub, HealthServiceStub
 from tests.support import python
@@ -305,6 +306,31 @@ def test_used_port(system: System, folder: str) -> None:
     result = start_in_vain(folder, "--port", system.a.address.rpartition(":")[2])
 
     assert (f"cannot listen on {system.a.address}: address already in use\n", 1) == (result.stderr, result.returncode)
+
+
+def test_reuse_port() -> None:
+    """With --reuse-port two processes of A share a port and its connections, each with a /metrics of its own."""
+    with (
+        Service("service-a", "--reuse-port") as first,
+        Service("service-a", "--reuse-port", "--port", first.address.rpartition(":")[2]) as second,
+    ):
+        assert first.address == second.address
+        answered = {first.metrics_url: 0.0, second.metrics_url: 0.0}
+        assert 2 == len(answered)
+        for _ in range(100):  # all of which go to one of two once in 2^99 runs
+            with grpc.insecure_channel(first.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                EchoServiceStub(channel).Echo(EchoRequest(msg="hello"), timeout=5)
+            answered = {url: echoes(url) for url in answered}
+            if all(answered.values()):
+                break
+
+    assert all(answered.values()), answered
+
+
+def echoes(url: str) -> float:
+    """Return how many calls of Echo a process has served, by its /metrics."""
+    found = re.search(r'grpc_server_handled_total{grpc_code="OK",grpc_method="Echo",.*} (\S+)', get(url))
+    return float(found[1]) if found else 0.0
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -38,6 +38,9 @@ LIBRARIES: Final = (
     "opentelemetry.sdk.trace.export.in_memory_span_exporter",
     "rich.console",
     "structlog",
+    "timeit",
+    "urllib.request",
+    "wsgiref.simple_server",
 )
 LARGEST_REQUEST: Final = 2**18
 MOST_DESCRIPTORS: Final = 10

@@ -17,11 +17,11 @@ from tests.faults.targets import Target, service_a, service_b
 
 CALLS = 120
 HELD = [
-    ("A", "without a message", "/echo.v1.EchoService/Echo"),
-    ("A", "unread answers", "/echo.v1.EchoService/EchoRepeat"),
-    ("B", "without a message", "/echo.v1.CallEchoService/CallEcho"),
-    ("B", "without a message", "/echo.v1.CallEchoService/CallEchoChat"),
-    ("B", "unread chats", "/echo.v1.CallEchoService/CallEchoChat"),
+    *(("A", "without a message", "/echo.v1.EchoService/Echo", connections) for connections in (1, 4, 20)),
+    *(("A", "unread answers", "/echo.v1.EchoService/EchoRepeat", connections) for connections in (1, 4, 20)),
+    *(("B", "without a message", "/echo.v1.CallEchoService/CallEcho", connections) for connections in (1, 4, 20)),
+    ("B", "without a message", "/echo.v1.CallEchoService/CallEchoChat", 1),
+    ("B", "unread chats", "/echo.v1.CallEchoService/CallEchoChat", 1),
 ]
 
 
@@ -59,9 +59,10 @@ class HealthChecks:
                 self.failures.append(error.code())
 
 
-@pytest.mark.parametrize("connections", [1, 4, 20])
 @pytest.mark.parametrize(
-    ("name", "kind", "path"), HELD, ids=[f"{name}-{kind}-{path.split('/')[-1]}" for name, kind, path in HELD]
+    ("name", "kind", "path", "connections"),
+    HELD,
+    ids=[f"{name}-{kind}-{path.split('/')[-1]}-{connections}" for name, kind, path, connections in HELD],
 )
 def test_held_calls(  # noqa: PLR0913, PLR0917 - what is held where
     targets: dict[str, Target], name: str, kind: str, path: str, connections: int, figure: Figure

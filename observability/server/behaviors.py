@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import grpc
 
 from .context import RecordingContext
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+_logger = logging.getLogger("observability")
 
 
 class Guard:
@@ -31,6 +36,9 @@ class Guard:
 
         Raises Closed where grpc has ended the call.
         """
+
+    def settled(self) -> None:
+        """Report that grpc has taken the call's status: whatever is set from now on comes too late."""
 
     def ended(self) -> None:
         """Report that the handler runs no more."""
@@ -53,10 +61,16 @@ class Guard:
 
 class Closed(GeneratorExit):
     """
-    Ends the run of a handler whose call grpc.server has ended by itself, as others close a generator.
+    Ends the run of a handler whose call grpc.server has ended before, as others close a generator.
 
     For a handler that returns or raises an Exception, grpc.server would end the call again, and then keep it for ever.
     """
+
+
+def log_late(error: BaseException) -> None:
+    """Log what a handler has raised whose call was over, as grpc does: not an abort, nor that its caller has left."""
+    if error.args or type(error) not in {Exception, grpc.RpcError}:
+        _logger.error("a handler has raised after the end of its call", exc_info=error)
 
 
 UNGUARDED: Final = Guard()
@@ -136,19 +150,31 @@ def _iterate(guard: Guard, responses: Iterator[Any]) -> Iterator[Any]:
 
 
 def _non_blocking(start: Start, behavior: Any, request: Any, context: Any, send: Callable[[Any], None]) -> Any:
+    completed = False
+
     def send_response(response: Any) -> None:
+        nonlocal completed
+        if completed:  # the call is over, and grpc would end it again
+            return
         if response is None:
+            completed = True
             try:
                 guard.completed()
             except Closed:
                 return
         send(response)
+        if completed:
+            guard.settled()
 
     guard, context = start(request, context)
     try:
         result = behavior(request, context, send_response)
     except BaseException as error:
-        if not guard.raised(error):
+        answers = guard.raised(error)
+        if completed and isinstance(error, Exception):
+            log_late(error)
+            raise Closed from error
+        if not answers:
             raise
         return guard.answer()
     guard.ended()

@@ -165,5 +165,17 @@ class PastContext:
         return True
 
 
+class SettledContext(PastContext):
+    """Stands for grpc's context once grpc has taken the status from it, and before the call is over."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self._context = context
+
+    def time_remaining(self) -> Any:
+        """Return how many seconds are left until the caller's deadline."""
+        return self._context.time_remaining()
+
+
 OVER: Final = PastContext()
 """What an observed handler has for its context once its call is reported."""

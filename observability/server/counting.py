@@ -85,12 +85,13 @@ class CountingHandler(HandlerProxy):
         try:
             data = self._serializer(response) if self._serializer else response
         except BaseException as error:
-            self._reject(SERIALIZE_DETAILS, error)
-            raise
+            if self._reject_response(error):
+                raise
+            return b""
         if type(data) is bytes or (data is None and not self.call.rules.none_is_error):
             self.call.sent += 1
         elif data is None:
-            self._reject(SERIALIZE_DETAILS)
+            return None if self._reject_response() else b""
         else:
             self.call.response_lost()
         return data
@@ -115,6 +116,11 @@ class CountingHandler(HandlerProxy):
         if self._handler.request_streaming or not (error is None or isinstance(error, Exception)):
             return error
         return Unparsed(self._refusal_of(error))  # not with the error, whose frames would keep the call
+
+    def _reject_response(self, error: BaseException | None = None) -> bool:
+        """Report that a response could not be serialised; return whether grpc is to see that."""
+        self._reject(SERIALIZE_DETAILS, error)
+        return True
 
     def _refusal_of(self, error: Exception | None) -> str:
         """Return what grpc answers where this is raised for a request, or None is made of it."""

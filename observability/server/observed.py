@@ -6,8 +6,18 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..calls.status import finite_deadline
-from .behaviors import Guard
-from .context import OVER, PastContext, ask, identity_text, is_around, seconds_left, status_in, with_status
+from .behaviors import Closed, Guard, log_late
+from .context import (
+    OVER,
+    PastContext,
+    SettledContext,
+    ask,
+    identity_text,
+    is_around,
+    seconds_left,
+    status_in,
+    with_status,
+)
 from .counting import CountingHandler
 
 if TYPE_CHECKING:
@@ -75,38 +85,49 @@ class ObservedHandler(CountingHandler, Guard):
 
     def returned(self) -> None:
         """Report that the handler has returned."""
-        awaits_serialization = self._is_active() and self.call.handler_returned()
+        ends = self._ends_call()
+        awaits_serialization = ends and self._is_active() and self.call.handler_returned()
         if not self._watched:
             if awaits_serialization:
                 self._context = PastContext(self._context)
             else:
                 self._conclude()
         self.call.handler_ended()
-        if self.call.refusal is not None:
-            self._close()
+        if not ends:
+            raise Closed
 
     def raised(self, error: BaseException) -> bool:
         """Report that the handler has raised this, or is closed, perhaps within a garbage collection."""
         if isinstance(error, GeneratorExit):
+            self._ends_call()
             self.call.handler_ended_deferred()
             return False
+        ends = not isinstance(error, Exception) or self._ends_call()
         self._raised(error)
         if not self._watched:
             self._conclude()
         self.call.handler_ended()
-        if self.call.refusal is not None and isinstance(error, Exception):
-            self._close()
+        if not ends:
+            log_late(error)
+            raise Closed
         return False
 
     def completed(self) -> None:
         """Report that grpc takes what the handler has given for its end."""
+        if not self._ends_call():
+            raise Closed
         if self._is_active():
             self.call.handler_returned()
-        if self.call.refusal is not None:
-            self._close()
 
-    def _close(self) -> None:
-        """Keep grpc from ending a call once more that it has ended for a message."""
+    def settled(self) -> None:
+        """Report that grpc has taken the call's status."""
+        context = self._context
+        if context is not OVER:
+            self._context = SettledContext(context)
+
+    def _ends_call(self) -> bool:
+        """Return whether the handler, by what it has just done, ends its call, which nothing has ended before."""
+        return True
 
     def _raised(self, error: BaseException) -> None:
         """Report what has left the handler."""

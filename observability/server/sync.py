@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .behaviors import UNGUARDED, Closed, Guard, guarded
+from .behaviors import UNGUARDED, Guard, guarded
 from .call import PARSE_DETAILS
 from .context import OVER, status_in
 from .counting import ReportingHandler, Unparsed
 from .observed import ObservedHandler
 from .uncaught import uncaught
 
+if TYPE_CHECKING:
+    from .call import ServerCall
+
 
 class SyncObservedHandler(ObservedHandler):
-    """A call on grpc.server."""
+    """
+    A call on grpc.server.
 
-    __slots__ = ("_requests",)
+    A run of its handler may end it, and on another thread a request that cannot be parsed: the one that takes the
+    `_end_token` does, and `_ends` is whether the run has it. There is no token before the run, nor where an interceptor
+    before us runs the handler for other calls.
+    """
+
+    __slots__ = ("_end_token", "_ends", "_requests")
+
+    def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
+        super().__init__(handler, call)
+        self._end_token: list[bool] | None = None
 
     def _wrapped(self, behavior: Any) -> Any:
         self.call.accepted = True
@@ -27,9 +40,11 @@ class SyncObservedHandler(ObservedHandler):
         """Start the handler; its requests are kept where they are grpc's own stream."""
         unparsed = type(request) is Unparsed
         if self._context is not None and self._is_kept(given):
+            self._end_token = None
             if unparsed:
                 _abort(given)
             return UNGUARDED, given
+        self._end_token, self._ends = [True], False
         self._requests = request if type(request).__module__ == "grpc._server" else None
         context = self._meet(given)
         if not unparsed:
@@ -74,6 +89,8 @@ class SyncObservedHandler(ObservedHandler):
 
         Reported at once: where an interceptor before us answers anyway, grpc never says that the call has ended.
         """
+        if self._handler.request_streaming and not self._takes_end():
+            return Unparsed(PARSE_DETAILS)  # for None grpc would end the call, which the handler has ended
         instead = super()._reject_request(error)
         if type(instead) is Unparsed:
             return instead
@@ -85,8 +102,27 @@ class SyncObservedHandler(ObservedHandler):
                 self._conclude()
         return None if isinstance(error, Exception) else error
 
-    def _close(self) -> None:
-        raise Closed
+    def _reject_response(self, error: BaseException | None = None) -> bool:
+        """Have grpc abort the call, unless something has ended it: what is then sent goes nowhere."""
+        if not self._handler.response_streaming:
+            return super()._reject_response(error)
+        if not self._ends_call():
+            return False
+        super()._reject_response(error)
+        if self._end_token is not None:
+            self.settled()
+        return True
+
+    def _ends_call(self) -> bool:
+        self._ends = self._ends or self._takes_end()
+        return self._ends and (self.call.refusal is None or self._end_token is None)
+
+    def _takes_end(self) -> bool:
+        """Return True to the first caller alone, of whatever thread, where a run of the handler may end the call."""
+        try:
+            return self._end_token is None or self._end_token.pop()
+        except IndexError:
+            return False
 
     def _is_active(self) -> bool:
         context = self._context

@@ -6,10 +6,10 @@ import pytest
 
 # What the cases' handlers and messages raise, and what grpc.aio says of a message that is too large to send.
 CAUSED = r"\[\w*Error: .*(secret|too late|unparseable|unserialisable|as asked)|ExecuteBatchError raised in core"
-# What grpc.aio says of trailing metadata, a text and a compression that it does not even take.
+# What grpc says of trailing metadata, a text, an answer and a compression that it does not even take.
 REFUSED = (
-    r"\[TypeError: (Binary metadata key|Invalid trailing metadata type|Expected bytes, got int)"
-    r"|\[UnicodeEncodeError: |\[KeyError: 'gzip'"
+    r"\[TypeError: (Binary metadata key|Invalid trailing metadata type|Expected bytes, got int|Expected str, not)"
+    r"|\[TypeError: (Argument 'message' has incorrect type|unhashable type)|\[UnicodeEncodeError: |\[KeyError: 'gzip'"
 )
 
 

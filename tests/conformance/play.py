@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from grpc import StatusCode
 
-from tests.support.recorder import Recorder
+from observability.threads.finalizers import finalizers
+from tests.support.recorder import PATIENCE, Recorder
 
 from . import aio_clients, clients
 from .loop import run
@@ -53,4 +54,5 @@ def play(case: Case, way: Way, engine: str = "native") -> Played:
         got = call(stage)
         stage.recorder.wait_for_lines(*(side for side, code in case.codes.items() if code))
         milliseconds = (time.perf_counter() - began) * 1000
+    finalizers.flush(PATIENCE)  # what ends a handler that was dropped
     return Played(stage.recorder, got, milliseconds)

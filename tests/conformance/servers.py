@@ -20,8 +20,6 @@ from .vocabulary import Arity, requests_stream, responses_stream
 SERVICE = "conformance.Service"
 _OPTIONS = (("grpc.so_reuseport", 0),)
 _THREADS = 2
-_STOPPED = 2.0
-"""Seconds to wait for a stopped server: where a request could not be parsed, grpc.server may never be done with it."""
 _MAKERS: dict[Arity, Callable[..., Any]] = {
     "unary": grpc.unary_unary_rpc_method_handler,
     "client_stream": grpc.stream_unary_rpc_method_handler,
@@ -178,7 +176,11 @@ def _serving_sync(stage: Stage, pool: ThreadPoolExecutor) -> Iterator[None]:
         maximum_concurrent_rpcs=1 if case.environment.obstacle == "limited" else None,
     )
     stage.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    stage.stop = lambda: server.stop(0).wait(_STOPPED)
+
+    def stop() -> None:
+        assert server.stop(0).wait(PATIENCE), "grpc.server keeps a call"
+
+    stage.stop = stop
     server.start()
     try:
         yield

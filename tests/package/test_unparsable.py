@@ -212,6 +212,7 @@ def set_code(context: grpc.ServicerContext) -> bytes:
 ENDS = pytest.mark.parametrize("end", [lambda _context: b"done", lambda _context: None, abort, fail, set_code])
 
 
+@pytest.mark.expects_errors(r"^observability: a handler has raised after the end of its call \[ValueError: no bread\]$")
 @ENDS
 @pytest.mark.parametrize("hiding", [False, True])
 @pytest.mark.parametrize("kind", ["once", "stream", "late", "sending"])

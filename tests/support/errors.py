@@ -17,7 +17,8 @@ class ErrorLines(logging.Handler):
     """
     Keeps the text of the lines from ERROR on, in order.
 
-    It leaves a record of HOLDING without its traceback: pytest keeps each record until the end of its test.
+    It leaves a record of HOLDING, or of what a handler has raised late, without its traceback: pytest keeps each record
+    until the end of its test.
     """
 
     def __init__(self) -> None:
@@ -29,7 +30,7 @@ class ErrorLines(logging.Handler):
         cause = ""
         if record.exc_info and record.exc_info[1]:
             cause = f" [{type(record.exc_info[1]).__name__}: {record.exc_info[1]}]"
-            if record.name.startswith(HOLDING):
+            if record.name.startswith(HOLDING) or record.funcName == "log_late":
                 record.exc_text, record.exc_info = _formatter.formatException(record.exc_info), None
         if record.name.startswith(LOGGERS):
             self.lines.append(f"{record.name}: {record.getMessage()}{cause}")

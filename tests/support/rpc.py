@@ -9,6 +9,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from tests.support.recorder import PATIENCE
+
 SERVICE = "test.v1.Words"
 ARITIES = ("unary", "client_stream", "server_stream", "bidi_stream")
 STREAMS = ("server_stream", "bidi_stream")
@@ -135,7 +137,7 @@ def serving(  # noqa: PLR0913 - each by name
         try:
             yield address
         finally:
-            server.stop(None).wait()
+            assert server.stop(None).wait(PATIENCE), "grpc.server keeps a call"
 
 
 @contextlib.contextmanager

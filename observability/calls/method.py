@@ -12,7 +12,7 @@ METHOD_LIMIT: Final = 1000
 """How many methods that nobody declared are known by name; a catch-all handler can make up any number."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Method:
     """What is known of a method before it is called."""
 
@@ -32,6 +32,8 @@ class Method:
     """Whether its calls are neither traced nor logged above DEBUG by default: mostly probes."""
     extensions: dict[object, Any] = field(default_factory=dict)
     """What the signals have made once for it, each under itself."""
+    usual_deadline: float | None = None
+    """The time in seconds that the last caller gave whose call has come to its handler, or None."""
 
 
 class MethodRegistry(dict[Any, Method]):

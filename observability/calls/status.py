@@ -13,7 +13,6 @@ UNKNOWN: Final = grpc.StatusCode.UNKNOWN
 
 _DEADLINE_SLACK: Final = 0.05  # seconds: on a busy machine a request may be seen so much later than it was sent
 _DEADLINE_SHARE: Final = 0.02
-_QUEUE_SLACK: Final = 0.025
 _FOREVER: Final = 1e9
 # grpc.aio takes numbers up to DATA_LOSS, and the one after it, UNAUTHENTICATED, for none that it knows.
 _NUMBERS: Final[dict[int, grpc.StatusCode]] = {
@@ -68,14 +67,14 @@ def terminated_status(deadline: float | None, remaining: float | None) -> grpc.S
     return grpc.StatusCode.CANCELLED
 
 
-def status_before_handler(waited: float) -> grpc.StatusCode:
+def status_before_handler(usual: float | None, waited: float) -> grpc.StatusCode:
     """
     Decide the code of a call that was cut off before its handler started, after `waited` seconds.
 
-    grpc hides the deadline of such a call, and whether it ran out. Waiting in the queue ends by the caller's
-    deadline, mostly; what ends at once was refused by grpc's core or given up by hand.
+    grpc hides the deadline of such a call. `usual` is the one that stands for it: that of the method's last call whose
+    handler has started, in seconds, or None.
     """
-    return grpc.StatusCode.DEADLINE_EXCEEDED if waited > _QUEUE_SLACK else grpc.StatusCode.CANCELLED
+    return terminated_status(usual, None if usual is None else usual - waited)
 
 
 CUT_OFF_DETAILS: Final = {

@@ -240,7 +240,7 @@ class ServerCall(_Answering):
         elif not cut_off and self.accepted and (self.received or self.type in REQUEST_STREAMS):
             self._finish(CANCELLED, _ELSEWHERE_DETAILS)
         elif cut_off or self.accepted:
-            code = status_before_handler(self.seconds)
+            code = status_before_handler(self.descriptor.usual_deadline, self.seconds)
             self._finish(code, CUT_OFF_DETAILS[code])
         else:
             self._finish(grpc.StatusCode.RESOURCE_EXHAUSTED, _LIMIT_DETAILS)

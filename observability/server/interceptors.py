@@ -78,7 +78,7 @@ class _ServerObserving(Observing):
         method = self._methods.get(path) or method_at(path, "unary", registered=False)
         observation = Observation(method, "server", metadata, self._observers, started, started_ns)
         if isinstance(error, asyncio.CancelledError):
-            code = status_before_handler(observation.seconds)
+            code = status_before_handler(method.usual_deadline, observation.seconds)
             observation.end(code, CUT_OFF_DETAILS[code])
         else:
             observation.end(grpc.StatusCode.UNKNOWN, "", error)

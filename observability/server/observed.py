@@ -57,7 +57,7 @@ class ObservedHandler(CountingHandler, Guard):
             remaining = seconds_left(context)
             peer, identities = ask(self, "_caller", context) or (None, None)
         self._context = context
-        call.deadline = None if remaining is None else remaining + waited
+        call.deadline = call.descriptor.usual_deadline = None if remaining is None else remaining + waited
         call.peer = peer if isinstance(peer, str) else None
         if identities:  # of nearly no call without TLS
             call.peer_identity = identity_text(identities)

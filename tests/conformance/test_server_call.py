@@ -109,6 +109,15 @@ def passes(seconds: float) -> Event:
     return event
 
 
+def usually(seconds: float) -> Event:
+    """Let another caller of the method have given this much time."""
+
+    def event(call: ServerCall) -> None:
+        call.descriptor.usual_deadline = seconds
+
+    return event
+
+
 def over(
     code: StatusCode | None = None,
     details: str = "",
@@ -235,6 +244,10 @@ ROWS = (
     Row("deadline_then_exception", ["aio_blocking"], (within(1), *ONCE, passes(1), CUT_OFF, raises())),
     Row("deadline_before", ON_AIO, (passes(0.25), unserved(cut_off=True))),
     Row("deadline_in_queue", RULES, (looked_at, awaits, parsed, passes(0.25), unserved(cut_off=True))),
+    Row("deadline", RULES, (usually(0.25), looked_at, awaits, passes(0.25), unserved(cut_off=False))),
+    Row("cancel", RULES, (usually(1), looked_at, awaits, passes(0.25), unserved(cut_off=False))),
+    Row("deadline_of_a_stream_in_queue", ["aio_blocking"], (within(1), looked_at, awaits, passes(1), CUT_OFF)),
+    Row("request_too_large", RULES, (looked_at, awaits, passes(0.01), unserved(cut_off=False))),
     Row("cancel_before", ON_AIO, (passes(0.25), unserved(cut_off=True))),
     Row("cancel_in_queue", ["aio_blocking"], (looked_at, awaits, passes(0.25), unserved(cut_off=True))),
     Row("cancel_of_a_stream_in_queue", ["aio_blocking"], (looked_at, passes(0.01), unserved(cut_off=True))),

@@ -5,6 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -14,7 +15,7 @@ from tests.faults.conftest import Figure
 from tests.faults.targets import service_a
 from tests.support.rpc import method
 
-CALLS = 10_000
+CALLS, AT_ONCE = 10_000, 4
 WARM_UP = 3_000
 """Calls after which what a service keeps in queues and pools no longer grows."""
 HELLO = b"\x0a\x05hello"
@@ -44,7 +45,14 @@ KINDS: tuple[Make, ...] = (echo, join, chat)
 
 
 def codes(channel: grpc.Channel, make: Make, count: int) -> Counter[str]:
-    """Make so many calls, as long as they are answered; return how many ended with which code."""
+    """Make so many calls, a few at once, as long as they are answered; return how many ended with which code."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        shares = [pool.submit(codes_of_share, channel, make, count // AT_ONCE) for _ in range(AT_ONCE)]
+        return sum((share.result() for share in shares), Counter())
+
+
+def codes_of_share(channel: grpc.Channel, make: Make, count: int) -> Counter[str]:
+    """Make so many calls, one after another."""
     ended: Counter[str] = Counter()
     for _ in itertools.repeat(None, count):
         try:

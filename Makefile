@@ -14,7 +14,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo certs quick test coverage check format lint types protos protos-check fault-test stack-test compose-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench scale-bench clean
+.PHONY: help .venv demo certs quick test coverage check docs format lint types protos protos-check fault-test stack-test compose-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench scale-bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py $(1); case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -58,7 +58,11 @@ test: .venv ## Every test
 coverage: .venv ## Every test, and which lines and branches of observability/ they miss
 	$(PYTEST_ALL) --cov
 
-check: .venv lint types protos-check workflows coverage ## Format, lint, types, stubs, workflows, tests: what CI runs
+check: .venv lint types protos-check workflows docs coverage ## Format, lint, types, stubs, workflows, site, tests: what CI runs
+
+# A warning, such as a link that leads nowhere or a public name that is not documented, fails it.
+docs: .venv ## The documentation site, in build/site
+	$(BIN)/sphinx-build -q -W --keep-going -c docs -d build/doctrees . build/site
 
 lint: .venv ## What a commit is checked for, on all files; what can be mended, is
 	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
@@ -72,7 +76,7 @@ format: .venv ## Format the code and fix what ruff can
 
 # Two programs are called app.py, so each service has its own run.
 types: .venv
-	$(BIN)/mypy observability programs protos tests examples benchmarks tools/*.py deploy/healthcheck.py
+	$(BIN)/mypy observability programs protos tests examples benchmarks tools/*.py deploy/healthcheck.py docs/conf.py
 	$(BIN)/mypy service-a/app.py
 	$(BIN)/mypy service-b/app.py
 	$(BIN)/mypy client
@@ -146,4 +150,4 @@ protos-check: protos
 	@git diff --exit-code --stat protos || { echo "protos/ does not match echo.proto: run make protos, and commit" >&2; exit 1; }
 
 clean: ## Remove what was built
-	rm -rf .venv .venv-bench .venv-lowest .venv-newest certs dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-bench .venv-lowest .venv-newest build certs dist .mypy_cache .ruff_cache .pytest_cache

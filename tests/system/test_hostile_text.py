@@ -37,7 +37,9 @@ IN_A_PATH = {name: text for name, text in HOSTILE.items() if name not in {"null"
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """Give a Service A that puts its callers' baggage on its lines."""
-    with Service("service-a", "--max-msg-bytes", "2000000", OBSERVABILITY_LOG_BAGGAGE="tenant") as service:
+    with Service(
+        "service-a", "--max-msg-bytes", "2000000", "--max-request-bytes", "2000000", OBSERVABILITY_LOG_BAGGAGE="tenant"
+    ) as service:
         yield service
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from client.processes import ROOT
 
-PAGES = ("*.md", "docs/**/*.*", "examples/*.*", "LICENSE", "deploy/prometheus/rules/*", ".github/workflows/*")
+PAGES = ("*.md", "docs/**/*.*", "examples/*.*", "LICENSE", "deploy/**/*", ".github/workflows/*")
 DEFECTS = [
     ("docs/tls.md", "](settings.md)", "](no-settings.md)", "docs/tls.md:.*no-settings.md"),
     ("docs/tls.md", "](settings.md#lines)", "](settings.md#no-lines)", "docs/tls.md:.*no-lines"),

@@ -154,7 +154,8 @@ def test_no_thread_is_granted(held: Held, monkeypatch: pytest.MonkeyPatch, caplo
 
     assert [grpc.StatusCode.DEADLINE_EXCEEDED] == codes
     assert [b"first", *[b"patient"] * 3, b"second"] == answers
-    assert ["DEADLINE_EXCEEDED", *["OK"] * 5] == sorted(recorder.codes)
+    # A call that is cut off sooner than another caller of the method would have been counts as one that left.
+    assert ["CANCELLED", *["OK"] * 5] == sorted(recorder.codes)
     assert 1 == sum("calls wait for a thread" in record.getMessage() for record in caplog.records)
 
 

@@ -1,5 +1,6 @@
 """What the telemetry of calls reports, kept where a test can look at it: log lines, metrics and spans of both sides."""
 
+import functools
 import os
 import threading
 from collections import Counter
@@ -21,10 +22,14 @@ from observability import Call, Observer, Outcome, Telemetry, log_calls, measure
 
 PATIENCE: Final = 15.0
 """Seconds that a test waits for what must come; it fails after them."""
-_RESOURCE: Final = Resource.create()
-"""That of all recorders' spans: to detect it starts threads."""
 _CODES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _globals = threading.Lock()
+
+
+@functools.cache
+def resource() -> Resource:
+    """Return that of all recorders' spans: to detect it starts threads, and says what is wrong in the environment."""
+    return Resource.create()
 
 
 class Span(NamedTuple):
@@ -72,7 +77,7 @@ class Recorder:
         self.registry = registry or CollectorRegistry()
         self._reported = threading.Condition()
         self._spans = InMemorySpanExporter()
-        self.provider = TracerProvider(sampler=sampler, resource=_RESOURCE, shutdown_on_exit=False)
+        self.provider = TracerProvider(sampler=sampler, resource=resource(), shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self._spans))
         logger = structlog.wrap_logger(None, processors=[self._keep_line]).bind(service="A")
         self.observers: list[Observer] = [

@@ -21,7 +21,6 @@ HELD = [
     *(("A", "unread answers", "/echo.v1.EchoService/EchoRepeat", connections) for connections in (1, 4, 20)),
     *(("B", "without a message", "/echo.v1.CallEchoService/CallEcho", connections) for connections in (1, 4, 20)),
     ("B", "without a message", "/echo.v1.CallEchoService/CallEchoChat", 1),
-    ("B", "unread chats", "/echo.v1.CallEchoService/CallEchoChat", 1),
 ]
 
 

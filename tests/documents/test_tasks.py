@@ -30,6 +30,7 @@ with Telemetry.start("buyer") as telemetry:
 # What a reader has around code that is no program: a pool, a service, an address.
 AROUND = """
 from concurrent.futures import ThreadPoolExecutor
+import time
 import grpc
 import prometheus_client
 import structlog
@@ -93,8 +94,11 @@ logger = structlog.get_logger().bind(service="A")
 {parts}
 server.start()
 failure = channel.unary_unary("/echo.v1.EchoService/Echo").future(b"", timeout=5).exception()
-print(failure.code().name, registry.get_sample_value("grpc_client_handled_total", dict(
-    grpc_type="unary", grpc_service="echo.v1.EchoService", grpc_method="Echo", grpc_code="UNAVAILABLE")))
+labels = dict(grpc_type="unary", grpc_service="echo.v1.EchoService", grpc_method="Echo", grpc_code="UNAVAILABLE")
+until = time.monotonic() + 10
+while not (handled := registry.get_sample_value("grpc_client_handled_total", labels)) and time.monotonic() < until:
+    time.sleep(0.01)  # another thread counts the end of a call that somebody waits for
+print(failure.code().name, handled)
 server.stop(None).wait()
 """
     ended = python.run("-c", program, variables=VARIABLES)

@@ -34,7 +34,12 @@ def test_every_public_name_is_there(module: str, name: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_run(page: str, tmp_path: Path) -> None:
     """The examples of a page run, in a folder of their own, and what they assert holds."""
-    variables = {"OTEL_TRACES_EXPORTER": "none", "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    variables = {
+        "OTEL_TRACES_EXPORTER": "none",
+        "GRPC_VERBOSITY": "ERROR",
+        "PYTHONPATH": str(ROOT),
+        "TMPDIR": str(tmp_path),
+    }
     ended = python.run("-c", examples(page), variables=variables)
 
     assert ("", 0) == (ended.stderr, ended.returncode)

@@ -17,7 +17,7 @@ from tests.support.python import Popen
 
 SERVERS = ["docs/sync-server.md", "docs/asyncio-server.md"]
 # Without a collector, and with /metrics at a free port.
-VARIABLES = {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_PROMETHEUS_PORT": "0"}
+VARIABLES = {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_PROMETHEUS_PORT": "0", "GRPC_VERBOSITY": "ERROR"}
 # What calls by the client page's other kind of channel, too.
 AIO_TOO = """
 import asyncio

@@ -88,13 +88,9 @@ def bind_failure(family: int, where: Any, *, reuse_port: bool = False) -> OSErro
     """Try to listen there; return what prevents it, or None."""
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            if reuse_port:
-                # Others may be serving there: to listen would take connections from them.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                probe.bind(where)
-            else:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(where)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if reuse_port else socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            if not reuse_port:  # else others may be serving there: to listen would take connections from them
                 probe.listen(1)
     except OSError as error:
         return error

@@ -1,10 +1,13 @@
-"""The marker of these tests, and the figures that they measure, as a table at the end of the run."""
+"""The marker of these tests, both services, and the figures that are measured, as a table at the end of the run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+
+from client.processes import Service
+from tests.faults.targets import Target, service_a, service_b
 
 HERE = Path(__file__).parent
 FIGURE = "figure"
@@ -24,6 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def figure(record_property: Callable[[str, Any], None]) -> Figure:
     """Give what records a figure, which stands in the table at the end whether the test then passes or not."""
     return lambda what, value, goal: record_property(FIGURE, (what, value, goal))
+
+
+@pytest.fixture(scope="module")
+def targets() -> Iterator[dict[str, Target]]:
+    """Give both services, whose spans nobody takes."""
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
+    with (
+        Service("service-a", **variables) as a,
+        Service("service-b", "--service-a", a.address, **variables) as b,
+    ):
+        yield {"A": service_a(a), "B": service_b(b)}
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

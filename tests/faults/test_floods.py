@@ -3,28 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from client.processes import ROOT, Service
+from client.processes import ROOT
 from tests.faults.conftest import Figure
 from tests.faults.floods import FLOODS
 from tests.faults.good_client import GoodClient
-from tests.faults.targets import Target, service_a, service_b
+from tests.faults.targets import Target
 
 SECONDS = 3.0
-
-
-@pytest.fixture(scope="module")
-def targets() -> Iterator[dict[str, Target]]:
-    """Give both services, whose spans nobody takes."""
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    with (
-        Service("service-a", **variables) as a,
-        Service("service-b", "--service-a", a.address, **variables) as b,
-    ):
-        yield {"A": service_a(a), "B": service_b(b)}
 
 
 @pytest.mark.parametrize("name", ["A", "B"])

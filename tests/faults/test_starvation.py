@@ -1,19 +1,17 @@
 """Starvation: what becomes of other people's calls while a client holds as many as it may, and lets none of them go."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from client.processes import Service
 from protos.echo_pb2 import HealthCheckRequest
 from protos.echo_pb2_grpc import HealthServiceStub
 from tests.faults.conftest import Figure
 from tests.faults.good_client import GoodClient
 from tests.faults.holders import holding
-from tests.faults.targets import Target, service_a, service_b
+from tests.faults.targets import Target
 
 CALLS = 120
 HELD = [
@@ -22,17 +20,6 @@ HELD = [
     *(("B", "without a message", "/echo.v1.CallEchoService/CallEcho", connections) for connections in (1, 4, 20)),
     ("B", "without a message", "/echo.v1.CallEchoService/CallEchoChat", 1),
 ]
-
-
-@pytest.fixture(scope="module")
-def targets() -> Iterator[dict[str, Target]]:
-    """Give both services, whose spans nobody takes."""
-    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    with (
-        Service("service-a", **variables) as a,
-        Service("service-b", "--service-a", a.address, **variables) as b,
-    ):
-        yield {"A": service_a(a), "B": service_b(b)}
 
 
 class HealthChecks:

@@ -33,7 +33,14 @@ PUBLIC: list[ModuleType] = [observability, testing, instrumentor]
 """The modules whose `__all__` others may use."""
 CONTENTS = {
     "README": {
-        "Start": ["docs/tutorial", "docs/concepts", "docs/stack", "docs/observability", "docs/balancing"],
+        "Start": [
+            "docs/tutorial",
+            "docs/concepts",
+            "docs/stack",
+            "docs/observability",
+            "docs/balancing",
+            "docs/kubernetes",
+        ],
         "In your own service": [
             "docs/sync-server",
             "docs/asyncio-server",

@@ -2,6 +2,7 @@
 
 # ruff: noqa: N802 - an RPC is a method under its own name
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import Any
 import grpc
 from google.protobuf import descriptor_pool, text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from grpc_health.v1 import health
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from observability import HideExceptions, Telemetry, serve
-from observability.serving.health import in_pool
+from observability.serving.health import MAX_WORKERS, Health, in_pool
 from programs.options import AGE, BYTES, COUNT, PORT, SECONDS, ListenHost, flag, option
+from programs.probes import answering_probes
 from programs.tls import CERTIFICATE, CLIENT_CA, KEY, server_certificates, tls_files, tls_option
 from protos import echo_pb2, echo_pb2_grpc
 
@@ -27,6 +29,7 @@ class ServerOptions:
     host: str
     port: int
     reuse_port: bool
+    health_port: int | None
     reflection: bool
     grace: float
     drain_delay: float
@@ -57,15 +60,21 @@ class ServerOptions:
 
     def serve(self, server: grpc.Server, telemetry: Telemetry, credentials: grpc.ServerCredentials | None) -> int:
         """Serve where and as long as these options say; return the exit status."""
-        return serve(
-            server,
-            self.address,
-            telemetry,
-            credentials=credentials,
-            grace=self.grace,
-            drain_delay=self.drain_delay,
-            reuse_port=self.reuse_port,
-        )
+        servicer = Health.serving(telemetry.worker_pool(MAX_WORKERS, "health"), telemetry.services)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+        with contextlib.ExitStack() as probes:
+            if self.health_port is not None:
+                probes.enter_context(answering_probes(servicer, f"{self.host}:{self.health_port}"))
+            return serve(
+                server,
+                self.address,
+                telemetry,
+                health=servicer,
+                credentials=credentials,
+                grace=self.grace,
+                drain_delay=self.drain_delay,
+                reuse_port=self.reuse_port,
+            )
 
     def credentials(self) -> grpc.ServerCredentials | None:
         """Return the credentials by the files of certificates, None without; fail for files that do not do."""
@@ -85,6 +94,13 @@ def server_options(prefix: str, *, port: int) -> Callable[[Callable[..., Any]], 
         ),
         option("--port", f"{prefix}_PORT", PORT, port, "Port to listen on; 0 takes a free one."),
         flag("--reuse-port", f"{prefix}_REUSE_PORT", "Share the port with other processes that do."),
+        option(
+            "--health-port",
+            f"{prefix}_HEALTH_PORT",
+            PORT,
+            None,
+            "Port for health checks alone, without TLS, as Kubernetes' probes need it; 0 takes a free one.",
+        ),
         flag("--reflection", f"{prefix}_REFLECTION", "Serve gRPC server reflection."),
         option(
             "--grace",

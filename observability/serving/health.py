@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from grpc_health.v1 import health, health_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import ThreadPoolExecutor
 
 LIVENESS: Final = "liveness"
@@ -57,6 +57,14 @@ class Health(health.HealthServicer):
         self._statuses: dict[str, Any] = {}
         for method in (self.Check, self.List, self.Watch):
             setattr(self, method.__name__, in_pool(workers, method, non_blocking=method == self.Watch))
+
+    @classmethod
+    def serving(cls, workers: ThreadPoolExecutor, services: Iterable[str]) -> Health:
+        """Return one by which the names that every server has, and these services, are SERVING."""
+        made = cls(workers)
+        for name in (*GENERAL, *services):
+            made.set(name, SERVING)
+        return made
 
     def set(self, service: str, status: Any) -> None:
         """Set the status of a service, which is sent to those who watch it."""

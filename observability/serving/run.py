@@ -61,10 +61,8 @@ def serve(  # noqa: PLR0913 - each by name
     the server has the option grpc.so_reuseport, by which several processes share it.
     """
     if health is None:
-        health = Health(telemetry.worker_pool(MAX_WORKERS, "health"))
+        health = Health.serving(telemetry.worker_pool(MAX_WORKERS, "health"), telemetry.services)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        for name in (*GENERAL, *telemetry.services):
-            health.set(name, SERVING)
     address = _listen(server, address, credentials, reuse_port=reuse_port)
     stop = threading.Event()
     with _observers(stop.set):

@@ -308,6 +308,25 @@ def test_used_port(system: System, folder: str) -> None:
     assert (f"cannot listen on {system.a.address}: address already in use\n", 1) == (result.stderr, result.returncode)
 
 
+def test_health_port() -> None:
+    """At --health-port there are health checks and nothing else, to the end of the drain."""
+    with Service("service-a", "--health-port", "0", "--drain-delay", "5") as service:
+        _ = service.address
+        [line] = service.stdout.wait_for("health without TLS")
+        with grpc.insecure_channel(fields(line)["address"]) as channel:
+            before = [check(channel, name) for name in ("readiness", "liveness", "echo.v1.EchoService")]
+            refused = refusal_of(lambda: EchoServiceStub(channel).Echo(EchoRequest(msg="hello"), timeout=5))
+            changes = watch(channel, "readiness")
+            first = next(changes)
+            service.signal(signal.SIGTERM)
+            drained = [next(changes), check(channel, "liveness")]
+
+    assert [SERVING] * 3 == before
+    assert grpc.StatusCode.UNIMPLEMENTED is refused.code()
+    assert SERVING == first
+    assert [NOT_SERVING, SERVING] == drained
+
+
 def test_reuse_port() -> None:
     """With --reuse-port two processes of A share a port and its connections, each with a /metrics of its own."""
     with (

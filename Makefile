@@ -50,7 +50,9 @@ CALLS = $(foreach case,ok exception deadline,$(PLAINEST:%='tests/conformance/tes
 quick: .venv ## The fast tests, and calls of each arity on each stack: for every minute
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal $(FAST) $(CALLS)
 
-PYTEST_ALL = $(BIN)/python -m pytest -n 4 --dist worksteal
+# In CI a test that fails is run once more, and the summary names it: a fault that does not show each time is one still.
+RERUNS = $(if $(CI),--reruns 1 -r fER)
+PYTEST_ALL = $(BIN)/python -m pytest -n 4 --dist worksteal $(RERUNS)
 
 test: .venv ## Every test
 	$(PYTEST_ALL)
@@ -83,13 +85,13 @@ types: .venv
 
 # One after another: what they measure is what a call takes beside one that makes trouble.
 fault-test: .venv ## Faults and abuse: what they do to other people's calls, in figures
-	@$(BIN)/python -m pytest tests/faults
+	@$(BIN)/python -m pytest $(RERUNS) tests/faults
 
 stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (needs Go)
-	@$(TOOLS); $(BIN)/python -m pytest tests/stack --ignore=tests/stack/test_compose.py
+	@$(TOOLS); $(BIN)/python -m pytest $(RERUNS) tests/stack --ignore=tests/stack/test_compose.py
 
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
-	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest tests/stack/test_compose.py
+	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest $(RERUNS) tests/stack/test_compose.py
 
 install-test: .venv ## The package in a fresh environment, with what it says it depends on, and its types
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
@@ -124,7 +126,7 @@ check-lowest check-newest: check-%:
 	mkdir -p .venv-$*/stubs/protos && cp protos/__init__.py .venv-$*/stubs/protos
 	.venv-$*/bin/python -m grpc_tools.protoc -I. --python_out=.venv-$*/stubs --grpc_python_out=.venv-$*/stubs \
 		protos/echo.proto
-	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/.venv-$*/stubs" .venv-$*/bin/pytest -n 4 --dist worksteal $(WARNINGS) \
+	PYTHONSAFEPATH=1 PYTHONPATH="$(CURDIR)/.venv-$*/stubs" .venv-$*/bin/pytest -n 4 --dist worksteal $(RERUNS) $(WARNINGS) \
 		tests/package
 
 # A separate environment: one of the peers works with the grpcio of exactly its own version alone.

@@ -28,6 +28,7 @@ TESTING = (
     "psutil",
     "py-grpc-prometheus",
     "pytest",
+    "pytest-rerunfailures",
     "pytest-timeout",
     "pytest-xdist",
     "rich",

@@ -98,6 +98,7 @@ class AioObservedHandler(AioEnding):
             self._remaining_then = self._remaining()
             if self.call.rules is not AIO_BLOCKING:
                 if is_being_cancelled():  # perhaps while its status is being sent
+                    self._interrupted = True
                     self.call.handler_interrupted()
                     return
                 self._ended_itself = True  # and is never answered

@@ -28,14 +28,15 @@ class AioEnding(ObservedHandler):
     `_task` is the one whose end is the call's: the RPC's own, as far as anything shows it. Interceptors before us may
     await the chain, or run the handler, in tasks of their own. `_ended_itself` is whether the handler has ended the
     call, whatever its task and its context show: a server that stops cancels the task of a call that is answered, too.
-    `_remaining_then` is what was left of the caller's time when the handler was cancelled.
+    `_interrupted` is whether the handler was cancelled, and `_remaining_then` what was left of the caller's time then.
     """
 
-    __slots__ = ("_ended_itself", "_over", "_remaining_then", "_task")
+    __slots__ = ("_ended_itself", "_interrupted", "_over", "_remaining_then", "_task")
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
         super().__init__(handler, call)
         self._ended_itself = False
+        self._interrupted = False
         self._over = False
         self._remaining_then: float | None = None
         self._task: asyncio.Task[Any] | None = None
@@ -73,7 +74,7 @@ class AioEnding(ObservedHandler):
 
     def _terminated(self, failure: BaseException | None, *, cancelling: bool) -> None:
         """Report that the call is over; `failure` is what has ended the RPC's own task."""
-        left = not (self._ended_itself or self._is_done(cancelling=cancelling))
+        left = self._is_left(cancelling=cancelling)
         wait = self.call.terminated(status_in(self._context), self._remaining, left=left, failure=failure)
         if wait is None:
             self._context = OVER
@@ -81,14 +82,19 @@ class AioEnding(ObservedHandler):
             self._context = PastContext()
             asyncio.get_running_loop().call_later(wait, self._caller_gave_up)
 
-    def _is_done(self, *, cancelling: bool) -> bool:
-        """Return whether the call has a status, other than being cut off."""
+    def _is_left(self, *, cancelling: bool) -> bool | None:
+        """Return whether the call was cut off before it had a status; None where its end's time has to show that."""
         context = self._context
+        if self._ended_itself:
+            return False
         done = ask(context, "done")  # which a blocking handler's context has not, nor have abstract ones
         if done is not None:
-            return bool(done)
-        aborted = self.call.rules is AIO_BLOCKING and type(context) is RecordingContext and context.is_aborted
-        return aborted or not cancelling
+            return not done
+        if not cancelling or (type(context) is RecordingContext and context.is_aborted):
+            return False
+        # grpc sends the status as soon as the handler has ended, and a server that stops cancels the task meanwhile.
+        ended = self.call.answer is not None and not self._interrupted and self.call.rules is not AIO_BLOCKING
+        return None if ended else True
 
     def _caller_gave_up(self) -> None:
         self._context = OVER

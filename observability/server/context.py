@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import inspect
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
 from ..calls.status import finite_deadline
 from ..calls.values import VALUE_LIMIT, first_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class RecordingContext:
@@ -30,7 +34,7 @@ class RecordingContext:
         self._code: Any = None
         self._details = ""
         self._metadata: Any = None
-        self.is_aborted = False  # and has sent the status, where that needs no await
+        self.is_aborted = False  # on asyncio as soon as that is awaited, and the status is being sent
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> Any:
@@ -69,25 +73,34 @@ class RecordingContext:
 
     def abort(self, code: Any, *status: Any, **more: Any) -> Any:
         """End the call with this status; always raises, on asyncio when it is awaited."""
-        self._abort(code, *status, **more)
-        try:
-            return self._context.abort(code, *status, **more)
-        finally:
-            self.is_aborted = True
+        return self._abort(lambda: self._context.abort(code, *status, **more), code, *status, **more)
 
     def abort_with_status(self, status: Any) -> Any:
         """End the call with this status object; raises as abort does."""
-        self._abort(status.code, status.details, status.trailing_metadata)
-        try:
-            return self._context.abort_with_status(status)
-        finally:
-            self.is_aborted = True
+        code, details, metadata = status.code, status.details, status.trailing_metadata
+        return self._abort(lambda: self._context.abort_with_status(status), code, details, metadata)
 
-    def _abort(self, code: Any, details: str = "", trailing_metadata: Any = ()) -> None:
+    def _abort(self, abort: Callable[[], Any], code: Any, details: str = "", trailing_metadata: Any = ()) -> Any:
+        """Abort by this, and return what is to be awaited on asyncio, where nothing is done before."""
+        before = self._code, self._details, self._metadata
         if code == grpc.StatusCode.OK:  # which is not what an abort ends a call with
             code, details = grpc.StatusCode.UNKNOWN, ""
         self._code, self._details = code, details or self._details
         self._metadata = trailing_metadata or self._metadata
+        try:
+            ending = abort()
+        finally:
+            self.is_aborted = True
+        if not inspect.isawaitable(ending):  # a double's, which does not raise
+            return ending
+        awaited = self._code, self._details, self._metadata
+        (self._code, self._details, self._metadata), self.is_aborted = before, False
+
+        async def end() -> Any:
+            (self._code, self._details, self._metadata), self.is_aborted = awaited, True
+            return await ending
+
+        return end()
 
 
 def with_status(context: Any) -> Any:

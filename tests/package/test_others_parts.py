@@ -154,6 +154,80 @@ def test_context_with_the_abstract_methods_alone(
     assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
+def cut_soon() -> None:
+    """Have this task cancelled as soon as it waits, as a server that stops may do with a call that it has answered."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
+
+
+class Cut(AioAbstract):  # type: ignore[misc,valid-type]  # made of grpc's
+    """One whose call is cancelled while the status of its abort is being sent."""
+
+    async def abort(self, *status: Any, **more: Any) -> Any:
+        """Abort."""
+        cut_soon()
+        await self.inner.abort(*status, **more)
+
+
+class AioCutting(AioGiving):
+    """Gives such a context, and has the call cancelled while the status of its handler's end is being sent, too."""
+
+    def __init__(self) -> None:
+        super().__init__(Cut)
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Give it one."""
+        handler = await super().intercept_service(continuation, handler_call_details)
+
+        def wrap(behavior: Any) -> Any:
+            async def run(request: Any, context: Any) -> Any:
+                try:
+                    return await behavior(request, context)
+                finally:
+                    cut_soon()
+
+            async def generate(request: Any, context: Any) -> Any:
+                try:
+                    async for response in behavior(request, context):
+                        yield response
+                finally:
+                    cut_soon()
+
+            return generate if handler.response_streaming else run
+
+        return wrap_handler(wrap, handler)
+
+
+@pytest.mark.expects_errors("ValueError: no bread")
+@pytest.mark.parametrize("status", ["OK", "NOT_FOUND", "UNKNOWN"])
+@EACH_ARITY
+@KINDS
+def test_answered_behind_such_a_context_then_cancelled(arity: str, kind: str, status: str) -> None:
+    """It does not show that a call is answered: one that is cancelled while its answer is sent is reported as that."""
+    recorder = Recorder()
+    code = code_of("aio", arity, aio_behaviors(status)[arity], AioCutting(), *ours("aio", kind, recorder))
+    recorder.wait_for()
+
+    assert status == code
+    assert [[status]] * 4 == recorder.everywhere()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@KINDS
+def test_abort_that_is_not_awaited_in_such_a_context(kind: str) -> None:
+    """It does nothing on asyncio, and is not reported."""
+    recorder = Recorder()
+
+    async def forget(request: bytes, context: Any) -> bytes:
+        context.abort(grpc.StatusCode.NOT_FOUND, "not awaited")
+        return request
+
+    assert "OK" == code_of("aio", "unary", forget, AioGiving(AioAbstract), *ours("aio", kind, recorder))
+    recorder.wait_for()
+    assert [[("OK", "")]] == [[(outcome.code.name, outcome.details) for outcome in recorder.outcomes]]
+
+
 @pytest.mark.parametrize(("stack", "giving"), GIVING)
 @KINDS
 def test_code_set_in_such_a_context(stack: str, giving: Callable[[], Any], kind: str) -> None:

@@ -36,7 +36,7 @@ class AioObservedHandler(AioEnding):
 
     def _start(self, request: Any, given: Any) -> tuple[Guard, Any]:
         unparsed = type(request) is Unparsed
-        if self._context is not None and self._is_kept(given):
+        if self._is_kept(given):
             return _refused(request, given) if unparsed else (UNGUARDED, given)
         if self.call.rules is AIO_BLOCKING:
             context = self._start_blocking(given, unparsed=unparsed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +32,21 @@ class ObservedHandler(CountingHandler, Guard):
     One call's handler, which gives its `call` the events that are seen through it; the guard of its one run.
 
     `_context` is that of the run, None before, and OVER when the call is reported. `_watched` is whether grpc will
-    say when the call is over; if not, it is over for us with its handler.
+    say when the call is over; if not, it is over for us with its handler. `_runs` counts the runs, perhaps in several
+    threads at once.
     """
 
-    __slots__ = ("_context", "_watched")
+    __slots__ = ("_context", "_runs", "_watched")
 
     def __init__(self, handler: grpc.RpcMethodHandler[Any, Any], call: ServerCall) -> None:
         super().__init__(handler, call)
         self._context: Any = None
+        self._runs = itertools.count()
         self._watched = True
 
     def _is_kept(self, context: Any) -> bool:
-        """Whether an interceptor before us has kept this handler from an earlier call, and runs it for another."""
-        return self.call.queue_seconds is not None and not is_around(self._context, context)
+        """Count a run; return whether an interceptor before us has kept this handler, and runs it for another call."""
+        return next(self._runs) > 0 and not is_around(self._context, context)
 
     def _meet(self, context: Any) -> Any:
         """Learn what only the handler's context shows, which may be anybody's; return the context to hand on."""

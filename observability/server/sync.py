@@ -39,7 +39,7 @@ class SyncObservedHandler(ObservedHandler):
     def _start(self, request: Any, given: Any) -> tuple[Guard, Any]:
         """Start the handler; its requests are kept where they are grpc's own stream."""
         unparsed = type(request) is Unparsed
-        if self._context is not None and self._is_kept(given):
+        if self._is_kept(given):
             self._end_token = None
             if unparsed:
                 _abort(given)

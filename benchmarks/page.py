@@ -29,7 +29,7 @@ def tables(results: Results) -> str:
     return "\n".join(
         [
             "",
-            "| Party | Stack | µs added to a bare call |",
+            "| Server or client | Party | µs added to a bare call |",
             "|---|---|---|",
             *costs,
             "",

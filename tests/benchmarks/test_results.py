@@ -7,11 +7,6 @@ from benchmarks.goals import goals, losses
 from benchmarks.plan import FULL
 from benchmarks.variants import STREAMING, VARIANTS
 
-older = pytest.mark.xfail(
-    strict=True, raises=(AssertionError, KeyError), reason="measured before there were callers without a traceparent"
-)
-"""Goes with the next full run, which this mark then fails."""
-
 
 @pytest.fixture(scope="module")
 def shown() -> results.Results:
@@ -21,7 +16,6 @@ def shown() -> results.Results:
     return results.read(results.FULL.results)
 
 
-@older
 def test_goals_follow_from_the_numbers(shown: results.Results) -> None:
     """
     Each goal's ratio is what the numbers beside it come to.
@@ -36,7 +30,6 @@ def test_nothing_was_lost(shown: results.Results) -> None:
     assert [] == losses(shown) == shown["losses"]
 
 
-@older
 def test_every_variant_was_measured(shown: results.Results) -> None:
     """
     Every variant has a number for every repetition of the whole plan.
@@ -49,7 +42,6 @@ def test_every_variant_was_measured(shown: results.Results) -> None:
     assert not shown["about"]["quick"]
 
 
-@older
 def test_chart_shows_the_results(shown: results.Results) -> None:
     """
     The chart is the one that the results draw.
@@ -57,7 +49,6 @@ def test_chart_shows_the_results(shown: results.Results) -> None:
     assert chart.draw(shown) == results.FULL.chart.read_text()
 
 
-@older
 def test_page_shows_the_results(shown: results.Results) -> None:
     """
     The tables of docs/performance.md are those of the results.

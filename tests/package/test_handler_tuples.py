@@ -414,8 +414,10 @@ def test_handler_kept_for_a_call_that_comes_while_the_first_starts(stack: str, a
     def end(call: Any) -> bytes:
         return b"".join(call) if arity in STREAMS else bytes(call.result())
 
+    behavior: dict[str, Any] = {arity: stream if arity in STREAMS else once}
+
     async def ask_aio() -> list[bytes]:
-        async with aio_connected(*interceptors, **{arity: once}) as channel:
+        async with aio_connected(*interceptors, **behavior) as channel:
             first = start(channel)
             assert await asyncio.to_thread(starting.wait, 10)
             answers = [await start(channel), await first]
@@ -428,7 +430,7 @@ def test_handler_kept_for_a_call_that_comes_while_the_first_starts(stack: str, a
         *ours(stack, "observing", recorder),
     ]
     if stack == "sync":
-        with connected(*interceptors, **{arity: stream if arity in STREAMS else once}) as channel:
+        with connected(*interceptors, **behavior) as channel:
             first = start(channel)
             assert starting.wait(10)
             got = [end(start(channel)), end(first)]

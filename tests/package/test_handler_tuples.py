@@ -372,72 +372,47 @@ def test_handler_kept_for_other_calls(stack: str, arity: str) -> None:
     assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")
 
 
-@pytest.mark.parametrize(("stack", "arity"), [*(("sync", arity) for arity in ARITIES), ("aio", "unary")])
-def test_handler_kept_for_a_call_that_comes_while_the_first_starts(stack: str, arity: str) -> None:
+class Slow:
+    """A context that says who is there once another call's handler runs; that call's own says it at once."""
+
+    def __init__(self, inner: Any, starting: threading.Event, running: threading.Event) -> None:
+        self._inner, self._starting, self._running = inner, starting, running
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def peer(self) -> Any:
+        """Return who is there."""
+        if not self._starting.is_set():
+            self._starting.set()
+            assert self._running.wait(10)
+        return self._inner.peer()
+
+
+@pytest.mark.parametrize("arity", ["unary", "client_stream"])
+def test_handler_kept_for_a_call_that_comes_while_the_first_starts(arity: str) -> None:
     """So it is where the second call's thread runs the handler while the first one's is about to."""
     recorder, starting, running = Recorder(), threading.Event(), threading.Event()
 
-    class Slow:
-        """A context that says who is there when another call's handler runs; the second call's says it at once."""
-
-        def __init__(self, inner: Any) -> None:
-            self._inner = inner
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._inner, name)
-
-        def peer(self) -> Any:
-            if not starting.is_set():
-                starting.set()
-                assert running.wait(10)
-            return self._inner.peer()
-
     def wrap(behavior: Any) -> Any:
-        return lambda request, context: behavior(request, Slow(context))
+        return lambda request, context: behavior(request, Slow(context, starting, running))
 
-    def run(request: Any) -> None:
+    def run(request: Any, _context: Any) -> bytes:
         _ = request if isinstance(request, bytes) else list(request)
         running.set()
-
-    def once(request: Any, _context: Any) -> bytes:
-        run(request)
         return b"done"
 
-    def stream(request: Any, _context: Any) -> Iterator[bytes]:
-        run(request)
-        yield b"done"
-
-    def start(channel: Any) -> Any:
-        behind = method(channel, arity)
-        return (behind if arity in STREAMS or stack == "aio" else behind.future)(requests(arity), timeout=10)
-
-    def end(call: Any) -> bytes:
-        return b"".join(call) if arity in STREAMS else bytes(call.result())
-
-    behavior: dict[str, Any] = {arity: stream if arity in STREAMS else once}
-
-    async def ask_aio() -> list[bytes]:
+    async def ask() -> list[bytes]:
+        slow = AioChanging(lambda handler: wrap_handler(wrap, handler))
+        interceptors = [slow, AioChanging(Kept()), AioServerInterceptor(*recorder.observers)]
+        behavior: dict[str, Any] = {arity: run}
         async with aio_connected(*interceptors, **behavior) as channel:
-            first = start(channel)
+            first = method(channel, arity)(requests(arity), timeout=10)
             assert await asyncio.to_thread(starting.wait, 10)
-            answers = [await start(channel), await first]
+            answers = [await method(channel, arity)(requests(arity), timeout=10), await first]
             await asyncio.to_thread(recorder.wait_for, 2)
             return answers
 
-    interceptors = [
-        changing(stack, lambda handler: wrap_handler(wrap, handler)),
-        changing(stack, Kept()),
-        *ours(stack, "observing", recorder),
-    ]
-    if stack == "sync":
-        with connected(*interceptors, **behavior) as channel:
-            first = start(channel)
-            assert starting.wait(10)
-            got = [end(start(channel)), end(first)]
-    else:
-        got = asyncio.run(ask_aio())
-    recorder.wait_for(2)
-
-    assert [b"done"] * 2 == got
+    assert [b"done"] * 2 == asyncio.run(ask())
     assert ["OK", "RESOURCE_EXHAUSTED"] == sorted(recorder.codes)
     assert 0 == recorder.total("grpc_server_in_flight") == recorder.total("grpc_server_handlers_running")

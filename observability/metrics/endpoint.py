@@ -59,8 +59,8 @@ class MetricsEndpoint:
     has TLS, of 1.2 at least, and new ones are used from the next connection on. Raises ListenError where it cannot
     listen there.
 
-    A scraper that is slow to send or to read is cut off in time; where there are too many, the oldest of them makes
-    way for a new one. Nothing that a scraper does is written to stderr.
+    A scraper that is slow to send or to read is cut off in time; where there are too many, or no file descriptor is
+    left, the oldest of them makes way for a new one. Nothing that a scraper does is written to stderr.
     """
 
     def __init__(
@@ -173,20 +173,17 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """
-        Accept a connection, in place of a slow one if there are too many.
+        Accept a connection, in place of a slow one if there are too many, or no file descriptor for one more.
 
-        Raises OSError, for which the loop tries again, a moment later where there is no room or file descriptor.
+        Raises OSError, for which the loop tries again, a moment later where none is slow.
         """
-        with self._changed:
-            if not self._has_room():
-                self._cut_off_one()
-                if not self._changed.wait_for(self._has_room, _PAUSE_SECONDS):
-                    raise BlockingIOError("no scraper is slow: this one waits")
+        if len(self._connections) >= CONNECTION_LIMIT and not self._make_room():
+            raise BlockingIOError("no scraper is slow: this one waits")
         try:
             request, address = super().get_request()
         except OSError as error:
             if error.errno in _EXHAUSTED:
-                time.sleep(_PAUSE_SECONDS)
+                self._make_room()
             raise
         if self._certificates is not None:
             context = self._certificates.current().context
@@ -195,8 +192,12 @@ class _Server(ThreadingMixIn, WSGIServer):
             self._connections[request] = _Connection("request", time.monotonic() + REQUEST_SECONDS)
         return request, address
 
-    def _has_room(self) -> bool:
-        return len(self._connections) < CONNECTION_LIMIT
+    def _make_room(self) -> bool:
+        """Cut off one connection; return whether there is one less within a moment."""
+        with self._changed:
+            before = len(self._connections)
+            self._cut_off_one()
+            return self._changed.wait_for(lambda: len(self._connections) < before, _PAUSE_SECONDS)
 
     def _cut_off_one(self) -> None:
         """Cut off the oldest connection without a whole request, else the oldest whose response is not taken."""

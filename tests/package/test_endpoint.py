@@ -409,30 +409,54 @@ print(half.recv(15).decode())
     assert ("3 200\nHTTP/1.0 200 OK\n", "") == (result.stdout, result.stderr)
 
 
-def test_without_file_descriptors(served: Served) -> None:
-    """Without a file descriptor for a connection, it waits, and no thread spins meanwhile."""
+@contextlib.contextmanager
+def no_file_descriptor() -> Iterator[None]:
+    """Take every file descriptor that there is meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken: list[int] = []
-    connections = [served.connect() for _ in range(2)]  # while there are some
-    time.sleep(0.2)
-    waiting = socket.socket()
-    waiting.settimeout(20)
     resource.setrlimit(resource.RLIMIT_NOFILE, (psutil.Process().num_fds() + 20, before[1]))
     try:
         with contextlib.suppress(OSError):
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_file_descriptors(served: Served) -> None:
+    """Without a file descriptor for a connection, it waits, and no thread spins meanwhile."""
+    waiting = socket.socket()
+    waiting.settimeout(20)
+    with no_file_descriptor():
         waiting.connect(served.address)
         waiting.sendall(b"GET /metrics?name[]=tea_total HTTP/1.0\r\n\r\n")
         cpu = time.process_time()
         time.sleep(1)
         worked = time.process_time() - cpu
-    finally:
-        for descriptor in taken:
-            os.close(descriptor)
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    for connection in connections:
-        connection.close()
 
     assert worked < 0.3
     assert end_of(waiting).startswith(b"HTTP/1.0 200 OK")
+
+
+def test_file_descriptors_of_silent_connections(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where those who say nothing have the file descriptors, the oldest of them makes way for a scrape."""
+    monkeypatch.setattr(endpoint, "REQUEST_SECONDS", 60)
+    silent = [served.connect() for _ in range(2)]
+    scrape = socket.socket()
+    scrape.settimeout(20)
+    deadline = time.monotonic() + 20
+    while threads() < len(silent) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    with no_file_descriptor():
+        scrape.connect(served.address)
+        scrape.sendall(b"GET /metrics?name[]=tea_total HTTP/1.0\r\n\r\n")
+        page = end_of(scrape)
+    first, second = silent
+
+    assert page.startswith(b"HTTP/1.0 200 OK")
+    assert b"" == end_of(first)
+    second.sendall(b"GET /metrics?name[]=tea_total HTTP/1.0\r\n\r\n")
+    assert end_of(second).startswith(b"HTTP/1.0 200 OK")

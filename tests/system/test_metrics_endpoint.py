@@ -3,6 +3,7 @@
 import contextlib
 import resource
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tests.support.process import Service
 
 HALF_SENT = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Half: "
 DESCRIPTORS = 64
+FREE_DESCRIPTORS = 8
 
 
 @contextlib.contextmanager
@@ -70,21 +72,52 @@ def test_connections_leave_calls_their_file_descriptors(sent: bytes) -> None:
     assert [] == errors
 
 
+def work(process: psutil.Process) -> float:
+    """Return the CPU seconds that a process takes within a second."""
+    before = sum(process.cpu_times()[:2])
+    threading.Event().wait(1)
+    return float(sum(process.cpu_times()[:2]) - before)
+
+
 def test_connections_are_no_threads() -> None:
-    """1,000 connections that say nothing are no 1,000 threads, and change nothing for calls and scrapes."""
+    """1,000 connections that say nothing are no 1,000 threads, no work, and change nothing for calls and scrapes."""
     with Service("service-a", OTEL_TRACES_EXPORTER="none") as service:
         echoes(service, 1)
         process = psutil.Process(service.pid)
         before = process.num_threads()
         with open_connections(service, 1_000, b""):
-            threads = process.num_threads() - before
+            scrape = metrics(service.metrics_url)  # which comes after all of them
+            threads, worked = process.num_threads() - before, work(process)
             answers = echoes(service, 1)
-            scrape = metrics(service.metrics_url)
         errors = service.stderr.lines()
 
     assert threads < 40
+    assert worked < 0.3
     assert ["0"] == answers
     assert "# EOF" == scrape[-1]
+    assert [] == errors
+
+
+def test_connections_that_take_every_file_descriptor() -> None:
+    """Where silent connections take every file descriptor, a service idles, answers calls, and each scrape gets one."""
+    with (
+        Service("service-a", OTEL_TRACES_EXPORTER="none") as service,
+        grpc.insecure_channel(service.address) as channel,
+    ):
+        echo = EchoServiceStub(channel).Echo
+        _ = echo(EchoRequest(msg="before"), timeout=5), service.metrics_url
+        process = psutil.Process(service.pid)
+        limit = process.num_fds() + FREE_DESCRIPTORS
+        process.rlimit(psutil.RLIMIT_NOFILE, (limit, limit))
+        with open_connections(service, 1_000, b""):
+            scrapes = [metrics(service.metrics_url)[-1] for _ in range(10)]
+            worked = work(process)
+            answer = echo(EchoRequest(msg="after"), timeout=5).echo
+        errors = service.stderr.lines()
+
+    assert ["# EOF"] * 10 == scrapes
+    assert worked < 0.3
+    assert "after" == answer
     assert [] == errors
 
 

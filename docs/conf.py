@@ -38,6 +38,7 @@ CONTENTS = {
             "docs/concepts",
             "docs/stack",
             "docs/observability",
+            "docs/collector",
             "docs/balancing",
             "docs/kubernetes",
         ],

@@ -1,9 +1,10 @@
 """
 Installs the programs that the stack is proven with, and the workflows checked, into `.tools/`.
 
-Each is built once from its Go module at an exact version, and kept under the home directory; a later run,
-and another checkout, only link to it. Nothing but Python and Go is needed. Exit status: 0 when all is there,
-1 when a build failed, 77 when it is skipped because there is no Go (1 as well where CI is set).
+Each is built once from its Go module at an exact version, or from a module of our own that names such ones, and kept
+under the home directory; a later run, and another checkout, only link to it. Nothing but Python and Go is needed. Exit
+status: 0 when all is there, 1 when a build failed, 77 when it is skipped because there is no Go (1 as well where CI is
+set).
 """
 
 # A program run by path, which prints, and starts go with arguments that it builds.
@@ -39,17 +40,52 @@ class BuildError(Exception):
 
 
 @dataclass(frozen=True)
+class Module:
+    """A published Go module, at one version."""
+
+    path: str
+    version: str
+    """The module's version, which need not be the program's: Prometheus 3.16.0 is module v0.316.0."""
+
+    @property
+    def identity(self) -> list[str]:
+        """What decides which code it is."""
+        return [self.path, self.version]
+
+    def fetch(self) -> Path:
+        """Download it, and return its folder in Go's own cache."""
+        return Path(json.loads(_go(["mod", "download", "-json", f"{self.path}@{self.version}"], CACHE))["Dir"])
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A Go module of this project's, which chooses among others' packages."""
+
+    path: str
+
+    @property
+    def identity(self) -> list[str]:
+        """What decides which code it is: its files, go.sum among them."""
+        files = sorted(path for path in self.fetch().rglob("*") if path.is_file())
+        digest = sha256()
+        for path in files:
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+        return [self.path, digest.hexdigest()]
+
+    def fetch(self) -> Path:
+        """Return where it is."""
+        return ROOT / self.path
+
+
+@dataclass(frozen=True)
 class Program:
-    """One program: the Go module that holds it, at one version, and how to build it."""
+    """One program: the code that it is built of, and how to build it."""
 
     name: str
     """The file in `.tools/`."""
     version: str
     """The version as the program prints it."""
-    module: str
-    """The Go module's path."""
-    module_version: str
-    """The module's version, which need not be the program's: Prometheus 3.16.0 is module v0.316.0."""
+    source: Module | Folder
     package: str
     """The main package, relative to the module."""
     tags: str = ""
@@ -60,7 +96,7 @@ class Program:
     @property
     def home(self) -> Path:
         """Where the built program is kept, by everything that decides what it is."""
-        recipe = json.dumps([self.module, self.module_version, self.package, self.tags, self.variables, ENVIRONMENT])
+        recipe = json.dumps([*self.source.identity, self.package, self.tags, self.variables, ENVIRONMENT])
         fingerprint = sha256(f"{recipe} {sys.platform} {os.uname().machine}".encode()).hexdigest()[:12]
         return CACHE / f"{self.name}-{self.version}-{fingerprint}"
 
@@ -75,8 +111,7 @@ def _prometheus(name: str) -> Program:
     return Program(
         name,
         "3.16.0",
-        "github.com/prometheus/prometheus",
-        "v0.316.0",
+        Module("github.com/prometheus/prometheus", "v0.316.0"),
         f"./cmd/{name}",
         tags="remove_all_sd,enable_dns_sd",
         variables={"github.com/prometheus/common/version.Version": "3.16.0"},
@@ -87,50 +122,51 @@ PROGRAMS = [
     Program(
         "grpc-health-probe",
         "0.4.61",
-        "github.com/grpc-ecosystem/grpc-health-probe",
-        "v0.4.61",
+        Module("github.com/grpc-ecosystem/grpc-health-probe", "v0.4.61"),
         ".",
     ),
     Program(
         "grpcurl",
         "1.9.3",
-        "github.com/fullstorydev/grpcurl",
-        "v1.9.3",
+        Module("github.com/fullstorydev/grpcurl", "v1.9.3"),
         "./cmd/grpcurl",
         variables={"main.version": "v1.9.3"},
     ),
     Program(
         "ghz",
         "0.121.0",
-        "github.com/bojand/ghz",
-        "v0.121.0",
+        Module("github.com/bojand/ghz", "v0.121.0"),
         "./cmd/ghz",
         variables={"main.version": "0.121.0"},
     ),
     Program(
         "actionlint",
         "1.7.12",
-        "github.com/rhysd/actionlint",
-        "v1.7.12",
+        Module("github.com/rhysd/actionlint", "v1.7.12"),
         "./cmd/actionlint",
         variables={"github.com/rhysd/actionlint.version": "1.7.12"},
     ),
-    Program("buf", "1.72.0", "github.com/bufbuild/buf", "v1.72.0", "./cmd/buf"),
+    Program("buf", "1.72.0", Module("github.com/bufbuild/buf", "v1.72.0"), "./cmd/buf"),
     _prometheus("promtool"),
     _prometheus("prometheus"),
     Program(
         "docker-compose",
         "2.40.3",
-        "github.com/docker/compose/v2",
-        "v2.40.3",
+        Module("github.com/docker/compose/v2", "v2.40.3"),
         "./cmd",
         variables={"github.com/docker/compose/v2/internal.Version": "2.40.3"},
     ),
     Program(
+        "otelcol-contrib",
+        "0.161.0",
+        Folder("tools/collector"),
+        ".",
+        variables={"main.version": "0.161.0"},
+    ),
+    Program(
         "jaeger",
         "2.13.0",
-        "github.com/jaegertracing/jaeger",
-        "v1.76.0",
+        Module("github.com/jaegertracing/jaeger", "v1.76.0"),
         "./cmd/jaeger",
         variables={"github.com/jaegertracing/jaeger/internal/version.latestVersion": "v2.13.0"},
     ),
@@ -184,7 +220,7 @@ def _lock(program: Program) -> Iterator[None]:
 
 def _build(program: Program, title: str) -> None:
     """
-    Build `program` within a copy of its module's own folder.
+    Build `program` within a copy of its code's own folder.
 
     `go install MODULE@VERSION` refuses modules that replace or exclude others (Jaeger, Compose, Prometheus),
     and another module that requires them misses their checksums. Their own go.mod and go.sum say
@@ -193,11 +229,11 @@ def _build(program: Program, title: str) -> None:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f".{program.name}-") as scratch:
         module, built = Path(scratch, "module"), Path(scratch, "built")
         print(f"{title}: fetching the module", flush=True)
-        shutil.copytree(_fetch(program), module)
+        shutil.copytree(program.source.fetch(), module)
         for path in [module, *module.rglob("*")]:  # Go's module cache is read-only, folders as well
             path.chmod(path.stat().st_mode | 0o200)
         arguments = ["-tags", program.tags, "-ldflags", program.linker_flags]
-        total = len(_go(program, ["list", "-deps", "-tags", program.tags, program.package], module).splitlines())
+        total = len(_go(["list", "-deps", "-tags", program.tags, program.package], module).splitlines())
         command = ["go", "build", "-v", *arguments, "-o", str(built / program.name), program.package]
         log = _beside(program, "log")
         with log.open("w") as output:
@@ -208,19 +244,13 @@ def _build(program: Program, title: str) -> None:
         built.rename(program.home)
 
 
-def _fetch(program: Program) -> Path:
-    """Download the module, and return its folder in Go's own cache."""
-    answer = _go(program, ["mod", "download", "-json", f"{program.module}@{program.module_version}"], CACHE)
-    return Path(json.loads(answer)["Dir"])
-
-
-def _go(program: Program, arguments: list[str], folder: Path) -> str:
+def _go(arguments: list[str], folder: Path) -> str:
     """Run one go command that answers on stdout."""
     done = subprocess.run(
         ["go", *arguments], cwd=folder, env=_environment(), capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise BuildError(f"{program.name}: go {arguments[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+        raise BuildError(f"go {' '.join(arguments)} failed: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
 

@@ -1,10 +1,11 @@
-"""One running stack for all tests: Jaeger, Prometheus, both services, and traffic that never stops."""
+"""One running stack for all tests: Jaeger, the Collector, Prometheus, both services, and traffic that never stops."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from client.processes import Service
+from tests.stack.collector import Collectors
 from tests.stack.images import UPSTREAM
 from tests.stack.jaeger import Jaeger
 from tests.stack.programs import TOOLS
@@ -22,8 +23,15 @@ def _installed() -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Return the running stack; Prometheus scrapes both services, and both send their spans to Jaeger."""
+def collectors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collectors]:
+    """Return both tiers of the Collector, and beside them two that refuse and drop until the last test."""
+    with Collectors(tmp_path_factory.mktemp("collectors")) as collectors, collectors.overloaded():
+        yield collectors
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory, collectors: Collectors) -> Iterator[Stack]:
+    """Return the running stack; Prometheus scrapes all of it, and both services send their spans to Jaeger."""
     folder = tmp_path_factory.mktemp("stack")
     [port] = free_ports(1)
     with (
@@ -33,7 +41,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         Prometheus(
             folder / "prometheus",
             port,
-            jaeger.targets | targets(a, b),
+            jaeger.targets | targets(a, b) | collectors.targets,
         ) as prometheus,
     ):
         yield Stack(jaeger, prometheus, a, b)

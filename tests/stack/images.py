@@ -45,6 +45,12 @@ USER 65534
 WORKDIR /prometheus
 ENTRYPOINT ["/bin/prometheus"]
 """
+COLLECTOR = """
+FROM scratch
+COPY otelcol-contrib /otelcol-contrib
+USER 10001
+ENTRYPOINT ["/otelcol-contrib"]
+"""
 # The machine's own certificates: a registry of packages may be reached through a proxy that it trusts.
 PYTHON = f"""
 FROM {PREFIX}/debian
@@ -68,7 +74,7 @@ def images(engine: Engine, folder: Path) -> Iterator[Mapping[str, str]]:
     if UPSTREAM:
         yield {}
         return
-    names = ("jaeger", "prometheus", "python", "service-a", "service-b")
+    names = ("jaeger", "prometheus", "collector", "python", "service-a", "service-b")
     variables = {f"{name.replace('-', '_').upper()}_IMAGE": f"{PREFIX}/{name}" for name in names}
     _make(engine, folder)
     _build_services(engine, folder, variables)
@@ -85,6 +91,7 @@ def _make(engine: Engine, folder: Path) -> None:
     for name, dockerfile, files in (
         ("jaeger", JAEGER, [Path(busybox), TOOLS / "jaeger"]),
         ("prometheus", PROMETHEUS, [Path(busybox), TOOLS / "prometheus", TOOLS / "promtool"]),
+        ("collector", COLLECTOR, [TOOLS / "otelcol-contrib"]),
         ("python", PYTHON, [Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")]),
     ):
         (folder / name).mkdir()

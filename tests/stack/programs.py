@@ -70,6 +70,12 @@ class Program:
         eventually(lambda: process.poll() is not None or responds(self._ready))
         assert process.poll() is None, self._log.read_text()
 
+    @property
+    def pid(self) -> int:
+        """Its process id, once it has been started."""
+        assert self._process
+        return self._process.pid
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         if self._process:

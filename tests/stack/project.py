@@ -37,6 +37,7 @@ class Project:
         self.jaeger = JaegerApi(f"http://127.0.0.1:{self._ports['JAEGER_PORT']}")
         self.prometheus = PrometheusApi(f"http://127.0.0.1:{self._ports['PROMETHEUS_PORT']}")
         self.otlp = f"http://127.0.0.1:{self._ports['OTLP_GRPC_PORT']}"
+        self.collector = f"http://127.0.0.1:{self._ports['COLLECTOR_GRPC_PORT']}"
         self.service_b = f"127.0.0.1:{self._ports['SERVICE_B_PUBLISHED_PORT']}"
 
     def __enter__(self) -> Self:

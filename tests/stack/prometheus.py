@@ -74,8 +74,8 @@ class Prometheus(Program, PrometheusApi):
     """
     The real Prometheus on a port given, from `with` to its end.
 
-    It runs with compose's own flags and files. The lists of targets alone are others: they name free ports. It
-    scrapes and evaluates `pace` times as often as there.
+    It runs with compose's own flags and files. The lists of targets alone are others: they name free ports, also where
+    Docker's DNS would be asked. It scrapes and evaluates `pace` times as often as there.
     """
 
     def __init__(self, folder: Path, port: int, targets: Mapping[str, str], *, pace: int = 1) -> None:
@@ -83,7 +83,7 @@ class Prometheus(Program, PrometheusApi):
         mounted = DEPLOY / "prometheus"
         (folder / "targets").mkdir(parents=True)
         (folder / "rules").symlink_to(mounted / "rules")
-        (folder / "prometheus.yml").write_text(_paced((mounted / "prometheus.yml").read_text(), pace))
+        (folder / "prometheus.yml").write_text(_named(_paced((mounted / "prometheus.yml").read_text(), pace), targets))
         for path in (mounted / "targets").iterdir():
             (folder / "targets" / path.name).write_text(_retargeted(path.read_text(), targets))
         Program.__init__(
@@ -112,6 +112,19 @@ def _paced(text: str, pace: int) -> str:
     return re.sub(
         r"(_interval|_timeout): (\d+)s$", lambda m: f"{m[1]}: {int(m[2]) * 1000 // pace}ms", text, flags=re.MULTILINE
     )
+
+
+def _named(text: str, targets: Mapping[str, str]) -> str:
+    """List the addresses of a name where DNS would be asked for them: none for a name that has no target."""
+
+    def listed(asked: re.Match[str]) -> str:
+        indent, names, port = asked.groups()
+        found = [(name, targets.get(f"{name}:{port}", "")) for name in names.split(", ")]
+        lines = [f"{{ targets: [{addresses}], labels: {{ __meta_dns_name: {name} }} }}" for name, addresses in found]
+        return "\n".join(f"{indent}- {line}" for line in lines)
+
+    asked = r"^( +)- \{ names: \[(.+)\], type: A, port: (\d+), .*\}$"
+    return re.sub(asked, listed, text, flags=re.MULTILINE).replace("dns_sd_configs:", "static_configs:")
 
 
 def _retargeted(text: str, targets: Mapping[str, str]) -> str:

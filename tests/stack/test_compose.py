@@ -189,6 +189,22 @@ def test_copies(running_engine: Engine, named_images: Mapping[str, str], everyth
         assert all(abs(count - 30) <= 5 for count in counts), counts
 
 
+def test_collector(running_engine: Engine, named_images: Mapping[str, str], everything: Project) -> None:
+    """With the profile `collector` a call that fails is in Jaeger, through both tiers; Prometheus scrapes all three."""
+    assert everything.states()  # so the images are there
+    variables = {**named_images, "SERVICES_OTLP_ENDPOINT": "http://collector:4317"}
+    up = [("collector", "up"), ("sampler", "up"), ("sampler", "up")]
+    with Project(running_engine, f"okit-collector-{os.getpid()}", variables) as project:
+        profiles = ("--profile", "services", "--profile", "collector")
+        project.compose(*profiles, "up", "--detach", "--wait", "--no-build", *VIEWERS, *SERVICES, "collector")
+        project.compose(*profiles, "stop", "service-a")
+        found, trace_id = call_echo("hello", service_b=project.service_b, otlp=project.collector)
+
+        assert A_DOWN == found
+        assert 3 == len(project.jaeger.trace(trace_id, spans=3))
+        assert up == eventually(lambda: project.prometheus.copies("collector"), lambda copies: copies == up)
+
+
 def echoes(project: Project) -> list[float]:
     """Return how many calls of Echo each of A's copies has answered, as Prometheus knows."""
     found = project.prometheus.query('sum by (instance) (grpc_server_handled_total{grpc_method="Echo"})')

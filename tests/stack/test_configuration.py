@@ -19,6 +19,8 @@ RATIOS = {"job:grpc_server_errors": "0.001", "job:grpc_server_slow": "0.01"}
 STACK = (ROOT / "docs" / "stack.md").read_text()
 # Each stands in the place of the service of its name without the ending.
 WITH_TLS = {"service-a-tls", "service-b-tls"}
+# The Collector's, whose image has nothing in it that a health check could run.
+COLLECTOR = {"collector", "sampler-1", "sampler-2"}
 TEXT = (ROOT / COMPOSE_FILE).read_text()
 
 
@@ -140,13 +142,15 @@ def test_mounts_exist(services: dict[str, Any]) -> None:
 
 
 def test_services_are_bounded(services: dict[str, Any]) -> None:
-    """Each service has a limit to its memory; each has a health check here or in our Dockerfile."""
+    """Each service has a limit to its memory; each but the Collector has a health check here or in our Dockerfile."""
     assert set(services) == {name for name, service in services.items() if service.get("mem_limit")}
     assert {"jaeger", "prometheus", "grafana"} == {
         name for name, service in services.items() if service.get("healthcheck")
     }
     assert {"deploy/Dockerfile"} == {
-        service["build"]["dockerfile"] for service in services.values() if not service.get("healthcheck")
+        service["build"]["dockerfile"]
+        for name, service in services.items()
+        if not service.get("healthcheck") and name not in COLLECTOR
     }
 
 
@@ -154,21 +158,25 @@ def test_inner_ways_go_past_a_proxy(services: dict[str, Any]) -> None:
     """Health checks, and viewers that ask each other, go past a proxy that Docker puts into the environment."""
     checks = [service["healthcheck"]["test"] for service in services.values() if service.get("healthcheck")]
     excluded = [
-        services[name]["environment"][form] for name in ("jaeger", "grafana") for form in ("NO_PROXY", "no_proxy")
+        services[name]["environment"][form]
+        for name in ("jaeger", "grafana", *sorted(COLLECTOR))
+        for form in ("NO_PROXY", "no_proxy")
     ]
 
     assert [["CMD", "wget", "-Y", "off"]] * 3 == [check[:4] for check in checks]
-    assert ["jaeger,prometheus"] * 4 == excluded
+    assert ["jaeger,prometheus,sampler-1,sampler-2"] * 10 == excluded
 
 
 def test_images_are_exact(services: dict[str, Any]) -> None:
     """An image of others has an exact version, and each image is a variable."""
     others = {name: service["image"] for name, service in services.items() if "build" not in service}
 
-    assert {"jaeger", "prometheus", "grafana"} == {
+    assert {"jaeger", "prometheus", "grafana", *COLLECTOR} == {
         name for name, image in others.items() if re.search(r":v?\d+\.\d+\.\d+$", image)
     }
-    assert len(services.keys() - WITH_TLS) == len(re.findall(r"^    image: \$\{\w+_IMAGE:-\S+\}$", TEXT, re.MULTILINE))
+    # The samplers' is the gateway's.
+    named = services.keys() - WITH_TLS - {"sampler-1", "sampler-2"}
+    assert len(named) == len(re.findall(r"^    image: \$\{\w+_IMAGE:-\S+\}$", TEXT, re.MULTILINE))
 
 
 def test_page_names_every_port(services: dict[str, Any]) -> None:
@@ -199,7 +207,8 @@ def test_commands_of_the_page() -> None:
     assert re.findall(rf"^#   {commands}", TEXT, re.MULTILINE) == re.findall(
         rf"^    \$ {commands}", STACK, re.MULTILINE
     )
-    assert ["up -d", "services up -d", "tls up -d", "services --profile tls down"] == [
+    ends = "services --profile tls --profile collector down"
+    assert ["up -d", "services up -d", "tls up -d", "collector up -d", ends] == [
         command.partition(".yml ")[2].removeprefix("--profile ") for command in re.findall(commands, STACK)
     ]
     assert "OTEL_EXPORTER_PROMETHEUS_HOST" in STACK

@@ -131,7 +131,7 @@ def test_recording_rules(stack: Stack) -> None:
     """Every recording rule records data under traffic."""
     rules = [rule["name"] for rule in stack.prometheus.rules("record")]
 
-    assert 16 == len(rules)
+    assert 17 == len(rules)
     assert [] == stack.prometheus.without_data(rules)
 
 
@@ -142,6 +142,9 @@ def test_alerts(stack: Stack) -> None:
     looked_at = {selector for alert in alerts for selector in stack.prometheus.selectors(alert["query"])}
 
     assert {
+        "CollectorDown",
+        "CollectorLosesSpans",
+        "CollectorQueueFilling",
         "ErrorBudgetBurn",
         "LatencyBudgetBurn",
         "ServiceAUnreachableFromB",

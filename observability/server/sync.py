@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .behaviors import UNGUARDED, Guard, guarded
+from .behaviors import UNGUARDED, Closed, Guard, guarded
 from .call import PARSE_DETAILS
 from .context import OVER, status_in
 from .counting import ReportingHandler, Unparsed
@@ -69,6 +69,21 @@ class SyncObservedHandler(ObservedHandler):
         finally:
             if not self._watched:
                 self._conclude()
+
+    def raised(self, error: BaseException) -> bool:
+        """
+        Report that the handler has raised this.
+
+        What grpc raises for a caller that has left it also keeps, and with its frames it would keep the call: until a
+        garbage collection the call counts among the streams that its connection may have. So grpc gets a Closed.
+        """
+        left = type(error) is grpc.RpcError and not self._is_active()
+        if left:
+            error.__traceback__ = None
+        answers = super().raised(error)
+        if left:
+            raise Closed
+        return answers
 
     def _raised(self, error: BaseException) -> None:
         if not isinstance(error, Exception):

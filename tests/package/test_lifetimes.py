@@ -150,11 +150,6 @@ def drop(*_args: Any) -> Any:
     raise structlog.DropEvent
 
 
-# A bidirectional handler that waits for a request when its caller leaves is held by grpc itself: it keeps the error
-# that it raises there (_RPCState.rpc_errors), and with it the frames that raised it. So this one waits for none.
-BEHAVIORS = {**ECHOES, "bidi_stream": lambda _requests, _context: iter([b"a"] * 3)}
-
-
 def finish(call: Any, arity: str, how: str) -> None:
     """Use up a sync call in one of the ways that there are."""
     if arity in STREAMS:
@@ -175,7 +170,7 @@ def test_no_cycle_keeps_a_sync_call(arity: str, how: str) -> None:
     """When a call is over, on either side, nothing keeps it alive: it goes without the garbage collector."""
     server, client = Memory(), Memory()
     interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
-    with connected(*interceptors, client=[ClientInterceptor(*client.observers())], **BEHAVIORS) as channel:
+    with connected(*interceptors, client=[ClientInterceptor(*client.observers())], **ECHOES) as channel:
         for _ in range(3):
             call = method(channel, arity)(requests(arity), timeout=10)
             finish(call, arity, how)
@@ -185,6 +180,48 @@ def test_no_cycle_keeps_a_sync_call(arity: str, how: str) -> None:
 
     assert (3, 3) == (len(server.carried), len(client.carried))
     assert (0, 0) == left
+
+
+class Listening:
+    """A handler that waits for requests without end, and a caller of it that sends one, and then no more."""
+
+    def __init__(self) -> None:
+        self.heard = threading.Semaphore(0)
+        self.over = threading.Event()
+
+    def handle(self, requests: Iterator[bytes], _context: Any) -> bytes:
+        """Say of each request that it has come."""
+        for _ in requests:
+            self.heard.release()
+        return b""
+
+    def stream(self, requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """Do so, and respond with a stream."""
+        yield self.handle(requests, context)
+
+    def requests(self) -> Iterator[bytes]:
+        """Yield one request; the stream ends with the test."""
+        yield b"a"
+        self.over.wait()
+
+
+@pytest.mark.usefixtures("no_collection")
+@pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
+def test_no_cycle_keeps_a_call_whose_caller_left(arity: str) -> None:
+    """Nothing keeps a call whose handler waits for a request when its caller leaves: its connection has room again."""
+    server, listening = Memory(), Listening()
+    behavior: dict[str, Any] = {arity: listening.handle if arity == "client_stream" else listening.stream}
+    interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
+    with connected(*interceptors, **behavior) as channel:
+        for _ in range(3):
+            begin: Any = method(channel, arity)
+            call = (begin.future if arity == "client_stream" else begin)(listening.requests(), timeout=10)
+            assert listening.heard.acquire(timeout=5)
+            call.cancel()
+        left = server.left()
+        listening.over.set()
+
+    assert (3, 0) == (len(server.carried), left)
 
 
 @pytest.mark.usefixtures("no_collection")

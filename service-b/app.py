@@ -8,7 +8,6 @@ if __name__ == "__main__":
     end_at_signals(0)  # until `serve` hears them: the imports alone take half a second
     silence_core()
 
-import contextlib
 import json
 import queue
 import sys
@@ -24,7 +23,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo  # t
 
 from observability import Telemetry, __version__, current_call
 from programs.addresses import is_one_address
-from programs.options import TIMEOUT, GrpcTarget, option, run
+from programs.options import COUNT, TIMEOUT, GrpcTarget, option, run
 from programs.server import ServerOptions, new_server, server_options
 from programs.status import details_of, refuse
 from programs.tls import CA, Target, server_name_option, tls_files, tls_option
@@ -82,6 +81,9 @@ COPIES = (
         ),
     ),
 )
+# Channels whose options differ share no connection. A refuses calls on one that is nearly full, since it counts those
+# that have just ended: chats, which their callers may hold, are not to fill those of the calls that answer once.
+APART = ("echo.chats", 1)
 # How gRPC says that no copy is connected: there is none that another try could reach.
 NO_COPY = ("connections to all backends failing", "failed to connect to all addresses", "DNS resolution failed")
 # These codes mean that A did not answer. The caller reads so in fixed words: grpc's name inner addresses.
@@ -98,8 +100,12 @@ Due: TypeAlias = "queue.SimpleQueue[CallEchoRequest | None]"
 class CallEchoService(CallEchoServiceServicer):
     """Relays to Service A, and ends its calls there when its own callers leave."""
 
-    def __init__(self, channel: grpc.Channel, *, timeout: float, tries: int = 1) -> None:
+    def __init__(
+        self, channel: grpc.Channel, chats: grpc.Channel, *, max_chats: int, timeout: float, tries: int = 1
+    ) -> None:
         self._echo = EchoServiceStub(channel)
+        self._chats = EchoServiceStub(chats)
+        self._room = threading.BoundedSemaphore(max_chats)
         self._timeout = timeout
         self._tries = tries
 
@@ -125,10 +131,13 @@ class CallEchoService(CallEchoServiceServicer):
     def CallEchoChat(
         self, request_iterator: Iterator[CallEchoRequest], context: grpc.ServicerContext
     ) -> Iterator[CallEchoResponse]:
-        """Answer each message with A's answer, at the pace of the slowest of the three."""
+        """Answer each message with A's answer, at the pace of the slowest of the three; refuse a chat too many."""
+        if not self._room.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many chats at once")
+        at_end(context, self._room.release)
         over = threading.Event()
         due: Due = queue.SimpleQueue()
-        answers = self._echo.EchoChat(relayed(request_iterator, over, due), timeout=time_left(context))
+        answers = self._chats.EchoChat(relayed(request_iterator, over, due), timeout=time_left(context))
         at_end(context, answers.cancel)
         at_end(context, over.set)
         at_end(answers, lambda: due.put(None))
@@ -160,10 +169,12 @@ def at_end(call: grpc.RpcContext, act: Callable[[], Any]) -> None:
 
 def relayed(requests: Iterable[CallEchoRequest], over: threading.Event, due: Due) -> Iterator[EchoRequest]:
     """Yield the messages for A as the caller sends them, each of which makes an answer due."""
-    with contextlib.suppress(grpc.RpcError):
+    try:
         for request in requests:
             due.put(request)
             yield EchoRequest(msg=request.msg)
+    except grpc.RpcError as error:
+        forget_frames(error)
     due.put(None)
     # When the caller leaves, its messages end a moment before grpc says why: if they ended at once for A too, A would
     # take them for complete, and answer OK to what was cancelled.
@@ -198,8 +209,9 @@ def forget_frames(error: grpc.RpcError) -> None:
     """
     Let an error that a handler has caught forget where that was.
 
-    It is A's call itself, which the handler's frame keeps. Through its traceback it would keep that frame, and so the
-    caller's stream open, until the garbage collector runs; of too many streams grpc refuses those that follow.
+    It is A's call itself, which the handler's frame keeps, or what grpc keeps of a caller that has left. Through its
+    traceback it would keep that frame, and so the caller's stream open, until the garbage collector runs; of too many
+    streams grpc refuses those that follow.
     """
     error.__traceback__ = None
 
@@ -251,10 +263,16 @@ def refusal_of(error: grpc.RpcError) -> list[Message]:
     "Where Service A listens: HOST:PORT, or a gRPC target of several copies.",
 )
 @option("--service-a-timeout", "SERVICE_A_TIMEOUT", TIMEOUT, 1.0, "How long A may take to answer, at most.")
+@option("--max-chats", "SERVICE_B_MAX_CHATS", COUNT, 500, "Chats at once; one more is refused.")
 @tls_option(CA, "SERVICE_B_TLS_CA", "File of the authority whose certificate Service A has; calls to it have TLS then.")
 @server_name_option("SERVICE_B")
 def main(
-    service_a: str, service_a_timeout: float, tls_ca: str | None, tls_server_name: str | None, **settings: Any
+    service_a: str,
+    service_a_timeout: float,
+    max_chats: int,
+    tls_ca: str | None,
+    tls_server_name: str | None,
+    **settings: Any,
 ) -> int:
     """Service B: CallEchoService and HealthService. Reads OTEL_* and LOG_* variables too."""
     options = ServerOptions(**settings)
@@ -272,10 +290,14 @@ def main(
         client_services=A_SERVICES,
     ) as telemetry:
         is_one = is_one_address(service_a)
-        channel = target.channel([*CHANNEL_OPTIONS, *(ONE_COPY if is_one else COPIES)], follow=True)
+        channel_options = [*CHANNEL_OPTIONS, *(ONE_COPY if is_one else COPIES)]
+        channel, chats = (
+            telemetry.intercept_channel(target.channel(each, follow=True), target=service_a)
+            for each in (channel_options, [*channel_options, APART])
+        )
         server = new_server(options, telemetry, SERVICES)
         call_echo = CallEchoService(
-            telemetry.intercept_channel(channel, target=service_a), timeout=service_a_timeout, tries=1 if is_one else 2
+            channel, chats, max_chats=max_chats, timeout=service_a_timeout, tries=1 if is_one else 2
         )
         add_CallEchoServiceServicer_to_server(call_echo, server)
         return options.serve(server, telemetry, credentials)

@@ -12,7 +12,8 @@ from tests.faults.floods import FLOODS
 from tests.faults.good_client import GoodClient
 from tests.faults.targets import Target
 
-SECONDS = 3.0
+SECONDS = 1.5
+RPS = 80.0
 
 
 @pytest.mark.parametrize("name", ["A", "B"])
@@ -21,7 +22,7 @@ def test_flood(targets: dict[str, Target], flood: str, name: str, figure: Figure
     """A good client's calls succeed beside a flood, every call is counted once, and memory stays as it was."""
     target = targets[name]
     before, cpu = target.megabytes, target.cpu_seconds
-    with GoodClient(name, target.address) as client:
+    with GoodClient(name, target.address, rps=RPS) as client:
         command = [sys.executable, "-m", "tests.faults.floods", flood, target.address, target.unary, str(SECONDS)]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
         cpu = target.cpu_seconds - cpu

@@ -457,6 +457,47 @@ def test_end_of_a_ends_the_chat() -> None:
     assert [] == service_b.stderr.lines()
 
 
+def test_chats_at_once() -> None:
+    """--max-chats is how many chats there are at once: one more is refused, and no other call; there is room later."""
+    more = threading.Event()
+    with scripted_a(chat=echo_each) as service_a, b_before(service_a.address, "--max-chats", "1") as (_, stub):
+        answers = stub.CallEchoChat(itertools.chain([CallEchoRequest(msg="one")], waiting(more)))
+        next(answers)
+        refused = failure_of(stub, method="CallEchoChat")
+        CALLS["CallEcho"](stub, "hello")
+        more.set()
+        assert [] == list(answers)
+        after = first_chat(stub)
+
+    assert (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many chats at once") == (refused.code(), refused.details())
+    assert "hello" == after.service_a.echo
+
+
+def first_chat(stub: CallEchoServiceStub, seconds: float = 5.0) -> Any:
+    """Return the answer to the first chat for which B has room."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return CALLS["CallEchoChat"](stub, "hello")[0]
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or time.monotonic() > deadline:
+                raise
+
+
+def test_chats_have_their_own_connections(system: System) -> None:
+    """No call that answers once is on a connection to A that has chats, which their callers may hold."""
+    with calling(system.b) as stub:
+        for method in (*CALLS, *CALLS):
+            CALLS[method](stub, f"apart-{method}")
+    peers = {
+        method: {fields(line)["peer"] for line in system.a.stdout.wait_for(f"endpoint={endpoint} ", count=2)}
+        for method, endpoint in (("CallEcho", "/echo"), ("CallEchoChat", "/echo-chat"))
+    }
+
+    assert all(peers.values())
+    assert peers["CallEcho"].isdisjoint(peers["CallEchoChat"])
+
+
 def test_back_pressure() -> None:
     """An A that does not read holds its caller's messages back: B does not pile them up."""
     sent = itertools.count()

@@ -29,6 +29,7 @@ def build(source: Path, site: Path, builder: str = "html") -> list[str]:
     """Build the site as `make docs` does; return what it warns of, which fails it."""
     options: list[str | Path] = [
         "-q",
+        "-N",  # no colours, which it takes in CI
         "-W",
         "--keep-going",
         "-b",

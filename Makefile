@@ -14,7 +14,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo certs quick test coverage check docs format lint types protos protos-check fault-test stack-test compose-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench scale-bench clean
+.PHONY: help .venv demo certs quick test coverage check docs format lint types protos protos-check fault-test stack-test compose-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench scale-bench capacity-bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py $(1); case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -143,6 +143,9 @@ bench: .venv-bench ## What reporting a call costs, beside others; QUICK=1 takes 
 # By the services' own environment: what is measured is what runs.
 scale-bench: .venv ## What 1, 2 and 4 processes of Service A do on the cores that there are
 	@$(BIN)/python -m benchmarks.scale
+
+capacity-bench: .venv ## What calls take of the services, the Collector and Prometheus (needs Go)
+	@$(TOOLS); $(BIN)/python -m benchmarks.capacity
 
 protos: .venv ## Write the stubs from protos/echo.proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I. --python_out=. \

@@ -72,6 +72,7 @@ CONTENTS = {
             "docs/limitations",
             "docs/faults",
             "docs/performance",
+            "docs/scale",
             "docs/conformance",
         ],
         "The project": [

@@ -9,7 +9,7 @@ from grpc import StatusCode
 
 from tests.support.recorder import PATIENCE
 
-from .messages import FIRST, parse, serialize
+from .messages import VERY_LARGE, parse, serialize
 from .servers import SERVICE
 from .stage import Stage
 from .vocabulary import Arity, requests_stream
@@ -34,7 +34,7 @@ def requests(stage: Stage) -> Iterator[Any]:
     yield stage.case.messages.request
     yield stage.case.messages.second
     while stage.case.messages.endless and not stage.over.is_set():
-        yield FIRST
+        yield VERY_LARGE  # the second waits to be read, where short ones are written without end
 
 
 def call(stage: Stage) -> StatusCode:

@@ -9,6 +9,7 @@ VANISHING: Final = b"vanishing"
 UNSERIALISABLE: Final = 42
 VANISHED: Final = 0
 LARGE: Final = b"x" * 8192
+VERY_LARGE: Final = b"x" * 2**20
 
 
 def parse(data: bytes) -> bytes | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.errors import HOLDING, LOGGERS, ErrorLines
+from tests.support.outputs import errors_of_processes
 from tests.support.python import end_fork_servers
 
 # What takes minutes, or needs more than Python: these folders are left out unless a path in them is asked for.
@@ -52,12 +53,14 @@ def error_lines() -> Iterator[ErrorLines]:
     yield handler
     for name in {*LOGGERS, *HOLDING}:
         logging.getLogger(name).removeHandler(handler)
+    assert [] == errors_of_processes()  # those that ended after the last test
 
 
 @pytest.fixture(autouse=True)
 def no_unexpected_errors(request: pytest.FixtureRequest, error_lines: ErrorLines) -> Iterator[None]:
-    """Fail on an ERROR line that the test does not expect; `pytest.mark.expects_errors` says which it does."""
+    """Fail on an error, of this process or of others, but for those that `pytest.mark.expects_errors` says."""
     yield
+    error_lines.lines += errors_of_processes()
     expected = [pattern for marker in request.node.iter_markers("expects_errors") for pattern in marker.args]
     unexpected = error_lines.unexpected(expected)
     error_lines.lines.clear()

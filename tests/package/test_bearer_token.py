@@ -4,19 +4,20 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
 
 from client.lines import fields
-from client.processes import ROOT, Output, environment
+from client.processes import ROOT, environment
 from examples.aio_bearer_token import AioBearerToken
 from examples.bearer_token import BearerToken, Tokens
 from observability import AioServerInterceptor, ServerInterceptor
 from protos.echo_pb2 import HealthCheckRequest
 from protos.echo_pb2_grpc import HealthServiceStub
+from tests.support.outputs import outputs
 from tests.support.recorder import Recorder
 from tests.support.rpc import (
     AIO_ECHOES,
@@ -129,7 +130,7 @@ def test_program(tmp_path: Path, module: str) -> None:
         stderr=subprocess.PIPE,
         encoding="utf-8",
     )
-    stdout, stderr = (Output(cast("Any", stream)) for stream in (process.stdout, process.stderr))
+    stdout, stderr = outputs(process)
     try:
         [listening] = stdout.wait_for(" event=listening ")
         with grpc.secure_channel(fields(listening)["address"], authority.client()) as channel:

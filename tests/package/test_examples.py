@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
 
 import grpc
 import pytest
 
 from client.lines import fields
-from client.processes import ROOT, Output, environment
+from client.processes import ROOT, environment
 from protos.echo_pb2 import HealthCheckRequest, HealthCheckResponse
 from protos.echo_pb2_grpc import HealthServiceServicer, HealthServiceStub, add_HealthServiceServicer_to_server
+from tests.support.outputs import outputs
 from tests.support.process import NOWHERE, sending
 from tests.support.python import Popen
 from tests.support.receiver import Receiver
@@ -61,8 +61,7 @@ class Example:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self.stdout = Output(cast("IO[str]", self._process.stdout))
-        self.stderr = Output(cast("IO[str]", self._process.stderr))
+        self.stdout, self.stderr = outputs(self._process)
 
     def address(self, event: str) -> str:
         """Return the address that its first line names."""

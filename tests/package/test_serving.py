@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self, cast
+from typing import Any, Self, cast
 
 import grpc
 import psutil
@@ -22,10 +22,11 @@ from grpc_health.v1 import health_pb2
 from hyperframe.frame import PingFrame, SettingsFrame
 
 from client.lines import fields
-from client.processes import ROOT, Output, environment
+from client.processes import ROOT, environment
 from observability import ListenError
 from observability.address import check_address, is_reachable
 from tests.support.h2 import dial
+from tests.support.outputs import outputs
 from tests.support.process import NOWHERE, sending
 from tests.support.python import Popen
 from tests.support.receiver import Receiver
@@ -64,8 +65,7 @@ class Served:
             start_new_session=True,
         )
         self.pid = self._process.pid
-        self.stdout = Output(cast("IO[str]", self._process.stdout))
-        self.stderr = Output(cast("IO[str]", self._process.stderr))
+        self.stdout, self.stderr = outputs(self._process)
 
     def __enter__(self) -> Self:
         return self
@@ -246,6 +246,8 @@ def test_health_beside_calls_that_hold_all_threads(stack: str) -> None:
     assert [False] * 8 == [call.code() is grpc.StatusCode.OK for call in held]
 
 
+# On asyncio a Watch whose status nobody has read is over before that is sent: grpc.aio logs that it could not end it.
+@pytest.mark.expects_errors("ExecuteBatchError raised in core by servicer method .*TOO_MANY_OPERATIONS")
 @STACKS
 def test_health_beside_checks_that_are_held(stack: str) -> None:
     """Health calls whose request never comes, and watchers that read nothing, keep no other from its answer."""

@@ -1,4 +1,4 @@
-"""The ERROR lines of the loggers `grpc` and `observability`: a test fails on each that it does not expect."""
+"""The ERROR lines of the loggers `grpc` and `observability` here: a test fails on each that it does not expect."""
 
 import logging
 import re

@@ -10,6 +10,7 @@ from typing import IO, Any, Self, cast
 
 from client import processes
 from client.processes import ROOT, Output, environment
+from tests.support.outputs import watch
 from tests.support.python import Popen
 
 NOWHERE = "http://127.0.0.1:1"
@@ -27,8 +28,16 @@ def sending(endpoint: str, *, timeout: float = 5, **variables: str) -> dict[str,
     }
 
 
-class Service(processes.Service):
-    """A service, forked where that makes no difference."""
+class PlainService(processes.Service):
+    """A service, started as ever, whose errors its test fails on unless it expects them."""
+
+    def __init__(self, folder: str, *options: str, **variables: str) -> None:
+        super().__init__(folder, *options, **variables)
+        watch(self._process, self.stdout, self.stderr)
+
+
+class Service(PlainService):
+    """The same, forked where that makes no difference."""
 
     start = Popen
 

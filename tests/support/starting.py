@@ -11,7 +11,8 @@ from typing import IO, Self, cast
 
 import psutil
 
-from client.processes import ROOT, Output, environment
+from client.processes import ROOT, environment
+from tests.support.outputs import outputs
 
 PROGRAMS = {
     "service-a": ("service-a", "app.py", "--port", "0"),
@@ -39,8 +40,7 @@ class Starting:
     def __enter__(self) -> Self:
         """Wait until it hears signals."""
         unshare = psutil.Process(self._unshare.pid)
-        self._stdout = Output(cast("IO[str]", self._unshare.stdout))
-        self._stderr = Output(cast("IO[str]", self._unshare.stderr))
+        self._stdout, self._stderr = outputs(self._unshare)
         wait_until(lambda: bool(unshare.children()))
         (self._program,) = unshare.children()
         self._files = Path(f"/proc/{self._program.pid}")

@@ -9,6 +9,7 @@ import grpc
 import pytest
 
 from tests.support import python
+from tests.support.outputs import look_at
 from tests.support.process import Service
 from tests.support.receiver import Receiver
 
@@ -39,7 +40,9 @@ class System:
 
 def run_client(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `python client` from the root until its end, with these variables alone."""
-    return python.run("client", *arguments, stdin=stdin, variables=variables)
+    ended = python.run("client", *arguments, stdin=stdin, variables=variables)
+    look_at(ended.stdout, ended.stderr)
+    return ended
 
 
 @contextlib.contextmanager

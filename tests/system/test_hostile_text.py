@@ -127,6 +127,7 @@ def test_method_path_of_bytes(service: Service, name: bytes, expected: str) -> N
     )
 
 
+@pytest.mark.expects_errors("Invalid encoding on")
 @pytest.mark.parametrize(
     ("value", "tenant"),
     [
@@ -148,6 +149,7 @@ def test_baggage_of_bytes(service: Service, value: bytes, tenant: str | None) ->
     assert ("OK", tenant) == (line["code"], line.get("tenant"))
 
 
+@pytest.mark.expects_errors("Invalid encoding on")
 @pytest.mark.parametrize("key", [b"x-anything", b"tracestate", b"user-agent"])
 def test_metadata_of_bytes(service: Service, key: bytes) -> None:
     """Metadata that is no text changes nothing of the call's one line, wherever it stands."""

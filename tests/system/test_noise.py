@@ -8,9 +8,9 @@ import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame
 
 from client.lines import fields
-from client.processes import Service
 from client.web import get
 from tests.support.h2 import dial
+from tests.support.process import PlainService as Service
 from tests.support.rpc import method
 
 MANY, AT_ONCE = 2_000, 50

@@ -3,9 +3,9 @@
 import grpc
 import pytest
 
-from client.processes import Service
 from protos.echo_pb2 import EchoRequest
 from protos.echo_pb2_grpc import EchoServiceStub
+from tests.support.process import PlainService as Service
 from tests.support.receiver import Receiver
 
 TRACED, UNTRACED = "a" * 16 + "0" * 15 + "1", "a" * 16 + "f" * 16

@@ -3,8 +3,8 @@ Clients that hold calls: they begin as many as a connection may have, of one kin
 
     python -m tests.faults.holders KIND ADDRESS PATH CONNECTIONS
 
-It prints `sent` once all are, and the server has answered a ping behind them; at the end how many it has held.
-gRPC's core refuses some of so many calls at once, while it waits for Python to take those before.
+It prints `sent` once all are, and the server has answered a ping behind them, and for each line on stdin how many it
+holds. gRPC's core refuses some of so many calls at once, while it waits for Python to take those before.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import IO
 
 from hyperframe.frame import DataFrame, Frame, PingFrame, SettingsFrame
 
@@ -70,11 +71,17 @@ HOLDERS = {
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Holding:
-    """What another process holds; how many calls that was is known at the end."""
+    """What another process holds."""
 
-    calls: int = 0
+    stdin: IO[str]
+    stdout: IO[str]
+
+    def calls(self) -> int:
+        """Return how many calls that are now."""
+        print(file=self.stdin, flush=True)
+        return int(self.stdout.readline())
 
 
 @contextlib.contextmanager
@@ -84,13 +91,11 @@ def holding(kind: str, address: str, path: str, connections: int) -> Iterator[Ho
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        held = Holding()
         try:
             assert "sent\n" == process.stdout.readline()
-            yield held
+            yield Holding(process.stdin, process.stdout)
         finally:
             process.stdin.close()
-            held.calls = int(process.stdout.readline())
 
 
 def hold(holder: Held, address: str, path: str, connections: int) -> None:
@@ -99,11 +104,12 @@ def hold(holder: Held, address: str, path: str, connections: int) -> None:
         wires = [ends.enter_context(dial(address, holder.settings)) for _ in range(connections)]
         begun = sum(hold_all_of(wire, holder, path) for wire in wires)
         print("sent", flush=True)  # noqa: T201 - what the test reads
-        sys.stdin.read()
-        for wire in wires:
-            wire.receive_what_came()
-        ended = sum(stream.ended or stream.error_code is not None for wire in wires for stream in wire.streams.values())
-        print(begun - ended, flush=True)  # noqa: T201 - as above
+        for _ in sys.stdin:
+            for wire in wires:
+                wire.receive_what_came()
+            streams = [stream for wire in wires for stream in wire.streams.values()]
+            ended = sum(stream.ended or stream.error_code is not None for stream in streams)
+            print(begun - ended, flush=True)  # noqa: T201 - as above
 
 
 def hold_all_of(wire: Wire, holder: Held, path: str) -> int:

@@ -79,8 +79,9 @@ def client_of(system: Copies) -> Iterator[GoodClient]:
 
 def until_used(copy: Service, client: GoodClient) -> None:
     """Wait until B's calls reach a copy."""
-    used = echoes(copy)
+    used, deadline = echoes(copy), time.monotonic() + 30
     while used == echoes(copy):
+        assert time.monotonic() < deadline, client
         client.wait_for(5)
 
 

@@ -37,7 +37,7 @@ def test_flapping(port: str, b: Target, figure: Figure) -> None:
     """
     took: list[float] = []
     before = b.megabytes
-    with GoodClient("B", b.address, rps=80) as client:
+    with GoodClient("B", b.address, rps=80, timeout=5) as client:
         for _ in range(TIMES):
             with Service("service-a", "--port", port, OTEL_TRACES_EXPORTER="none") as a:
                 _ = a.address

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
@@ -25,7 +24,7 @@ def responds(url: str) -> bool:
     try:
         with urlopen(url, timeout=10):  # noqa: S310 - as above
             return True
-    except (URLError, ConnectionError):
+    except OSError:
         return False
 
 
@@ -40,7 +39,7 @@ def eventually(probe: Callable[[], T], enough: Callable[[T], Any] = bool, timeou
     while True:
         try:
             answer = probe()
-        except (URLError, ConnectionError):
+        except OSError:  # a time limit of the reading included, which is no URLError
             if time.monotonic() > deadline:
                 raise
         else:

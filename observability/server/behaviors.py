@@ -69,7 +69,7 @@ class Closed(GeneratorExit):
 
 def log_late(error: BaseException) -> None:
     """Log what a handler has raised whose call was over, as grpc does: not an abort, nor that its caller has left."""
-    if error.args or type(error) not in {Exception, grpc.RpcError}:
+    if error.args or not (type(error) is Exception or isinstance(error, grpc.RpcError)):
         _logger.error("a handler has raised after the end of its call", exc_info=error)
 
 

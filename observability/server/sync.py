@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from .behaviors import UNGUARDED, Closed, Guard, guarded
+from .behaviors import UNGUARDED, Guard, guarded
 from .call import PARSE_DETAILS
 from .context import OVER, status_in
 from .counting import ReportingHandler, Unparsed
@@ -75,15 +75,13 @@ class SyncObservedHandler(ObservedHandler):
         Report that the handler has raised this.
 
         What grpc raises for a caller that has left it also keeps, and with its frames it would keep the call: until a
-        garbage collection the call counts among the streams that its connection may have. So grpc gets a Closed.
+        garbage collection the call counts among the streams that its connection may have. So grpc gets another one.
         """
-        left = type(error) is grpc.RpcError and not self._is_active()
-        if left:
-            error.__traceback__ = None
-        answers = super().raised(error)
-        if left:
-            raise Closed
-        return answers
+        if type(error) is not grpc.RpcError or self._is_active():
+            return super().raised(error)
+        error.__traceback__ = None
+        super().raised(error)
+        raise _CallerLeft(error)
 
     def _raised(self, error: BaseException) -> None:
         if not isinstance(error, Exception):
@@ -173,6 +171,20 @@ class SyncReportingHandler(ReportingHandler, SyncObservedHandler):
     """The same, for observers of messages."""
 
     __slots__ = ()
+
+
+class _CallerLeft(grpc.RpcError):
+    """In place of grpc's own error for a caller that has left, which it equals: grpc logs and answers any other."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(*error.args)
+        self._error = error
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self._error
+
+    def __hash__(self) -> int:
+        return hash(self._error)
 
 
 def _abort(context: Any) -> None:

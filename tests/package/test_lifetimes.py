@@ -1,7 +1,9 @@
 """Lifetimes: a dropped stream is cancelled, and nothing of ours keeps a call alive."""
 
 import asyncio
+import contextlib
 import gc
+import queue
 import threading
 import time
 import weakref
@@ -10,6 +12,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import grpc.experimental
 import pytest
 import structlog
 from opentelemetry.sdk.trace import TracerProvider
@@ -31,6 +34,8 @@ from observability import (
 from tests.support.aio_ways import EACH_WAY, OURS, aio_observed
 from tests.support.recorder import Recorder
 from tests.support.rpc import AIO_ECHOES, ARITIES, ECHOES, STREAMS, connected, method, requests
+
+wrap_handler: Any = grpc.experimental.wrap_server_method_handler  # it has no types
 
 
 class Endless:
@@ -205,13 +210,51 @@ class Listening:
         self.over.wait()
 
 
+class Seeing(grpc.ServerInterceptor):
+    """Sees how the handlers behind it end."""
+
+    def __init__(self) -> None:
+        self.ends: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wrap one."""
+        handler = continuation(handler_call_details)
+
+        @contextlib.contextmanager
+        def seen() -> Iterator[None]:
+            try:
+                yield
+            except BaseException as error:
+                self.ends.put("RpcError" if isinstance(error, grpc.RpcError) else repr(error))
+                raise
+            self.ends.put("returned")
+
+        def wrap(behavior: Any) -> Any:
+            def run(request: Any, context: Any) -> Any:
+                with seen():
+                    return behavior(request, context)
+
+            def generate(request: Any, context: Any) -> Any:
+                with seen():
+                    yield from behavior(request, context)
+
+            return generate if handler.response_streaming else run
+
+        return wrap_handler(wrap, handler)
+
+
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("arity", ["client_stream", "bidi_stream"])
 def test_no_cycle_keeps_a_call_whose_caller_left(arity: str) -> None:
-    """Nothing keeps a call whose handler waits for a request when its caller leaves: its connection has room again."""
-    server, listening = Memory(), Listening()
+    """
+    Nothing keeps a call whose handler waits for a request when its caller leaves: its connection has room again.
+
+    An interceptor before ours sees such a handler end as without us: by an RpcError, or as if there were no more
+    requests, of which grpc asks a generator for no response.
+    """
+    server, listening, seeing = Memory(), Listening(), Seeing()
     behavior: dict[str, Any] = {arity: listening.handle if arity == "client_stream" else listening.stream}
-    interceptors = [HideExceptions(), ServerInterceptor(*server.observers())]
+    interceptors = [seeing, HideExceptions(), ServerInterceptor(*server.observers())]
     with connected(*interceptors, **behavior) as channel:
         for _ in range(3):
             begin: Any = method(channel, arity)
@@ -222,6 +265,7 @@ def test_no_cycle_keeps_a_call_whose_caller_left(arity: str) -> None:
         listening.over.set()
 
     assert (3, 0) == (len(server.carried), left)
+    assert {"RpcError", "returned", "GeneratorExit()"} >= {seeing.ends.get(timeout=5) for _ in range(3)}
 
 
 @pytest.mark.usefixtures("no_collection")

@@ -135,15 +135,14 @@ class AioHealth(health.aio.HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._changed = asyncio.Event()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._ended = False
         self._statuses: dict[str, Any] = {}
 
     async def set(self, service: str, status: Any) -> None:
         """Set the status of a service, which is sent to those who watch it."""
         self._statuses[service] = status
         await super().set(service, status)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
 
     async def enter_graceful_shutdown(self) -> None:
         """Set all but liveness NOT_SERVING."""
@@ -156,27 +155,23 @@ class AioHealth(health.aio.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the RPC's name
         """Send a service's status whenever it changes."""
-        watch = asyncio.create_task(self._send_statuses(request.service, context))
-        self._watches.add(watch)
-        try:
-            await asyncio.wait([watch])
-        finally:
-            watch.cancel()
-            self._watches.discard(watch)
-        if not watch.cancelled():
-            watch.result()
-
-    async def _send_statuses(self, service: str, context: Any) -> None:
         sent = None
         while True:
             changed = self._changed
-            status = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            status = self._statuses.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 sent = status
-            await changed.wait()
+            elif self._ended:
+                return
+            else:
+                await changed.wait()
 
     def end_watches(self) -> None:
-        """End every Watch with OK, after what was sent."""
-        for watch in self._watches:
-            watch.cancel()
+        """End every Watch with OK, after what is sent: grpc cannot end one whose status is on its way."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -246,8 +246,6 @@ def test_health_beside_calls_that_hold_all_threads(stack: str) -> None:
     assert [False] * 8 == [call.code() is grpc.StatusCode.OK for call in held]
 
 
-# On asyncio a Watch whose status nobody has read is over before that is sent: grpc.aio logs that it could not end it.
-@pytest.mark.expects_errors("ExecuteBatchError raised in core by servicer method .*TOO_MANY_OPERATIONS")
 @STACKS
 def test_health_beside_checks_that_are_held(stack: str) -> None:
     """Health calls whose request never comes, and watchers that read nothing, keep no other from its answer."""

@@ -263,7 +263,7 @@ def refusal_of(error: grpc.RpcError) -> list[Message]:
     "Where Service A listens: HOST:PORT, or a gRPC target of several copies.",
 )
 @option("--service-a-timeout", "SERVICE_A_TIMEOUT", TIMEOUT, 1.0, "How long A may take to answer, at most.")
-@option("--max-chats", "SERVICE_B_MAX_CHATS", COUNT, 500, "Chats at once; one more is refused.")
+@option("--max-chats", "SERVICE_B_MAX_CHATS", COUNT, 200, "Chats at once; one more is refused.")
 @tls_option(CA, "SERVICE_B_TLS_CA", "File of the authority whose certificate Service A has; calls to it have TLS then.")
 @server_name_option("SERVICE_B")
 def main(

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.conftest import Figure
 from tests.support.starting import Starting
 
-STEP = 0.03  # seconds
+STEP = 0.04  # seconds
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ STEP = 0.03  # seconds
     ids=["A-SIGTERM", "B-SIGTERM", "A-SIGINT"],
 )
 def test_signal_at_every_moment(service: str, number: signal.Signals, pid_1: list[str], figure: Figure) -> None:
-    """A signal ends a service within a second, with status 0 and without a word, every 30 ms until it listens."""
+    """A signal ends a service within a second, with status 0 and without a word, every 40 ms until it listens."""
     ends = []
     for step in itertools.count():
         with Starting(service, pid_1) as starting:

@@ -22,7 +22,7 @@ HELD = [
     *(("A", "unread chats", "/echo.v1.EchoService/EchoChat", connections) for connections in (1, 4, 20)),
     *(("B", "unread chats", "/echo.v1.CallEchoService/CallEchoChat", connections) for connections in (1, 4, 20)),
 ]
-MAX_CHATS = 500
+MAX_CHATS = 200
 """How many chats Service B takes at once."""
 
 
@@ -69,8 +69,10 @@ def test_held_calls(  # noqa: PLR0913, PLR0917 - what is held where
             for _ in range(CALLS // 5):
                 client.wait_for(5)
                 checks.ask()
-        held, megabytes = holder.calls(), target.megabytes
-        busy = target.busy_workers(lambda busy: busy == held)  # the client's last call may be over for it alone
+        megabytes = target.megabytes
+        # The client's last call may be over for it alone, and calls that are refused may not be over for the holder.
+        held = target.busy_workers(lambda busy: busy == holder.calls())
+        holds = holder.calls()
     free = target.busy_workers(lambda busy: busy == 0)
     counts = target.counts()
 
@@ -80,7 +82,7 @@ def test_held_calls(  # noqa: PLR0913, PLR0917 - what is held where
         f"{client}; {healthy}; {megabytes - before:+.0f} MB",
         "≥ 99 %, all health checks",
     )
-    assert held == busy > 0.8 * asked
+    assert holds == held > 0.8 * asked
     assert [] == checks.failures
     assert client.succeeded >= 0.99
     assert 0 == free

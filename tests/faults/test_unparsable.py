@@ -16,7 +16,7 @@ from tests.faults.targets import service_a
 from tests.support.rpc import method
 
 CALLS, AT_ONCE = 10_000, 4
-WARM_UP = 3_000
+WARM_UP = 2_000
 """Calls after which what a service keeps in queues and pools no longer grows."""
 HELLO = b"\x0a\x05hello"
 RUBBISH = b"\x0a\x7f"

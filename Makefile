@@ -14,7 +14,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo certs quick test coverage check docs format lint types protos protos-check fault-test stack-test compose-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench scale-bench capacity-bench clean
+.PHONY: help .venv demo certs quick test coverage check docs format lint types protos protos-check fault-test stack-test compose-test kubernetes-test install-test dist check-all check-lowest check-newest workflows .venv-bench bench scale-bench capacity-bench clean
 
 # Exit status 77 of the installer: there is no Go here, and it has said so.
 TOOLS = $(BIN)/python tools/install.py $(1); case $$? in 0) ;; 77) exit 0 ;; *) exit 1 ;; esac
@@ -92,6 +92,11 @@ stack-test: .venv ## The viewing stack, with the real Jaeger and Prometheus (nee
 
 compose-test: .venv ## The compose file, with a real engine; IMAGES=upstream takes the published images
 	@[ "$(IMAGES)" = upstream ] || { $(TOOLS); }; IMAGES="$(IMAGES)" $(BIN)/python -m pytest $(RERUNS) tests/stack/test_compose.py
+
+# With KUBECONFIG it is a cluster of one's own, whose nodes have the images; else one is built and run, where that can be.
+kubernetes-test: .venv ## Both services in a real Kubernetes (needs Go, and root), or in that of KUBECONFIG
+	@[ -n "$$KUBECONFIG" ] || { $(BIN)/python tools/cluster.py --check && $(BIN)/python tools/install.py kubernetes; }; \
+		case $$? in 0) $(BIN)/python -m pytest tests/kubernetes ;; 77) exit 0 ;; *) exit 1 ;; esac
 
 install-test: .venv ## The package in a fresh environment, with what it says it depends on, and its types
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \

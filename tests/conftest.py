@@ -15,7 +15,7 @@ from tests.support.outputs import errors_of_processes
 from tests.support.python import end_fork_servers
 
 # What takes minutes, or needs more than Python: these folders are left out unless a path in them is asked for.
-ASKED_FOR = [Path(__file__).parent / name for name in ("faults", "stack")]
+ASKED_FOR = [Path(__file__).parent / name for name in ("faults", "kubernetes", "stack")]
 
 # What a script starts in the background ignores SIGINT, and so does all that it starts in turn: our programs, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -171,18 +171,32 @@ PROGRAMS = [
         variables={"github.com/jaegertracing/jaeger/internal/version.latestVersion": "v2.13.0"},
     ),
 ]
+# What takes so long to build that it is installed when it is named, and not with the others.
+BY_NAME = [
+    Program(
+        "kubernetes",
+        "1.34.4",
+        Folder("tools/kubernetes"),
+        ".",
+        variables=dict.fromkeys(
+            ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion"), "v1.34.4"
+        ),
+    ),
+]
 
 
 def main() -> int:
     """Install what was asked for, and return the exit status."""
-    names = [program.name for program in PROGRAMS]
+    names = [program.name for program in (*PROGRAMS, *BY_NAME)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("programs", nargs="*", metavar="PROGRAM", help=f"all, unless named: {', '.join(names)}")
+    parser.add_argument(
+        "programs", nargs="*", metavar="PROGRAM", help=f"all but {BY_NAME[0].name}, unless named: {', '.join(names)}"
+    )
     wanted = set(parser.parse_args().programs)
     if wanted - set(names):
         parser.error(f"no such program: {', '.join(sorted(wanted - set(names)))}; there are {', '.join(names)}")
 
-    programs = [program for program in PROGRAMS if not wanted or program.name in wanted]
+    programs = [program for program in (*PROGRAMS, *BY_NAME) if program.name in wanted] if wanted else PROGRAMS
     missing = [program for program in programs if not (program.home / program.name).exists()]
     if missing and shutil.which("go") is None:
         print("skipped: building the viewing stack's programs needs Go, and there is no `go` on the path")

@@ -84,21 +84,30 @@ def images(engine: Engine, folder: Path) -> Iterator[Mapping[str, str]]:
 
 def _make(engine: Engine, folder: Path) -> None:
     """Make what the project takes from others: the viewers, and Python."""
-    busybox = shutil.which("busybox")
-    if busybox is None or not shutil.which("debootstrap"):
-        missing("the images are made of busybox-static and debootstrap, which are not here")
+    busybox = Path(shutil.which("busybox") or missing("the images are made of busybox-static, which is not here"))
+    python(engine, folder)
+    _build(engine, folder, "jaeger", JAEGER, busybox, TOOLS / "jaeger")
+    _build(engine, folder, "prometheus", PROMETHEUS, busybox, TOOLS / "prometheus", TOOLS / "promtool")
+    _build(engine, folder, "collector", COLLECTOR, TOOLS / "otelcol-contrib")
+
+
+def python(engine: Engine, folder: Path) -> str:
+    """Make the image that deploy/Dockerfile stands on; return its name."""
+    if not shutil.which("debootstrap"):
+        missing("the image of Python is made by debootstrap, which is not here")
     _import_debian(engine, folder / "debian")
-    for name, dockerfile, files in (
-        ("jaeger", JAEGER, [Path(busybox), TOOLS / "jaeger"]),
-        ("prometheus", PROMETHEUS, [Path(busybox), TOOLS / "prometheus", TOOLS / "promtool"]),
-        ("collector", COLLECTOR, [TOOLS / "otelcol-contrib"]),
-        ("python", PYTHON, [Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")]),
-    ):
-        (folder / name).mkdir()
-        (folder / name / "Dockerfile").write_text(dockerfile)
-        for file in files:
-            shutil.copy(file, folder / name / file.name)
-        engine.docker("build", "--quiet", "--tag", f"{PREFIX}/{name}", folder / name)
+    certificates = Path(os.environ.get("PIP_CERT") or "/etc/ssl/certs/ca-certificates.crt")
+    return _build(engine, folder, "python", PYTHON, certificates)
+
+
+def _build(engine: Engine, folder: Path, name: str, dockerfile: str, *files: Path) -> str:
+    """Make an image of these files; return its name."""
+    (folder / name).mkdir()
+    (folder / name / "Dockerfile").write_text(dockerfile)
+    for file in files:
+        shutil.copy(file, folder / name / file.name)
+    engine.docker("build", "--quiet", "--tag", f"{PREFIX}/{name}", folder / name)
+    return f"{PREFIX}/{name}"
 
 
 def _build_services(engine: Engine, folder: Path, variables: Mapping[str, str]) -> None:

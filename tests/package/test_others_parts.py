@@ -103,15 +103,24 @@ class AioGiving(grpc.aio.ServerInterceptor):
 
         def wrap(behavior: Any) -> Any:
             async def run(request: Any, context: Any) -> Any:
-                return await behavior(request, self._class(context))
+                try:
+                    return await behavior(request, self._class(context))
+                finally:
+                    self.ended()
 
             async def generate(request: Any, context: Any) -> Any:
-                async for response in behavior(request, self._class(context)):
-                    yield response
+                try:
+                    async for response in behavior(request, self._class(context)):
+                        yield response
+                finally:
+                    self.ended()
 
             return generate if handler.response_streaming else run
 
         return wrap_handler(wrap, handler)
+
+    def ended(self) -> None:
+        """Be called when a handler has ended."""
 
 
 GIVING = [
@@ -176,27 +185,9 @@ class AioCutting(AioGiving):
     def __init__(self) -> None:
         super().__init__(Cut)
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Give it one."""
-        handler = await super().intercept_service(continuation, handler_call_details)
-
-        def wrap(behavior: Any) -> Any:
-            async def run(request: Any, context: Any) -> Any:
-                try:
-                    return await behavior(request, context)
-                finally:
-                    cut_soon()
-
-            async def generate(request: Any, context: Any) -> Any:
-                try:
-                    async for response in behavior(request, context):
-                        yield response
-                finally:
-                    cut_soon()
-
-            return generate if handler.response_streaming else run
-
-        return wrap_handler(wrap, handler)
+    def ended(self) -> None:
+        """Have it cancelled."""
+        cut_soon()
 
 
 @pytest.mark.expects_errors("ValueError: no bread")

@@ -33,6 +33,7 @@ from tests.support.receiver import Receiver
 
 from .fleet import fleet
 from .load import Load, loader
+from .scale import processor_seconds
 from .simulation import markdown
 
 if TYPE_CHECKING:
@@ -46,12 +47,6 @@ IDLE = 5.0
 PODS, SCRAPES, INTERVAL = 50, 8, 5
 """Copies of one page that Prometheus scrapes, how often, and seconds between."""
 METHOD = "/echo.v1.CallEchoService/CallEcho"
-
-
-def processor(pid: int) -> float:
-    """Return the seconds of processor time that a process has taken."""
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
 
 
 def megabytes(pid: int) -> float:
@@ -89,7 +84,7 @@ def calls(folder: Path) -> tuple[list[tuple[str, ...]], dict[str, str]]:
         }
 
         def taken() -> dict[str, float]:
-            return {name: sum(map(processor, of)) for name, of in pids.items()}
+            return {name: processor_seconds(of) for name, of in pids.items()}
 
         send(WARM_UP)
         eventually(decided, lambda found: found >= WARM_UP)
@@ -173,18 +168,18 @@ def scrapes(folder: Path, text: str) -> list[tuple[str, ...]]:
         empty = prometheus(folder / "empty", "")
         with empty:
             time.sleep(INTERVAL)
-            base, idle = megabytes(empty.pid), processor(empty.pid)
+            base, idle = megabytes(empty.pid), processor_seconds([empty.pid])
             time.sleep(INTERVAL)
-            idle = (processor(empty.pid) - idle) / INTERVAL
+            idle = (processor_seconds([empty.pid]) - idle) / INTERVAL
         jobs = "".join(
             f"  - job_name: pod-{pod}\n    metrics_path: /{pod}\n    static_configs: [{{targets: ['{address}']}}]\n"
             for pod in range(PODS)
         )
         with (full := prometheus(folder / "full", jobs)):
             time.sleep(2 * INTERVAL)
-            before = processor(full.pid)
+            before = processor_seconds([full.pid])
             time.sleep(SCRAPES * INTERVAL)
-            cores = (processor(full.pid) - before) / (SCRAPES * INTERVAL) - idle
+            cores = (processor_seconds([full.pid]) - before) / (SCRAPES * INTERVAL) - idle
             memory = megabytes(full.pid) - base
     return [
         ("Prometheus", f"for 100,000 series, each scraped every {INTERVAL} s"),

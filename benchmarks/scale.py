@@ -22,6 +22,8 @@ from protos.echo_pb2 import EchoRequest
 from .load import Load, loader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .load import Loader
 
 COPIES = (1, 2, 4)
@@ -54,18 +56,19 @@ def measure(load: Loader, copies: int) -> Measured:
 
         message = EchoRequest(msg="hello").SerializeToString()
         send(WARM_UP)
+        pids = [service.pid for service in services]
         runs = []
         for _ in range(RUNS):
-            before = processor_seconds(services)
+            before = processor_seconds(pids)
             seconds = send(CALLS // copies)
-            runs.append((CALLS / seconds, (processor_seconds(services) - before) / CALLS * 1e6))
+            runs.append((CALLS / seconds, (processor_seconds(pids) - before) / CALLS * 1e6))
     per_second, micros = (sorted(values)[RUNS // 2] for values in zip(*runs, strict=True))
     return Measured(copies, per_second, micros)
 
 
-def processor_seconds(services: list[Service]) -> float:
+def processor_seconds(pids: Iterable[int]) -> float:
     """Return what these processes have taken of the processor."""
-    times = [psutil.Process(service.pid).cpu_times() for service in services]
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
     return sum(time.user + time.system for time in times)
 
 

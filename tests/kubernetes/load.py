@@ -3,12 +3,12 @@
 import json
 import subprocess
 import threading
-import time
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
 from tests.kubernetes.kubectl import Kubectl
+from tests.stack.waiting import eventually
 
 
 class Load:
@@ -70,7 +70,4 @@ class Load:
 
 def until(condition: Any, seconds: float = 90.0) -> None:
     """Wait until something in the cluster is so; AssertionError if it does not become so."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become so"
-        time.sleep(0.5)
+    assert eventually(condition, timeout=seconds), "it did not become so"
